@@ -1,0 +1,74 @@
+"""Video latents of several camera paths, in a space that is always named."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .cameras import CameraTrajectory
+from .shapes import check_shapes
+
+SIGMA_DATA = 0.5  # EDM data deviation; diffusion latents are normalised to it (teacher.md 7.1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VideoLatents:
+    """Latents of V videos: ``diffusion`` space (the teacher's x0) or raw ``tokenizer`` space."""
+
+    values: Tensor  # [V, C, T, h, w]
+    space: Literal["diffusion", "tokenizer"] = "diffusion"
+
+    def __post_init__(self) -> None:
+        check_shapes(self, values="V C T h w")
+        if self.space not in ("diffusion", "tokenizer"):
+            raise ValueError(f"VideoLatents.space: '{self.space}' is neither 'diffusion' nor 'tokenizer'")
+
+    def to(self, *args: torch.device | torch.dtype | str) -> "VideoLatents":
+        """Move or cast the values, as ``Tensor.to``."""
+        return replace(self, values=self.values.to(*args))
+
+    def to_tokenizer(self, mean: Tensor, std: Tensor) -> "VideoLatents":
+        """Raw tokenizer latents: ``u / 0.5 * std + mean`` in float32, statistics [C, T] (decoder.md 2.2)."""
+        self._expect("diffusion", mean, std)
+        values = self.values.float() / SIGMA_DATA * std[..., None, None].float() + mean[..., None, None].float()
+        return VideoLatents(values=values, space="tokenizer")
+
+    def to_diffusion(self, mean: Tensor, std: Tensor) -> "VideoLatents":
+        """Diffusion latents: ``0.5 * (z - mean) / std``, statistics [C, T] (teacher.md 7.1)."""
+        self._expect("tokenizer", mean, std)
+        values = SIGMA_DATA * (self.values.float() - mean[..., None, None].float()) / std[..., None, None].float()
+        return VideoLatents(values=values, space="diffusion")
+
+    def _expect(self, space: str, mean: Tensor, std: Tensor) -> None:
+        """Raise ValueError unless the values are in ``space`` and the statistics are [C, T]."""
+        if self.space != space:
+            raise ValueError(f"these latents are in {self.space} space already; expected {space} space")
+        wanted = tuple(self.values.shape[1:3])
+        for name, statistic in (("mean", mean), ("std", std)):
+            if tuple(statistic.shape) != wanted:
+                raise ValueError(
+                    f"latent {name}: expected [C T] = {wanted}, got {tuple(statistic.shape)}; "
+                    "the tokenizer's statistics belong to another clip length"
+                )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MultiViewLatents:
+    """Latents of one scene along V camera paths, views in path order 0..V-1."""
+
+    latents: VideoLatents
+    cameras: tuple[CameraTrajectory, ...]  # the path of each view
+    family: str  # which tokenizer and trained size: "lyra", "mini"; families never mix
+    dynamic: bool = False  # the source moves: decode at bullet times
+    provenance: dict[str, str] = field(default_factory=dict)  # model hash, seed, settings
+
+    def __post_init__(self) -> None:
+        if len(self.cameras) != self.latents.values.shape[0]:
+            raise ValueError(
+                f"MultiViewLatents: {self.latents.values.shape[0]} views of latents, {len(self.cameras)} camera paths"
+            )
+
+    def to(self, *args: torch.device | torch.dtype | str) -> "MultiViewLatents":
+        """Move or cast latents and cameras, as ``Tensor.to``."""
+        return replace(self, latents=self.latents.to(*args), cameras=tuple(c.to(*args) for c in self.cameras))

@@ -1,0 +1,129 @@
+"""Binds this checkout as ``lyra_pack``, and reads goldens through one recording fixture."""
+
+import importlib.util
+import json
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDENS = Path(os.environ.get("LYRA_GOLDENS") or ROOT / "tests" / "data" / "goldens")
+
+FILLER = ("in.rgb0",)  # decoder/README.md names it
+# Goldens whose part of the project is not built yet; this list shrinks to nothing.
+NOT_BUILT = (
+    "decoder/attention_block*", "decoder/mamba2_block", "decoder/forward_*", "decoder/gaussian_heads",
+    "decoder/preprocess_*", "decoder/time_embedding_*", "decoder/visualisation",
+    "teacher/[!c]*", "teacher/cache", "training/*",
+)  # fmt: skip
+
+spec = importlib.util.spec_from_file_location("lyra_pack", ROOT / "__init__.py")
+pack = sys.modules["lyra_pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+
+read: set[tuple[str, str | None]] = set()  # (golden, tensor key or None for a keyless file) that tests have used
+counts: dict[str, list[int]] = {}  # area -> [golden tests selected, golden tests deselected]
+
+
+def golden_names() -> dict[str, Path]:
+    """Every golden below GOLDENS: ``decoder/forward_static`` for a safetensors, the file name for others."""
+    files = sorted(p for p in GOLDENS.rglob("*") if p.is_file() and p.name != "README.md")
+    stems = {p.with_suffix("") for p in files if p.suffix == ".safetensors"}
+    return {
+        (p.with_suffix("") if p.suffix == ".safetensors" else p).relative_to(GOLDENS).as_posix(): p
+        for p in files
+        if not (p.suffix == ".json" and p.with_suffix("") in stems)
+    }
+
+
+class Golden:
+    """One golden: tensors by key, the JSON beside them as ``meta``; what is read is recorded."""
+
+    def __init__(self, name: str):
+        self.name, self.area = name, name.split("/")[0]
+        self._path = golden_names()[name]
+
+    @property
+    def meta(self) -> dict:
+        return json.loads(self._path.with_suffix(".json").read_text())
+
+    @property
+    def path(self) -> Path:
+        """The file itself, for goldens that are not safetensors."""
+        read.add((self.name, None))
+        return self._path
+
+    def __iter__(self):
+        with safe_open(self._path, "pt") as file:
+            return iter(sorted(file.keys()))
+
+    def __getitem__(self, key: str):
+        read.add((self.name, key))
+        with safe_open(self._path, "pt") as file:
+            return file.get_tensor(key)
+
+    def other(self, name: str) -> "Golden":
+        """Another golden of the same area."""
+        return Golden(f"{self.area}/{name}")
+
+
+@pytest.fixture
+def golden(request) -> Golden:
+    return Golden(request.param)
+
+
+def pytest_generate_tests(metafunc):
+    marker = metafunc.definition.get_closest_marker("golden")
+    if marker is None:
+        return
+    names = [name for name in golden_names() if any(fnmatch(name, pattern) for pattern in marker.args)]
+    if not names:
+        raise pytest.UsageError(f"no golden in {GOLDENS} matches {marker.args}")
+    metafunc.parametrize("golden", names, indirect=True, ids=names)
+
+
+def area_of(item) -> str | None:
+    golden = getattr(item, "callspec", None) and item.callspec.params.get("golden")
+    return golden.split("/")[0] if golden else None
+
+
+def pytest_deselected(items):
+    for item in items:
+        if area := area_of(item):
+            counts.setdefault(area, [0, 0])[1] += 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if area := area_of(item):
+            counts.setdefault(area, [0, 0])[0] += 1
+
+
+def unread(area: str) -> list[str]:
+    """Keys and files of an area that no test has used, besides filler and what is not built yet."""
+    left = []
+    for name in golden_names():
+        if name.split("/")[0] != area or any(fnmatch(name, pattern) for pattern in NOT_BUILT):
+            continue
+        keys = list(Golden(name)) if golden_names()[name].suffix == ".safetensors" else [None]
+        left += [f"{name}:{k}" if k else name for k in keys if (name, k) not in read and k not in FILLER]
+    return left
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Fail when a whole area ran and left a golden unread."""
+    whole = {Path(arg).resolve() for arg in session.config.args} <= {ROOT, ROOT / "tests"}
+    if not whole or session.config.option.collectonly or exitstatus not in (0, 1):
+        return
+    for area, (selected, deselected) in counts.items():
+        if selected and not deselected and (left := unread(area)):
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            reporter.write_line(f"\n{len(left)} goldens of {area} were compared by no test:", red=True)
+            for name in left[:40]:
+                reporter.write_line(f"  {name}", red=True)
+            session.exitstatus = 1
