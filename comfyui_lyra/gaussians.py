@@ -21,9 +21,7 @@ class Gaussians:
     sh_rest: Tensor | None = None  # [N, K-1, 3] spherical harmonics of bands 1.., when a file brought them
 
     def __post_init__(self) -> None:
-        check_shapes(
-            self, means="N 3", scales="N 3", quats="N 4", opacities="N", colors="N 3", sh_rest="N R 3"
-        )
+        check_shapes(self, means="N 3", scales="N 3", quats="N 4", opacities="N", colors="N 3", sh_rest="N R 3")
         if self.sh_rest is not None and self.sh_rest.shape[1] not in (3, 8, 15):
             found = self.sh_rest.shape[1]
             raise ValueError(f"Gaussians.sh_rest: {found} coefficients a colour; bands 1..3 have 3, 8 or 15")
@@ -74,7 +72,9 @@ class Gaussians:
         rotation = linear / factor
         eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
         if not torch.allclose(rotation @ rotation.T, eye, atol=1e-4):
-            raise ValueError("splats move by a rotation and a positive uniform scale only; the matrix mirrors or shears")
+            raise ValueError(
+                "splats move by a rotation and a positive uniform scale only; the matrix mirrors or shears"
+            )
         if self.sh_rest is not None and not torch.allclose(rotation, eye, atol=1e-5):
             raise ValueError("these splats hold spherical harmonics above band 0, which a turn would have to turn")
         return replace(
