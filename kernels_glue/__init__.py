@@ -1,1 +1,10 @@
 """Operations with a plain torch reference, and the faster kernels that may stand in for it."""
+
+from .attention import attention
+from .causal_conv import causal_conv
+from .registry import Kernel, KernelUnavailable, Op
+from .ssd_scan import ssd_scan
+
+OPS = (attention, causal_conv, ssd_scan)
+
+__all__ = ["OPS", "Kernel", "KernelUnavailable", "Op", "attention", "causal_conv", "ssd_scan"]

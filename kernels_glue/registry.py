@@ -19,13 +19,14 @@ class Kernel:
     name: str
     load: Callable[[], Callable]  # imports the library; an ImportError means absent
     refuses: Callable[..., str | None]  # the call's arguments -> why it cannot serve them, or None
+    exact: bool = True  # False: the result differs beyond rounding, so it is only ever taken by name
 
 
 class Op:
     """A callable operation: ``op(..., backend="auto" | "torch" | kernel name)``.
 
-    ``auto`` takes the first kernel that loads and accepts the arguments, else the reference. A kernel asked for by
-    name runs or raises KernelUnavailable. A kernel that crashes while running is a bug and propagates.
+    ``auto`` takes the first exact kernel that loads and accepts the arguments, else the reference. A kernel asked for
+    by name runs or raises KernelUnavailable. A kernel that crashes while running is a bug and propagates.
     """
 
     def __init__(self, name: str, reference: Callable, kernels: tuple[Kernel, ...] = ()):
@@ -56,7 +57,8 @@ class Op:
         """Run the operation."""
         if backend not in self.backends:
             raise KernelUnavailable(f"{self.name}: unknown backend '{backend}'; use one of {', '.join(self.backends)}")
-        for name in self.kernels if backend == "auto" else (backend,):
+        exact = (name for name, kernel in self.kernels.items() if kernel.exact)
+        for name in exact if backend == "auto" else (backend,):
             if name == "torch":
                 break
             reason = self.why_not(name, *args, **kwargs)

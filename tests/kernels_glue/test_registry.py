@@ -37,6 +37,13 @@ def test_a_named_kernel_runs_or_says_why():
         op()(3, backend="quick")
 
 
+def test_a_kernel_that_changes_the_result_is_taken_by_name_only():
+    rough = Kernel(name="rough", load=lambda: lambda x: ("rough", 2 * x), refuses=lambda x: None, exact=False)
+    either = Op("double", lambda x: ("torch", 2 * x), (rough,))
+    assert either(3) == ("torch", 6)
+    assert either(3, backend="rough") == ("rough", 6)
+
+
 def test_a_crash_inside_a_kernel_propagates():
     crashing = Op("crash", lambda: "torch", (Kernel(name="bad", load=lambda: lambda: 1 / 0, refuses=lambda: None),))
     with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,69 @@
+"""Full softmax attention through torch's fused kernels; never through a score matrix that does not fit."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.backends import cuda
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from .registry import Kernel, KernelUnavailable, Op
+
+SCORE_BYTES = 2**31  # the largest [B, heads, L, L] matrix that the unfused path may allocate
+
+
+def attention_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, of q [B, heads, L, d] and k, v [B, heads, M, d].
+
+    Raises KernelUnavailable when no fused kernel serves the call and its score matrix would exceed 2 GiB.
+    """
+    backend = choose_backend(q, k, v)
+    if backend == SDPBackend.MATH:
+        needed = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] * max(4, q.element_size())
+        if needed > SCORE_BYTES:
+            raise KernelUnavailable(
+                f"attention: {tuple(q.shape)} {q.dtype} on {q.device.type} is left with the unfused path, whose score "
+                f"matrix would take {needed / 2**30:.1f} GiB (limit {SCORE_BYTES / 2**30:g}); use bfloat16 or float16, "
+                "a head size that is a multiple of 8, or a device with fused attention"
+            )
+    with sdpa_kernel(backend):
+        return scaled_dot_product_attention(q, k, v)
+
+
+def choose_backend(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend:
+    """The first of torch's kernels that serves this call; MATH when none of the fused ones does."""
+    if q.device.type in ("cpu", "meta"):  # one fused kernel, for any dtype, that works block by block
+        return SDPBackend.FLASH_ATTENTION if cuda.flash_sdp_enabled() else SDPBackend.MATH
+    if not q.is_cuda:
+        return SDPBackend.MATH
+    call = cuda.SDPAParams(q, k, v, None, 0.0, False, False)
+    fused = [
+        (SDPBackend.FLASH_ATTENTION, cuda.can_use_flash_attention),
+        (SDPBackend.EFFICIENT_ATTENTION, cuda.can_use_efficient_attention),
+    ]
+    if torch.cuda.get_device_capability(q.device)[0] in (9, 10):  # Hopper and Blackwell: cuDNN's is the fastest
+        fused.insert(0, (SDPBackend.CUDNN_ATTENTION, cuda.can_use_cudnn_attention))
+    return next((backend for backend, usable in fused if usable(call)), SDPBackend.MATH)
+
+
+def load_sage() -> Callable:
+    """SageAttention 2: 8-bit scores, so the result deviates."""
+    from sageattention import sageattn
+
+    return lambda q, k, v: sageattn(q, k, v, tensor_layout="HND")
+
+
+def _sage_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    if not q.is_cuda:
+        return "needs CUDA tensors"
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        return f"needs float16 or bfloat16, got {q.dtype}"
+    if q.shape[-1] > 128:
+        return f"needs heads of at most 128 channels, got {q.shape[-1]}"
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
+        return "has no backward pass"
+    return None
+
+
+attention = Op("attention", attention_torch, (Kernel(name="sage", load=load_sage, refuses=_sage_refuses, exact=False),))

@@ -1,0 +1,73 @@
+"""Depthwise causal convolution of width 4 followed by SiLU, either direction along the sequence."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from .registry import Kernel, Op
+
+
+def causal_conv_torch(
+    x: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False, history: Tensor | None = None
+) -> Tensor:
+    """silu(bias + sum_m weight[:, m] x[t - 3 + m]) for m = 0..3, of x [B, L, C]; weight [C, 4], bias [C].
+
+    ``history`` [B, 3, C] holds the three inputs before the first (zeros if None), so that segments join exactly.
+    ``reverse`` looks ahead instead: x[t + 3 - m], and the history holds the three inputs after the last.
+    Sums in float32 (float64 for float64 input) and returns the dtype of x.
+    """
+    batch, length, channels = x.shape
+    width = weight.shape[-1]
+    if weight.shape != (channels, width) or bias.shape != (channels,):
+        raise ValueError(
+            f"causal_conv: x {tuple(x.shape)} needs weight [{channels}, 4] and bias [{channels}], "
+            f"got {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    if history is None:
+        history = x.new_zeros(batch, width - 1, channels)
+    elif history.shape != (batch, width - 1, channels):
+        raise ValueError(f"causal_conv: expected history {(batch, width - 1, channels)}, got {tuple(history.shape)}")
+    history = history.to(x.dtype)
+    padded = torch.cat((x, history) if reverse else (history, x), 1)
+    precise = torch.promote_types(x.dtype, torch.float32)
+    weight, total = weight.to(precise), bias.to(precise)
+    for tap in range(width):
+        start = width - 1 - tap if reverse else tap
+        total = torch.addcmul(total, padded[:, start : start + length], weight[:, tap])
+    return silu(total).to(x.dtype)
+
+
+def load_causal_conv1d() -> Callable:
+    """causal-conv1d's CUDA kernel, with our layout."""
+    from causal_conv1d import causal_conv1d_fn
+
+    def conv(x, weight, bias, *, reverse=False, history=None):
+        if reverse:  # the kernel has one direction only
+            x, history = x.flip(1), None if history is None else history.flip(1)
+        # [B, L, C] in memory is the kernel's channels-last [B, C, L]; its history must have that layout too
+        states = None if history is None else history.to(x.dtype).contiguous().mT
+        y = causal_conv1d_fn(
+            x.contiguous().mT, weight.to(x.dtype), bias.to(x.dtype), initial_states=states, activation="silu"
+        ).mT
+        return y.flip(1) if reverse else y
+
+    return conv
+
+
+def _causal_conv1d_refuses(x: Tensor, weight: Tensor, *args: Tensor, **options) -> str | None:
+    if not x.is_cuda:
+        return "needs CUDA tensors"
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"computes in float32 and below, got {x.dtype}"
+    if x.shape[-1] % 8:
+        return f"needs a multiple of 8 channels, got {x.shape[-1]}"
+    return None
+
+
+causal_conv = Op(
+    "causal_conv",
+    causal_conv_torch,
+    (Kernel(name="causal-conv1d", load=load_causal_conv1d, refuses=_causal_conv1d_refuses),),
+)

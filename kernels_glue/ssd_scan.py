@@ -1,0 +1,143 @@
+"""The Mamba-2 selective scan in its chunked form (Dao and Gu 2024, "state space duality"), either direction.
+
+    S_t = exp(A dt_t) S_{t-1} + dt_t x_t B_t^T        y_t = S_t C_t + D x_t
+
+Inside a chunk the recurrence is one masked matrix product; between chunks only the state [P, S] is carried.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .registry import Kernel, Op
+
+DECAY_BYTES = 2**27  # decay matrices [chunks, H, chunk, chunk] held at once; more chunks run in groups
+
+
+def ssd_scan_torch(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    initial_state: Tensor | None = None,
+    reverse: bool = False,
+    chunk: int = 256,
+) -> tuple[Tensor, Tensor]:
+    """Scan x [B, L, H, P]; return y [B, L, H, P] and the state after the last token, [B, H, P, S].
+
+    dt [B, L, H] is positive (softplus already applied), A [H] negative, B and C [B, L, S] are shared by all heads,
+    D [H]. ``initial_state`` is the state a neighbouring segment returned, so a long sequence may be scanned piece by
+    piece. ``reverse`` runs from the last token to the first: S_t takes S_{t+1}, and the state comes from the right.
+    Computes in float32 (float64 for float64 input) and returns y in the dtype of x.
+    """
+    batch, length, heads, channels = x.shape
+    if not (dt.shape == (batch, length, heads) and B.shape == C.shape == (batch, length, B.shape[-1])):
+        raise ValueError(
+            f"ssd_scan: x {tuple(x.shape)} needs dt [B, L, H] and B, C [B, L, S]; "
+            f"got {tuple(dt.shape)}, {tuple(B.shape)}, {tuple(C.shape)}"
+        )
+    precise = torch.promote_types(x.dtype, torch.float32)
+    state = x.new_zeros(batch, heads, channels, B.shape[-1], dtype=precise)
+    if initial_state is not None:
+        state = state + initial_state  # the shapes must broadcast, the dtype is ours
+    A, D = A.to(precise), D.to(precise)
+
+    # whole chunks in groups that bound the memory, then what is left as one short chunk
+    chunks = max(1, DECAY_BYTES // (batch * heads * chunk * chunk * precise.itemsize))
+    whole = length - length % chunk
+    spans = [(start, min(start + chunks * chunk, whole)) for start in range(0, whole, chunks * chunk)]
+    spans += [(whole, length)] if whole < length else []
+
+    recompute = torch.is_grad_enabled() and len(spans) > 1  # otherwise backward would hold the decays of all groups
+    run: Callable = _recomputed if recompute else _scan_group
+    parts = []
+    for start, stop in reversed(spans) if reverse else spans:
+        inputs = (t[:, start:stop] for t in (x, dt, B, C))
+        y, state = run(*inputs, A, D, state, reverse, min(chunk, stop - start))
+        parts.append(y)
+    if reverse:
+        parts.reverse()
+    return (torch.cat(parts, 1) if parts else torch.empty_like(x)), state
+
+
+def _recomputed(*args) -> tuple[Tensor, Tensor]:
+    return checkpoint(_scan_group, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def _scan_group(
+    x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, state: Tensor, reverse: bool, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Scan g whole chunks of q tokens at once."""
+    precise, dtype = state.dtype, x.dtype
+    x, dt, B, C = (t.to(precise).unflatten(1, (-1, chunk)) for t in (x, dt, B, C))  # [b, g, q, ...]
+    decay = (dt * A).movedim(-1, 2)  # [b, g, h, q] logarithm of each token's decay
+    sums = _sums(decay, reverse)  # from the edge of the chunk that the scan enters, up to and with this token
+    total = decay.sum(-1)  # [b, g, h]
+    dtx = (x * dt[..., None]).movedim(3, 2)  # [b, g, h, q, p]
+
+    # tokens of the same chunk: y_t += sum_s (C_t . B_s) exp(sums_t - sums_s) dt_s x_s
+    scores = (C @ B.mT)[:, :, None] * _decays(sums, reverse)  # [b, g, h, q, q]
+    y = (scores @ dtx).movedim(2, 3)  # [b, g, q, h, p]
+    del scores
+
+    # what each chunk adds to the state, and the state that each chunk starts from
+    weighted = dtx * (total[..., None] - sums).exp()[..., None]
+    added = weighted.movedim(3, -1).flatten(2, 3) @ B  # [b, g, h p, s]
+    added = added.unflatten(2, state.shape[1:3]).movedim(1, 2)  # [b, h, g, p, s]
+    edges = [added, state[:, :, None]] if reverse else [state[:, :, None], added]
+    between = _sums(torch.nn.functional.pad(total, (0, 0, 0, 1) if reverse else (0, 0, 1, 0)).mT, reverse)
+    states = _decays(between, reverse) @ torch.cat(edges, 2).flatten(3)  # [b, h, g + 1, p s]
+    states = states.unflatten(-1, state.shape[2:])
+    entering, last = (states[:, :, 1:], states[:, :, 0]) if reverse else (states[:, :, :-1], states[:, :, -1])
+
+    # tokens of earlier chunks: y_t += exp(sums_t) S C_t
+    entering = entering.movedim(2, 1).flatten(2, 3)  # [b, g, h p, s]
+    earlier = (C @ entering.mT).unflatten(-1, x.shape[3:])  # [b, g, q, h, p]
+    y = torch.addcmul(y, earlier, sums.exp().mT[..., None]) + x * D[:, None]
+    return y.flatten(1, 2).to(dtype), last
+
+
+def _sums(values: Tensor, reverse: bool) -> Tensor:
+    """Inclusive sums along the last axis, from the front, or from the back when ``reverse``."""
+    return values.flip(-1).cumsum(-1).flip(-1) if reverse else values.cumsum(-1)
+
+
+def _decays(sums: Tensor, reverse: bool) -> Tensor:
+    """exp(sums_t - sums_s) where s comes no later than t in scan order, else 0: [..., n] -> [..., n, n]."""
+    size = sums.shape[-1]
+    later = torch.ones(size, size, dtype=torch.bool, device=sums.device).triu(1)
+    return (sums[..., :, None] - sums[..., None, :]).masked_fill_(later.T if reverse else later, -torch.inf).exp_()
+
+
+def load_mamba_ssm() -> Callable:
+    """mamba-ssm's Triton kernel, with our layout and argument names."""
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    def scan(x, dt, A, B, C, D, *, initial_state=None, reverse=False, chunk=256):
+        if reverse:  # the kernel has one direction only
+            x, dt, B, C = (t.flip(1) for t in (x, dt, B, C))
+        y, state = mamba_chunk_scan_combined(
+            x, dt, A.float(), B.unsqueeze(2), C.unsqueeze(2), chunk, D=D.float(),
+            initial_states=initial_state, return_final_states=True,
+        )  # fmt: skip
+        return (y.flip(1) if reverse else y), state
+
+    return scan
+
+
+def _mamba_ssm_refuses(x: Tensor, *args: Tensor, chunk: int = 256, **options) -> str | None:
+    if not x.is_cuda:
+        return "needs CUDA tensors"
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"computes in float32 and below, got {x.dtype}"
+    if chunk & (chunk - 1):
+        return f"needs a chunk that is a power of two, got {chunk}"
+    return None
+
+
+ssd_scan = Op("ssd_scan", ssd_scan_torch, (Kernel(name="mamba-ssm", load=load_mamba_ssm, refuses=_mamba_ssm_refuses),))

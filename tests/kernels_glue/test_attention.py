@@ -1,0 +1,70 @@
+import pytest
+import torch
+from lyra_pack.kernels_glue import KernelUnavailable
+from lyra_pack.kernels_glue import attention as op
+from lyra_pack.kernels_glue.attention import attention_torch, choose_backend
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def inputs(length=30, batch=2, heads=3, size=8, dtype=torch.float64):
+    gen = torch.Generator().manual_seed(0)
+    qkv = torch.randn(batch, length, 3, heads, size, generator=gen, dtype=torch.float64).to(dtype)
+    return qkv.permute(2, 0, 3, 1, 4).unbind(0)  # views of one projection, as the blocks pass them
+
+
+def softmax_attention(q, k, v):
+    return ((q @ k.mT) / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+def test_equals_the_softmax_written_out():
+    torch.testing.assert_close(attention_torch(*inputs()), softmax_attention(*inputs()))
+
+
+def test_gradients():
+    tensors = [t.clone().requires_grad_() for t in inputs(length=4, batch=1, heads=1, size=2)]
+    assert torch.autograd.gradcheck(attention_torch, tensors)
+
+
+def test_bfloat16_differs_by_its_rounding():
+    """Probabilities and result are rounded to 8 bits each."""
+    q, k, v = inputs(dtype=torch.bfloat16)
+    truth = softmax_attention(q.double(), k.double(), v.double())
+    torch.testing.assert_close(attention_torch(q, k, v).double(), truth, rtol=2**-6, atol=2**-7)
+
+
+class Recorder(TorchDispatchMode):
+    """Names of the operators that ran."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names = [*getattr(self, "names", ()), func.name()]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_cpu_runs_the_kernel_that_works_block_by_block(dtype):
+    with Recorder() as ran:
+        attention_torch(*inputs(dtype=dtype))
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in ran.names
+
+
+def test_a_score_matrix_that_does_not_fit_is_refused():
+    large = torch.zeros(1, 1, 1, 64).expand(1, 8, 337_920, 64)  # no memory behind it
+    with sdpa_kernel(SDPBackend.MATH):  # a host that switched the fused kernels off
+        assert choose_backend(large, large, large) == SDPBackend.MATH
+        with pytest.raises(KernelUnavailable, match=r"score matrix would take 3403\.1 GiB \(limit 2\); use bfloat16"):
+            op(large, large, large)
+        torch.testing.assert_close(op(*inputs()), softmax_attention(*inputs()))  # small ones may
+
+
+def test_the_choice_leaves_the_process_as_it_was():
+    before = [getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "math")]
+    attention_torch(*inputs())
+    after = [getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "math")]
+    assert before == after
+
+
+def test_eight_bit_attention_is_taken_by_name_only():
+    assert not op.kernels["sage"].exact
+    with pytest.raises(KernelUnavailable, match="backend 'sage' cannot run here: needs CUDA tensors"):
+        op(*inputs(), backend="sage")
