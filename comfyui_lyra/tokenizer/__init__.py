@@ -1,0 +1,1 @@
+"""The Cosmos video tokenizer: pixels to raw latents and back."""
