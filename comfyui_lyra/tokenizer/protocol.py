@@ -12,7 +12,7 @@ class Tokenizer(Protocol):
     """
 
     mean: (
-        Tensor  # [C, T] statistics of raw latents, T = latent frames of the trained clip; shorter clips take the first
+        Tensor  # [C, T] statistics of raw latents, T as in the trained clip; a shorter clip takes the first
     )
     std: Tensor  # [C, T]
     latent_channels: int  # C
