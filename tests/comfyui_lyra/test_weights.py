@@ -1,0 +1,85 @@
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.weights import fingerprint, load_weights, read_state, rename
+from safetensors.torch import save_file
+from torch import nn
+
+RULES = ((r"^net\.", ""), (r"^lin(\d)\.", r"\1."), (r"_extra$", None))
+
+
+def state() -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return {
+        "net.lin0.weight": torch.randn(3, 2, generator=g),
+        "net.lin0.bias": torch.randn(3, generator=g),
+        "net.lin0.bias_extra": torch.zeros(1),
+    }
+
+
+def meta_model() -> nn.Module:
+    with torch.device("meta"):
+        return nn.Sequential(nn.Linear(2, 3))
+
+
+def test_rules_rename_in_order_and_none_drops():
+    assert set(rename(state(), RULES)) == {"0.weight", "0.bias"}
+    with pytest.raises(ValueError, match="two keys of the checkpoint are named 'x'"):
+        rename({"a": torch.zeros(1), "b": torch.zeros(1)}, ((r"[ab]", "x"),))
+
+
+def test_a_meta_model_takes_the_tensors_and_their_precision():
+    tensors = {name: tensor.bfloat16() for name, tensor in state().items()}
+    model = load_weights(meta_model(), tensors, RULES, "file")
+    assert model[0].weight.dtype == torch.bfloat16
+    assert not model.training
+    assert torch.equal(model[0].bias, tensors["net.lin0.bias"])
+
+
+def test_missing_unexpected_and_misshapen_keys_are_refused():
+    short = {name: tensor for name, tensor in state().items() if name != "net.lin0.bias"}
+    message = r"x.pt does not fit Sequential: 1 missing \(first: \['0.bias'\]\), 1 unexpected \(first: \['more'\]\)"
+    with pytest.raises(ValueError, match=message):
+        load_weights(meta_model(), short | {"more": torch.zeros(1)}, RULES, "x.pt")
+    with pytest.raises(ValueError, match=r"0.bias is \(4,\), expected \(3,\); the file belongs to a model of another"):
+        load_weights(meta_model(), state() | {"net.lin0.bias": torch.zeros(4)}, RULES, "x.pt")
+
+
+@pytest.mark.parametrize("level", [None, "model", "state_dict"])
+def test_torch_files_are_read_through_an_outer_level(tmp_path, level):
+    path = tmp_path / "model.pt"
+    torch.save({level: state()} if level else state(), path)
+    assert fingerprint(read_state(path)) == fingerprint(state())
+
+
+def test_older_torch_files_and_safetensors_are_read(tmp_path):
+    torch.save(state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(state(), tmp_path / "new.safetensors")
+    assert fingerprint(read_state(tmp_path / "old.pt")) == fingerprint(state())
+    assert fingerprint(read_state(tmp_path / "new.safetensors")) == fingerprint(state())
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_download_that_broke_off_is_named(tmp_path, name):
+    path = tmp_path / name
+    save_file(state(), path) if path.suffix == ".safetensors" else torch.save(state(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=f"{name} is no readable checkpoint .*: a download that broke off"):
+        read_state(path)
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        read_state(tmp_path / "other.pt")
+
+
+def test_objects_are_not_unpickled(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"a": nn.Linear(1, 1)}, path)
+    with pytest.raises(ValueError, match="no readable checkpoint"):
+        read_state(path)
+
+
+def test_a_fingerprint_notices_name_value_shape_and_precision():
+    base = {"a": torch.arange(4.0)}
+    others = ({"b": torch.arange(4.0)}, {"a": torch.arange(4.0) + 1e-6}, {"a": torch.arange(4.0).view(2, 2)},
+              {"a": torch.arange(4.0).bfloat16()})  # fmt: skip
+    prints = {fingerprint(state) for state in (base, *others)}
+    assert len(prints) == 5
+    assert fingerprint({"a": torch.arange(4.0)}) == fingerprint(base)
