@@ -1,0 +1,187 @@
+"""Front-to-back compositing of footprints, in blocks of pixels and chunks along depth, in bounded memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .projection import ALPHA_MIN, TILE
+
+ALPHA_MAX = 0.999
+SATURATED = 1e-4  # a pixel ends before the splat that would leave it this transmittance or less
+CHUNK = 32  # splats along depth composited at a time
+SLAB = 2**22  # (block, splat) pairs sorted at a time
+BATCH = {"cpu": 2**18, "cuda": 2**24}  # (pixel, splat) pairs evaluated at a time
+PAIR_COST = 64  # work of listing and sorting one (block, splat) pair, in evaluations
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Blocks:
+    """Squares of ``side`` pixels covering the picture; each has its own list of splats."""
+
+    side: int
+    columns: int
+    rows: int
+
+    def ranges(self, boxes: Tensor) -> Tensor:
+        """First column, first row, columns and rows of the blocks that pixel boxes [M, 4] touch, [M, 4]."""
+        first, end = boxes[:, :2] // self.side, -(-boxes[:, 2:] // self.side)
+        spans = torch.where((boxes[:, 2:] > boxes[:, :2]).all(1, keepdim=True), end - first, 0)
+        return torch.cat((first, spans), dim=1)
+
+    def centres(self, blocks: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixel centres of some blocks [A]: x [A, side] and y [A, side]."""
+        steps = torch.arange(self.side, device=blocks.device) + 0.5
+        corners = torch.stack((blocks % self.columns, blocks // self.columns)) * self.side
+        x, y = (corners[..., None] + steps).to(like.dtype)
+        return x, y
+
+    def picture(self, values: Tensor, width: int, height: int) -> Tensor:
+        """Values a pixel of a block [rows * columns, side * side, F] -> picture [H, W, F]."""
+        split = values.view(self.rows, self.columns, self.side, self.side, -1).transpose(1, 2)
+        return split.reshape(self.rows * self.side, self.columns * self.side, -1)[:height, :width]
+
+    def unpicture(self, picture: Tensor) -> Tensor:
+        """The inverse of ``picture``, with zeros outside: [H, W, F] -> [rows * columns, side * side, F]."""
+        height, width, channels = picture.shape
+        padded = picture.new_zeros(self.rows * self.side, self.columns * self.side, channels)
+        padded[:height, :width] = picture
+        split = padded.view(self.rows, self.side, self.columns, self.side, channels).transpose(1, 2)
+        return split.reshape(self.rows * self.columns, self.side**2, channels)
+
+
+def choose_blocks(boxes: Tensor, width: int, height: int) -> Blocks:
+    """The block side, a divisor of TILE, that makes the least work for these pixel boxes [M, 4]."""
+    choices = [Blocks(side=side, columns=-(-width // side), rows=-(-height // side)) for side in (4, 8, TILE)]
+    pairs = torch.stack([blocks.ranges(boxes)[:, 2:].prod(1).sum() for blocks in choices]).tolist()
+    return min(zip(pairs, choices, strict=True), key=lambda c: c[0] * (c[1].side ** 2 + PAIR_COST))[1]
+
+
+def front_to_back(boxes: Tensor, blocks: Blocks, transmittance: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (blocks [A], their next splats [A, CHUNK]) until each block is saturated or has seen all its splats.
+
+    Splats are rows of ``boxes`` [M, 4], which are in order of depth; M stands for none. The caller updates
+    ``transmittance`` [blocks, pixels] before it asks for more.
+    """
+    ranges = blocks.ranges(boxes)
+    total = (ranges[:, 2] * ranges[:, 3]).cumsum(0)
+    if not len(total):
+        return
+    cuts = torch.arange(SLAB, int(total[-1]) + SLAB, SLAB, device=boxes.device)
+    first = 0
+    for end in torch.searchsorted(total, cuts, right=True).tolist():
+        end = max(end, first + 1) if end < len(boxes) else len(boxes)
+        if end == first:
+            break
+        alive = transmittance.amax(1) > SATURATED
+        splats, starts, lengths = block_lists(ranges[first:end], blocks, alive)
+        splats = torch.cat((splats + first, splats.new_full((CHUNK,), len(boxes))))
+        first = end
+        for offset in range(0, int(lengths.max()), CHUNK):
+            busy = ((lengths > offset) & (transmittance.amax(1) > SATURATED)).nonzero().squeeze(1)
+            for part in busy.split(max(1, BATCH[boxes.device.type] // (CHUNK * blocks.side**2))):
+                steps = offset + torch.arange(CHUNK, device=boxes.device)
+                listed = splats[starts[part, None] + steps]
+                yield part, listed.masked_fill_(steps >= lengths[part, None], len(boxes))
+
+
+def block_lists(ranges: Tensor, blocks: Blocks, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Splats sorted by block, then in given order [P]; where each block's list starts and how long it is [blocks]."""
+    counts = ranges[:, 2] * ranges[:, 3]
+    splats = torch.repeat_interleave(counts)
+    nth = torch.arange(len(splats), device=ranges.device) - (counts.cumsum(0) - counts)[splats]
+    column, row, columns, _ = ranges[splats].unbind(1)
+    block = (row + nth // columns) * blocks.columns + column + nth % columns
+    kept = alive[block]
+    block, splats = block[kept], splats[kept]
+    order = block.to(torch.int32).sort(stable=True).indices
+    lengths = torch.bincount(block, minlength=len(alive))
+    return splats[order], lengths.cumsum(0) - lengths, lengths
+
+
+def alphas(rows: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Opacity of splats at pixels, 0 below ALPHA_MIN: rows [R, A, C], x [A, S], y [A, S] -> [A, S * S, C]."""
+    dx, dy = x[..., None] - rows[0, :, None], y[..., None] - rows[1, :, None]  # [A, S, C]
+    a, b, c, *below, opacity = rows[2:, :, None].unbind(0)  # [A, 1, C] each
+    exponent = quadratic(a * dx * dx, b * dx, c * dy * dy, dy)
+    if below:
+        d, e, f, g, h = below
+        exponent = exponent / quadratic(1 + (d + f * dx) * dx, g * dx, (e + h * dy) * dy, dy)
+    alpha = (opacity[:, None] * exponent.exp()).clamp_max(ALPHA_MAX)
+    return torch.where(alpha >= ALPHA_MIN, alpha, 0).flatten(1, 2)
+
+
+def quadratic(in_x: Tensor, mixed: Tensor, in_y: Tensor, dy: Tensor) -> Tensor:
+    """``in_x + in_y + mixed dy`` at each pixel (row, column) of a block, [A, S, C] each -> [A, S, S, C]."""
+    return torch.addcmul(in_x[:, None] + in_y[:, :, None], mixed[:, None], dy[:, :, None])
+
+
+class Composite(torch.autograd.Function):
+    """Sum of ``transmittance * alpha * (features, 1)`` a pixel: rows [M, R], features [M, F] -> [blocks, S * S, F+1].
+
+    Both directions walk front to back and evaluate alphas anew, so that nothing of the size of the walk is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, features: Tensor, boxes: Tensor, blocks: Blocks) -> Tensor:
+        """Composite all splats."""
+        table, extras = padded(rows), padded(features)
+        transmittance = rows.new_ones(blocks.rows * blocks.columns, blocks.side**2)
+        sums = rows.new_zeros(*transmittance.shape, features.shape[1] + 1)
+        for part, splats in front_to_back(boxes, blocks, transmittance):
+            alpha = alphas(table[splats].movedim(-1, 0), *blocks.centres(part, rows))
+            before, kept = attenuate(alpha, transmittance, part)
+            weight = alpha.mul_(before).mul_(kept)
+            channels = [(weight * f[:, None]).sum(-1) for f in extras[splats].unbind(-1)]
+            sums[part] += torch.stack((*channels, weight.sum(-1)), dim=-1)
+        ctx.save_for_backward(rows, features, boxes, sums)
+        ctx.blocks = blocks
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Gradients of rows and features.
+
+        With s_i the gradient along splat i's features and S_i the sum of w_j s_j over the splats j behind it,
+        d/d alpha_i = T_i s_i - S_i / (1 - alpha_i).
+        """
+        rows, features, boxes, sums = ctx.saved_tensors
+        blocks = ctx.blocks
+        table, extras = padded(rows), padded(features)
+        grad_table, grad_extras = torch.zeros_like(table), torch.zeros_like(extras)
+        transmittance = rows.new_ones(sums.shape[:2])
+        behind = (sums * grad).sum(-1)  # [blocks, S * S] S of the last splat composited
+        for part, splats in front_to_back(boxes, blocks, transmittance):
+            with torch.enable_grad():
+                chunk = table[splats].movedim(-1, 0).requires_grad_()
+                alpha = alphas(chunk, *blocks.centres(part, rows))
+            solid = alpha.detach()
+            before, kept = attenuate(solid, transmittance, part)
+            weight = solid * before * kept
+            upstream, values = grad[part], extras[splats]  # [A, S * S, F + 1], [A, C, F]
+            along = upstream[..., -1:] + sum(
+                upstream[..., i, None] * values[:, None, :, i] for i in range(values.shape[-1])
+            )
+            rest = behind[part, None].transpose(1, 2) - (weight * along).cumsum(-1)
+            behind[part] = rest[..., -1]
+            slope = (before * along - rest / (1 - solid)) * kept
+            (grad_chunk,) = torch.autograd.grad(alpha, chunk, slope)
+            grad_table.index_add_(0, splats.flatten(), grad_chunk.movedim(0, -1).flatten(0, 1))
+            for i in range(values.shape[-1]):
+                grad_extras[:, i].index_add_(0, splats.flatten(), (weight * upstream[..., i, None]).sum(1).flatten())
+        return grad_table[:-1], grad_extras[:-1], None, None
+
+
+def padded(table: Tensor) -> Tensor:
+    """The table with a row of zeros for "no splat"."""
+    return torch.cat((table, table.new_zeros(1, table.shape[1])))
+
+
+def attenuate(alpha: Tensor, transmittance: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """Transmittance before each splat and whether the splat is drawn, [A, S * S, C]; moves ``transmittance`` on."""
+    running = torch.cat((transmittance[part, :, None], 1 - alpha), dim=-1).cumprod(-1)
+    transmittance[part] = running[..., -1]
+    return running[..., :-1], running[..., 1:] > SATURATED
