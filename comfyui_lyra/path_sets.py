@@ -1,0 +1,51 @@
+"""Sets of camera paths, tuples of CameraTrajectory: put together, and laid end to end."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, count
+
+import torch
+
+from .cameras import CameraTrajectory
+
+
+def combine(sets: Sequence[Sequence[CameraTrajectory]]) -> tuple[CameraTrajectory, ...]:
+    """One set from several, in order. A name that occurs twice gets a number: "left", "left 2"."""
+    combined: dict[str, CameraTrajectory] = {}
+    for path in (path for paths in sets for path in paths):
+        names = chain((path.name,), (f"{path.name} {number}" for number in count(2)))
+        name = next(name for name in names if name not in combined)
+        combined[name] = replace(path, name=name)
+    return tuple(combined.values())
+
+
+def end_to_end(paths: Sequence[CameraTrajectory], every: int = 1, width: int = 0, height: int = 0) -> CameraTrajectory:
+    """All paths of a set as one, keeping every n-th frame of each, for pictures of one size.
+
+    Width or height 0 follows from the other by the aspect ratio of each path; both 0 keeps the paths' own size.
+    """
+    if not paths:
+        raise ValueError("the set holds no camera paths")
+    if every < 1 or min(width, height) < 0:
+        raise ValueError(f"every {every} frames at {width}x{height}: every is 1 or more, sizes are 0 or more")
+    parts = [_resized(path[::every], width, height) for path in paths]
+    sizes = sorted({(part.width, part.height) for part in parts})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{w}x{h}" for w, h in sizes)
+        raise ValueError(f"the paths have different sizes ({listed}); give width and height")
+    return replace(
+        parts[0],
+        c2w=torch.cat([part.c2w for part in parts]),
+        K=torch.cat([part.K for part in parts]),
+        fps=parts[0].fps / every,
+    )
+
+
+def _resized(path: CameraTrajectory, width: int, height: int) -> CameraTrajectory:
+    """The path for pictures of a size, of which 0 means whatever keeps the aspect ratio."""
+    if not width and not height:
+        return path
+    return path.resized(
+        height or max(1, round(width * path.height / path.width)),
+        width or max(1, round(height * path.width / path.height)),
+    )
