@@ -133,10 +133,7 @@ def six_paths(
 
     ``base`` is one camera, or a camera for each of the frames. ``distances`` (six) stand in for drawn ones.
     """
-    if len(base) == 1:
-        base = still(base, frames)
-    if len(base) != frames:
-        raise ValueError(f"the base path has {len(base)} cameras for {frames} frames; give one, or one a frame")
+    base = _a_frame_each(base, frames)
     if distances is None:
         distances = draw_distances(seed, movement, draw)
     if len(distances) != len(SIX_PATHS):
@@ -167,8 +164,15 @@ def camera_paths(
         raise ValueError(_unknown("camera preset", preset, PRESETS))
     twin = {"down": "up", "counterclockwise": "clockwise"}.get(preset, preset)
     distance = sum(SIX_PATHS[twin]) / 2 * movement
-    path = still(base, frames) if len(base) == 1 else base
-    return (move(path, preset, distance, rotation, center_depth, **(SIX_CIRCLES if twin == "clockwise" else {})),)
+    circles = SIX_CIRCLES if twin == "clockwise" else {}
+    return (move(_a_frame_each(base, frames), preset, distance, rotation, center_depth, **circles),)
+
+
+def _a_frame_each(base: CameraTrajectory, frames: int) -> CameraTrajectory:
+    """A camera for each of the frames: one is held still, as many are taken as they are."""
+    if len(base) not in (1, frames):
+        raise ValueError(f"the base path has {len(base)} cameras for {frames} frames; give one, or one a frame")
+    return still(base, frames) if len(base) == 1 else base
 
 
 def through_keyframes(

@@ -74,6 +74,15 @@ def test_bf16_functions_equal_the_reference_bit_for_bit(golden):
     assert torch.equal(directions.float(), golden["rays_d_bf16"][0])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.golden("decoder/plucker_rays*")
+def test_bf16_on_a_gpu_rounds_as_on_the_cpu(golden):
+    cameras, stride = golden_cameras(golden), golden.meta["patch_size_out_factor"][-1]
+    assert torch.equal(plucker_bf16(cameras.to("cuda")).float().cpu(), golden["plucker_bf16"][0])
+    assert torch.equal(rays_bf16(cameras.to("cuda"), stride)[1].float().cpu(), golden["rays_d_bf16"][0])
+
+
 def test_bf16_merges_neighbouring_pixels_as_the_trained_grid_does():
     K = torch.tensor([[900.0, 0, 640], [0, 900, 352], [0, 0, 1]])[None]
     cameras = CameraTrajectory(c2w=torch.eye(4)[None], K=K, height=704, width=1280).to(torch.bfloat16)

@@ -6,7 +6,9 @@ from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_K
 from lyra_pack.comfyui_lyra.trajectories import (
     MOVES,
     ROTATIONS,
+    SIX_CIRCLES,
     SIX_PATHS,
+    camera_paths,
     draw_distances,
     move,
     six_paths,
@@ -19,10 +21,9 @@ ATOL = 1e-6  # of the cameras golden
 
 
 def cameras_at(w2c: torch.Tensor, K: torch.Tensor) -> CameraTrajectory:
-    """Cameras of w2c [F, 4, 4] and K [F, 3, 3], with pictures twice the size of their principal point."""
-    width, height = (2 * K[0, :2, 2]).int().tolist()
+    """Cameras of w2c [F, 4, 4] and K [F, 3, 3]; no move depends on the size of the pictures."""
     c2w = torch.linalg.inv(w2c.double()).float()
-    return CameraTrajectory(c2w=c2w, K=K.expand(len(w2c), 3, 3), width=width, height=height)
+    return CameraTrajectory(c2w=c2w, K=K.expand(len(w2c), 3, 3), width=64, height=48)
 
 
 def one_camera() -> CameraTrajectory:
@@ -156,6 +157,25 @@ def test_a_moving_base_keeps_its_own_motion():
         assert torch.equal(path.K, base.K)
 
 
+@pytest.mark.parametrize(
+    ("name", "distance"),
+    [("left", 0.25), ("down", 0.15), ("zoom_in", 0.35), ("clockwise", 0.5), ("counterclockwise", 0.5)],
+)
+def test_a_single_move_goes_as_far_as_the_middle_of_its_range(name, distance):
+    (path,) = camera_paths(one_camera(), name, frames=9, movement=2.0, rotation="no_rotation")
+    circles = SIX_CIRCLES if "clock" in name else {}
+    expected = move(still(one_camera(), 9), name, 2 * distance, "no_rotation", **circles)
+    assert torch.allclose(path.c2w, expected.c2w, atol=1e-7)
+    assert path.name == name
+
+
+def test_the_six_path_preset_is_the_six_paths():
+    made = camera_paths(one_camera(), "six_paths", 5, seed=3, movement=1.5, rotation="no_rotation", center_depth=2.0)
+    wanted = six_paths(one_camera(), 5, seed=3, movement=1.5, rotation="no_rotation", center_depth=2.0)
+    for path, expected in zip(made, wanted, strict=True):
+        assert torch.equal(path.c2w, expected.c2w)
+
+
 @pytest.mark.parametrize("easing", ["linear", "smooth"])
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_paths_pass_their_keyframes_at_equal_intervals(count, easing):
@@ -211,6 +231,8 @@ def test_one_keyframe_is_held_still():
         (lambda: still(one_camera(), 0), "at least one frame, got 0"),
         (lambda: six_paths(one_camera(), 0), "at least one frame, got 0"),
         (lambda: six_paths(keyframes(3), 5), "3 cameras for 5 frames"),
+        (lambda: camera_paths(keyframes(3), "left", 5), "3 cameras for 5 frames"),
+        (lambda: camera_paths(one_camera(), "seven_paths", 5), "unknown camera preset 'seven_paths'; use one of six_p"),
         (lambda: six_paths(one_camera(), 5, distances=[0.1]), "1 distances for the six paths left, right"),
         (lambda: draw_distances(draw="dice"), "unknown draw 'dice'; use one of seeded, reference"),
         (lambda: draw_distances(movement=-1), "movement -1 must be zero or positive"),
