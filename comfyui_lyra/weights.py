@@ -5,7 +5,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -15,28 +15,30 @@ Rules = Sequence[tuple[str, str | None]]  # (pattern, replacement), None drops t
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors or torch file, on the CPU; an outer ``model`` or ``state_dict`` level is opened.
-
-    Torch files are mapped, not copied, and only tensors are unpickled.
-    """
+def read_file(path: Path) -> Any:
+    """What a safetensors or torch file holds, on the CPU. Torch files are mapped, and only tensors are unpickled."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; download them or choose another file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch and safetensors raise many kinds, the unpickler's own among them
         raise ValueError(
             f"{path.name} is no readable checkpoint ({type(error).__name__}): a download that broke off (fetch it "
             "again), a TorchScript file, or one that holds more than tensors"
         ) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a safetensors or torch file; an outer ``model`` or ``state_dict`` level is opened."""
+    state = read_file(path)
     for level in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(level), Mapping):
             state = state[level]
     if not isinstance(state, Mapping):
-        raise ValueError(f"{path.name} holds {type(state).__name__}; expected tensors by name")
+        raise ValueError(f"{Path(path).name} holds a {type(state).__name__}; expected tensors by name")
     return dict(state)
 
 

@@ -11,9 +11,7 @@ class Tokenizer(Protocol):
     Both ways the result lies on the device of the input, in the precision of the weights.
     """
 
-    mean: (
-        Tensor  # [C, T] statistics of raw latents, T as in the trained clip; a shorter clip takes the first
-    )
+    mean: Tensor  # [C, T] statistics of raw latents, T as in the trained clip; a shorter clip takes the first
     std: Tensor  # [C, T]
     latent_channels: int  # C
     time_compression: int  # frames a latent after the first: F = 1 + time_compression * (T - 1)

@@ -1,0 +1,201 @@
+"""The Cosmos CV8x8x8 tokenizer: diffusers' network, the released files, memory that does not grow with the clip."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..weights import fingerprint, load_weights, read_file, read_state
+from .keys import rules
+from .streaming import COMPRESSION, PATCH, decode_frames, encode_frames, latent_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Size of the tokenizer. Defaults are the released one's."""
+
+    family: str = "lyra"  # families never mix
+    channels: int = 128  # of the encoder's input
+    multipliers: tuple[int, ...] = (2, 4, 4)  # channels of each level, outermost first, in ``channels``
+    layers: int = 2  # residual blocks a level; the decoder has one more
+    latent_channels: int = 16
+
+
+TOKENIZER_PRESETS = MappingProxyType({"lyra": TokenizerConfig()})  # by family
+
+
+def build_autoencoder(config: TokenizerConfig, device: torch.device | str = "cpu") -> nn.Module:
+    """The network, diffusers' AutoencoderKLCosmos, with random weights; on ``meta`` with none."""
+    # deferred: importing diffusers takes seconds, which ComfyUI would spend at its start
+    from diffusers.models.autoencoders.autoencoder_kl_cosmos import (
+        AutoencoderKLCosmos,
+        CosmosPatchEmbed3d,
+        CosmosUnpatcher3d,
+    )
+
+    widths = [config.channels * multiplier for multiplier in config.multipliers]
+    with torch.device(device):
+        autoencoder = AutoencoderKLCosmos(
+            latent_channels=config.latent_channels,
+            encoder_block_out_channels=(config.channels, *widths),
+            decode_block_out_channels=(*widths, widths[-1]),
+            num_layers=config.layers,
+            patch_size=PATCH,
+            spatial_compression_ratio=COMPRESSION,
+            temporal_compression_ratio=COMPRESSION,
+        )
+    # the wavelets are constants, in no checkpoint: real also on meta
+    autoencoder.encoder.patch_embed = CosmosPatchEmbed3d(PATCH, "haar")
+    autoencoder.decoder.unpatch_embed = CosmosUnpatcher3d(PATCH, "haar")
+    return autoencoder.eval()
+
+
+class CosmosTokenizer(nn.Module):
+    """Video autoencoder with 8 x 8 x 8 compression (see ``protocol.Tokenizer``), a few frames at a time."""
+
+    def __init__(self, config: TokenizerConfig, autoencoder: nn.Module, mean: Tensor, std: Tensor):
+        super().__init__()
+        if mean.shape != std.shape or mean.ndim != 2 or mean.shape[0] != config.latent_channels:
+            raise ValueError(
+                f"tokenizer statistics: mean {tuple(mean.shape)} and std {tuple(std.shape)}, expected "
+                f"[{config.latent_channels} T] each"
+            )
+        self.config, self.autoencoder = config, autoencoder
+        self.mean, self.std = mean, std  # [C, T]; no buffers: a cast of the weights must not round them
+        self.latent_channels = config.latent_channels
+        self.time_compression = self.space_compression = COMPRESSION
+        self._fingerprint = fingerprint(autoencoder.state_dict() | {"mean": mean, "std": std})
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights as loaded, and the precision they run in."""
+        return f"{self._fingerprint}-{str(self._weight.dtype).removeprefix('torch.')}"
+
+    @property
+    def _weight(self) -> Tensor:
+        return self.autoencoder.quant_conv.weight
+
+    @torch.no_grad()  # not inference_mode: training the splat decoder keeps latents for its backward pass
+    def encode(self, video: Tensor) -> Tensor:
+        """Raw latents [B, C, T, h, w] of a video [B, 3, F, H, W], F = 8 (T - 1) + 1, H = 8 h, W = 8 w; never clamped.
+
+        Frames go to the weights' device a few at a time; the latents lie where the video does.
+        """
+        if video.ndim != 5 or video.shape[1] != 3:
+            raise ValueError(f"video: expected [B 3 F H W], got {tuple(video.shape)}")
+        frames, height, width = video.shape[2:]
+        if frames % COMPRESSION != 1:
+            raise ValueError(f"video of {frames} frames; the tokenizer takes 1, 9, 17, ... (8 n + 1), such as 121")
+        if height % COMPRESSION or width % COMPRESSION:
+            raise ValueError(f"video of {width}x{height}; the tokenizer takes multiples of 8, such as 1280x704")
+        latents = frames // COMPRESSION + 1
+        shape = self.latent_channels, latents, height // COMPRESSION, width // COMPRESSION
+        found = video.new_empty(video.shape[0], *shape, dtype=self._weight.dtype)
+        for source, target in zip(video, found, strict=True):
+            past = {}
+            for some, frames in latent_chunks(latents):
+                chunk = source[:, frames].transpose(0, 1).to(self._weight.device)
+                target[:, some] = encode_frames(self.autoencoder, chunk, past).transpose(0, 1)
+        return found
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video [B, 3, F, H, W], about [-1, 1] and not clamped, of raw latents [B, C, T, h, w].
+
+        Latents go to the weights' device a few at a time; the video lies where the latents do.
+        """
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
+            raise ValueError(f"latents: expected [B {self.latent_channels} T h w], got {tuple(latents.shape)}")
+        count, height, width = latents.shape[2:]
+        shape = 3, COMPRESSION * (count - 1) + 1, COMPRESSION * height, COMPRESSION * width
+        video = latents.new_empty(latents.shape[0], *shape, dtype=self._weight.dtype)
+        for source, target in zip(latents, video, strict=True):
+            past = {}
+            for some, frames in latent_chunks(count):
+                chunk = source[:, some].transpose(0, 1).to(self._weight.device)
+                target[:, frames] = decode_frames(self.autoencoder, chunk, past).transpose(0, 1)
+        return video
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """Pictures [F, H, W, 3] in 0..255 of one decoded video [3, F, H, W], truncated (teacher.md 9)."""
+    return ((1 + video).clamp(0, 2) / 2 * 255).to(torch.uint8).permute(1, 2, 3, 0)
+
+
+def load_tokenizer(
+    *files: Path, mean_std: Path | None = None, config: TokenizerConfig | None = None
+) -> CosmosTokenizer:
+    """Tokenizer from a file with all weights, or from an encoder's and a decoder's file.
+
+    Takes ``model.pt`` or safetensors, in the names of the release or of diffusers. Statistics not in the file (as
+    ``save_tokenizer`` writes them) come from ``mean_std``, by default mean_std.pt beside the first file. ``config`` is
+    by default the preset of the family that the file names, "lyra" if it names none.
+    """
+    state = {}
+    for file in map(Path, files):
+        if file.suffix == ".jit":
+            raise ValueError(f"{file.name} is TorchScript; write it as safetensors once, with convert_jit")
+        state |= read_state(file)
+    config = config or preset(read_family(files[0]))
+    statistics = [state.pop(name) for name in ("mean", "std") if name in state]
+    if not statistics:
+        statistics = read_statistics(mean_std or Path(files[0]).with_name("mean_std.pt"), config.latent_channels)
+    return CosmosTokenizer(
+        config, load_autoencoder(config, state, " + ".join(Path(f).name for f in files)), *statistics
+    )
+
+
+def load_autoencoder(config: TokenizerConfig, state: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network with the weights of ``state``, in the names of the release or of diffusers."""
+    return load_weights(build_autoencoder(config, "meta"), state, rules(len(config.multipliers)), source)
+
+
+def preset(family: str) -> TokenizerConfig:
+    """The size of a family's tokenizer."""
+    if family not in TOKENIZER_PRESETS:
+        raise ValueError(f"tokenizer of the unknown family '{family}'; known: {', '.join(TOKENIZER_PRESETS)}")
+    return TOKENIZER_PRESETS[family]
+
+
+def read_family(file: Path) -> str:
+    """The family that a weight file names; the release, which names none, is "lyra"."""
+    if Path(file).suffix != ".safetensors":
+        return "lyra"
+    with safe_open(file, "pt") as opened:
+        return (opened.metadata() or {}).get("family", "lyra")
+
+
+def read_statistics(file: Path, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [C, T] of raw latents: ``mean_std.pt``, a pair of flat tensors, channel-major."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"no {file}; the tokenizer's mean_std.pt belongs beside its weights: download it too")
+    pair = read_file(file)
+    if not isinstance(pair, Sequence) or len(pair) != 2 or any(not x.numel() or x.numel() % channels for x in pair):
+        raise ValueError(f"{Path(file).name} is no pair of tensors with a multiple of {channels} values each")
+    mean, std = (statistic.reshape(channels, -1) for statistic in pair)
+    return mean, std
+
+
+def save_tokenizer(tokenizer: CosmosTokenizer, file: Path) -> None:
+    """One safetensors file with weights, statistics and family, for ``load_tokenizer``."""
+    state = tokenizer.autoencoder.state_dict() | {"mean": tokenizer.mean, "std": tokenizer.std}
+    save_file({name: x.contiguous() for name, x in state.items()}, file, metadata={"family": tokenizer.config.family})
+
+
+def convert_jit(
+    encoder_jit: Path, decoder_jit: Path, mean_std: Path, file: Path, config: TokenizerConfig = TokenizerConfig()
+) -> None:
+    """Write the released TorchScript pair (encoder.jit, decoder.jit) and statistics as one safetensors file.
+
+    TorchScript files hold programs, which reading runs: convert only files you trust.
+    """
+    state = {}
+    for source in (encoder_jit, decoder_jit):
+        state |= torch.jit.load(source, map_location="cpu").state_dict()
+    autoencoder = load_autoencoder(config, state, f"{Path(encoder_jit).name} + {Path(decoder_jit).name}")
+    save_tokenizer(CosmosTokenizer(config, autoencoder, *read_statistics(mean_std, config.latent_channels)), file)

@@ -1,0 +1,201 @@
+"""The tokenizer a few frames at a time, with the result of the whole clip.
+
+Nothing in the network looks ahead in time. So each layer keeps the last frames it has seen in ``past`` (the temporal
+convolutions two, the temporal attention its keys and values) and the next frames continue from there. Frames are the
+batch, x [T, C, H, W], and channels lie last in memory, which makes every convolution of the network a 2D one: its
+kernels are 1 x 3 x 3 (over pictures), 3 x 1 x 1 (over a grid of T rows and H W columns) and 1 x 1 x 1.
+The modules are those of diffusers' AutoencoderKLCosmos; only their order of execution is ours.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+PATCH = 4  # pixels and frames a patch, two Haar levels
+COMPRESSION = 8  # frames a latent after the first, and pixels a latent cell each way
+CHUNK = 2  # latents at a time: about 3 GB at 704x1280 in bfloat16
+MAX_SCORES = 2**27  # attention scores at a time where no fused kernel runs: 0.5 GB in float32
+
+Past = dict[nn.Module, Tensor]  # what each layer keeps of the frames before
+
+
+def latent_chunks(latents: int, chunk: int = CHUNK) -> Iterator[tuple[slice, slice]]:
+    """Slices of latents and of the frames they stand for: the first alone, then ``chunk`` at a time.
+
+    Latent 0 is frame 0; latent i > 0 is frames 8i - 7 to 8i. The first goes alone so that it comes out bit for bit
+    the same whatever follows.
+    """
+    for start in [0, *range(1, latents, chunk)]:
+        stop = min(start + chunk, latents) if start else 1
+        yield slice(start, stop), slice(max(0, COMPRESSION * (start - 1) + 1), COMPRESSION * (stop - 1) + 1)
+
+
+def encode_frames(autoencoder: nn.Module, frames: Tensor, past: Past) -> Tensor:
+    """Raw latents [T, C, h, w] of the next frames: one [1, 3, H, W] at first, then a multiple of 8."""
+    encoder, weight = autoencoder.encoder, autoencoder.quant_conv.weight
+    if not past:
+        frames = frames.expand(PATCH, -1, -1, -1)  # the first frame of a clip is a patch of its own
+    x = haar(frames.float(), levels=PATCH.bit_length() - 1).to(weight.dtype)
+    x = convolve_twice(encoder.conv_in, x, past)
+    for block in encoder.down_blocks:
+        for layers in zip(block.resnets, block.attentions, block.temp_attentions, strict=True):
+            x = resnet_and_attention(*layers, x, past)
+        for sampler in block.downsamplers or ():
+            x = downsample(sampler, x, past)
+    x = middle(encoder.mid_block, x, past)
+    x = convolve_twice(encoder.conv_out, activate(encoder.norm_out, x), past)
+    return convolve(autoencoder.quant_conv, x, past)
+
+
+def decode_frames(autoencoder: nn.Module, latents: Tensor, past: Past) -> Tensor:
+    """The frames [F, 3, H, W] of the next raw latents [T, C, h, w]: one at first, then any number."""
+    decoder, weight, first = autoencoder.decoder, autoencoder.post_quant_conv.weight, not past
+    x = convolve(autoencoder.post_quant_conv, latents.to(weight.dtype), past)
+    x = convolve_twice(decoder.conv_in, x, past)
+    x = middle(decoder.mid_block, x, past)
+    for block in decoder.up_blocks:
+        for layers in zip(block.resnets, block.attentions, block.temp_attentions, strict=True):
+            x = resnet_and_attention(*layers, x, past)
+        for sampler in block.upsamplers or ():
+            x = upsample(sampler, x, past)
+    x = convolve_twice(decoder.conv_out, activate(decoder.norm_out, x), past)
+    frames = inverse_haar(x.float(), levels=PATCH.bit_length() - 1).to(weight.dtype)
+    return frames[PATCH - 1 :] if first else frames
+
+
+def haar(x: Tensor, levels: int) -> Tensor:
+    """Haar wavelets of [T, C, H, W]: each level halves T, H, W and makes 8 C channels, mean first, width fastest."""
+    for _ in range(levels):
+        bands = [x]
+        for axis in (0, 2, 3):
+            pairs = [band.unflatten(axis, (-1, 2)).unbind(axis + 1) for band in bands]
+            bands = [band for even, odd in pairs for band in (even + odd, even - odd)]
+        x = torch.cat(bands, dim=1) / 8
+    return x
+
+
+def inverse_haar(x: Tensor, levels: int) -> Tensor:
+    """The [T, C, H, W] whose ``haar`` is x."""
+    for _ in range(levels):
+        bands = x.chunk(8, dim=1)
+        for axis in (3, 2, 0):
+            pairs = zip(bands[::2], bands[1::2], strict=True)
+            bands = [torch.stack((low + high, low - high), axis + 1).flatten(axis, axis + 1) for low, high in pairs]
+        (x,) = bands
+    return x
+
+
+def convolve(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Causal convolution; before the first frame stand copies of it, around the picture stand zeros."""
+    if layer.temporal_pad:
+        before = past[layer] if layer in past else x[:1].expand(layer.temporal_pad, -1, -1, -1)
+        x = torch.cat((before, x))
+        past[layer] = x[-layer.temporal_pad :].clone()
+    x = x.contiguous(memory_format=torch.channels_last)
+    if layer.kernel_size[0] == 1:
+        return F.conv2d(x, layer.weight[:, :, 0], layer.bias, layer.stride[1:], layer.spatial_pad[0])
+    grid = rearrange(x, "t c h w -> 1 c t (h w)")
+    grid = F.conv2d(grid, layer.weight[..., 0], layer.bias, layer.stride[:2])
+    return rearrange(grid, "1 c t (h w) -> t c h w", h=x.shape[2])
+
+
+def convolve_twice(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """A 3 x 3 x 3 convolution in two factors: over the picture, then over time."""
+    return convolve(layer.conv_t, convolve(layer.conv_s, x, past), past)
+
+
+def normalise(layer: nn.Module, x: Tensor) -> Tensor:
+    """Group norm with one group a frame, in float32."""
+    var, mean = torch.var_mean(x.float(), dim=(1, 2, 3), correction=0, keepdim=True)
+    scale = layer.norm.weight[:, None, None].float() * torch.rsqrt(var + layer.norm.eps)  # [T, C, 1, 1]
+    return torch.addcmul(layer.norm.bias[:, None, None].float() - mean * scale, x, scale)
+
+
+def activate(norm: nn.Module, x: Tensor) -> Tensor:
+    """Group norm and SiLU."""
+    return F.silu(normalise(norm, x), inplace=True).to(x.dtype)
+
+
+def resnet(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Residual block."""
+    h = convolve_twice(layer.conv1, activate(layer.norm1, x), past)
+    h = convolve_twice(layer.conv2, activate(layer.norm2, h), past)
+    return h + (x if isinstance(layer.conv_shortcut, nn.Identity) else convolve(layer.conv_shortcut, x, past))
+
+
+def resnet_and_attention(block: nn.Module, spatial: nn.Module, temporal: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Residual block, then attention within each frame and over time where the network has it."""
+    x = resnet(block, x, past)
+    x = x if spatial is None else spatial_attention(spatial, x, past)
+    return x if temporal is None else temporal_attention(temporal, x, past)
+
+
+def middle(block: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Residual block, attention within each frame, attention over time, residual block."""
+    x = resnet(block.resnets[0], x, past)
+    for spatial, temporal, last in zip(block.attentions, block.temp_attentions, block.resnets[1:], strict=True):
+        x = temporal_attention(temporal, spatial_attention(spatial, x, past), past)
+        x = resnet(last, x, past)
+    return x
+
+
+def spatial_attention(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Single-head attention of each frame's positions to one another, a frame and a block of queries at a time."""
+    h = normalise(layer.norm, x).to(x.dtype)
+    q, k, v = (
+        rearrange(convolve(project, h, past), "t c h w -> t 1 (h w) c")
+        for project in (layer.to_q, layer.to_k, layer.to_v)
+    )
+    tokens = q.shape[2]
+    h = torch.stack([
+        torch.cat([
+            F.scaled_dot_product_attention(queries[None], keys[None], values[None])[0]
+            for queries in frame.split(max(1, MAX_SCORES // tokens), dim=1)
+        ], dim=1)
+        for frame, keys, values in zip(q, k, v, strict=True)
+    ])  # fmt: skip
+    h = rearrange(h, "t 1 (h w) c -> t c h w", h=x.shape[2])
+    return x + convolve(layer.to_out[0], h, past)
+
+
+def temporal_attention(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Single-head attention of each position to itself in this frame and in those before."""
+    h = normalise(layer.norm, x).to(x.dtype)
+    for project in (layer.to_k, layer.to_v):
+        new = convolve(project, h, past)
+        past[project] = torch.cat((past[project], new)) if project in past else new
+    q, k, v = (
+        rearrange(frames, "t c h w -> (h w) 1 t c")
+        for frames in (convolve(layer.to_q, h, past), past[layer.to_k], past[layer.to_v])
+    )
+    new, known = q.shape[2], k.shape[2]
+    causal = torch.ones(new, known, dtype=torch.bool, device=x.device).tril(known - new)
+    h = F.scaled_dot_product_attention(q, k, v, attn_mask=causal)
+    h = rearrange(h, "(h w) 1 t c -> t c h w", h=x.shape[2])
+    return x + convolve(layer.to_out[0], h, past)
+
+
+def downsample(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Halve the picture, then the frames: strided convolution plus average."""
+    if layer.spatial_downsample:
+        x = F.pad(x, (0, 1, 0, 1))
+        x = convolve(layer.conv1, x, past) + F.avg_pool2d(x, 2)
+    if layer.temporal_downsample:
+        x = x if layer.conv2 in past else torch.cat((x[:1], x))  # the first frame of a clip is a pair of its own
+        x = convolve(layer.conv2, x, past) + (x[::2] + x[1::2]) / 2
+    return convolve(layer.conv3, x, past) if isinstance(layer.conv3, nn.Conv3d) else x
+
+
+def upsample(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """Double the frames, then the picture: convolution plus repetition."""
+    if layer.temporal_upsample:
+        first = layer.conv1 not in past
+        x = torch.stack((x, x), 1).flatten(0, 1)[int(first) :]  # the first frame of a clip stays one
+        x = convolve(layer.conv1, x, past) + x
+    if layer.spatial_upsample:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = convolve(layer.conv2, x, past) + x
+    return convolve(layer.conv3, x, past) if isinstance(layer.conv3, nn.Conv3d) else x
