@@ -76,11 +76,15 @@ def front_to_back(boxes: Tensor, blocks: Blocks, transmittance: Tensor) -> Itera
         if end == first:
             break
         alive = transmittance.amax(1) > SATURATED
+        if not alive.any():
+            return
         splats, starts, lengths = block_lists(ranges[first:end], blocks, alive)
         splats = torch.cat((splats + first, splats.new_full((CHUNK,), len(boxes))))
         first = end
         for offset in range(0, int(lengths.max()), CHUNK):
             busy = ((lengths > offset) & (transmittance.amax(1) > SATURATED)).nonzero().squeeze(1)
+            if not len(busy):
+                break
             for part in busy.split(max(1, BATCH[boxes.device.type] // (CHUNK * blocks.side**2))):
                 steps = offset + torch.arange(CHUNK, device=boxes.device)
                 listed = splats[starts[part, None] + steps]

@@ -220,8 +220,8 @@ def unscented(
 def silhouette(centres: Tensor, halves: Tensor, reach: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     """Extent [M, 2] to the left and right of the centre's pixel of the ellipsoid ``reach`` [M, 1] sigmas wide.
 
-    The planes through the eye at slope t from the centre touch it where k t^2 + 2 r^2 s t - r^2 v = 0; an ellipsoid that
-    reaches behind the eye (k <= 0) has no bound.
+    The planes through the eye at slope t from the centre touch it where k t^2 + 2 r^2 s t - r^2 v = 0; an ellipsoid
+    that reaches behind the eye (k <= 0) has no bound.
     """
     depth, along = centres[:, 2:], halves[:, 2]
     across = halves[:, :2] - (centres[:, :2] / depth)[..., None] * along[:, None]

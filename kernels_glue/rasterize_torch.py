@@ -31,8 +31,9 @@ def rasterize_torch(
     [C, N, 3] (one set a camera). Cameras: viewmats [C, 4, 4] world-to-camera, Ks [C, 3, 3] in pixels.
     ``background`` [3] is black by default; splats with centres outside near..far are not drawn.
 
-    ``ewa``: Kerbl et al. 2023, with a blur of 0.3 px^2. ``ut_eval3d``: Wu et al. 2025 (3DGUT), Gaussians evaluated where
-    the pixel's ray passes closest. Cut-offs of both as in gsplat 1.5.3. Differentiable in the Gaussians.
+    ``ewa``: Kerbl et al. 2023, with a blur of 0.3 px^2. ``ut_eval3d``: Wu et al. 2025 (3DGUT), Gaussians evaluated
+    where the pixel's ray passes closest. Cut-offs of both as in gsplat 1.5.3. Differentiable in the Gaussians; in
+    ``ut_eval3d`` no gradient passes through a splat's z into the depth, as gsplat's projection has none.
     """
     check_call(means, quats, scales, opacities, colors, viewmats, Ks, width, height, background, near, far, mode)
     background = means.new_zeros(3) if background is None else background.to(means)
