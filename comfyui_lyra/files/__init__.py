@@ -1,0 +1,1 @@
+"""Files in and out, one format a file. Logits, logarithms, SH band 0 and other people's axes exist only here."""

@@ -1,0 +1,30 @@
+"""Writing a file so that nobody ever sees half of it."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary file beside ``path``; rename it to ``path`` on success, delete it on failure.
+
+    Missing folders are made. The temporary name is hidden and ends in ``.tmp``, so no reader of the folder takes it
+    for a result, and a writer must name its format rather than guess it from the suffix.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "a folder of that name is there")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.open("xb").close()
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another folder or name") from error
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

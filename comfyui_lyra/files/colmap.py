@@ -1,0 +1,134 @@
+"""COLMAP text models: world-to-camera poses, quaternions wxyz, OpenCV axes.
+
+Pictures of one folder make one path, named after the folder, in the order of their names.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..cameras import CameraTrajectory
+from .atomic import replacing
+from .pinhole import by_number, camera_path, check_names, pinhole_numbers
+from .reading import reading
+
+MODELS = {"PINHOLE": (0, 1, 2, 3), "SIMPLE_PINHOLE": (0, 0, 1, 2)}  # which parameters are fx, fy, cx, cy
+
+
+class Camera(NamedTuple):
+    """A line of cameras.txt."""
+
+    height: int
+    width: int
+    numbers: tuple[float, ...]  # fx, fy, cx, cy
+
+
+class Image(NamedTuple):
+    """A picture of images.txt."""
+
+    name: str
+    pose: tuple[float, ...]  # qw qx qy qz tx ty tz, world to camera
+    camera: Camera
+
+
+def save_colmap(folder: Path | str, paths: Sequence[CameraTrajectory]) -> None:
+    """Write a path set as ``<folder>/sparse/0/{cameras,images,points3D}.txt``; pictures are ``<path>/00000.png``.
+
+    Each picture gets one dummy 2-D point, since several readers stop at an empty line; there are no 3-D points.
+    """
+    check_names(paths)
+    ids: dict[Camera, int] = {}
+    images = []
+    for path in paths:
+        w2c = np.linalg.inv(path.c2w.double().cpu().numpy())
+        quats = Rotation.from_matrix(w2c[:, :3, :3]).as_quat()[:, [3, 0, 1, 2]]  # scipy's are xyzw
+        for i, (quat, pose, numbers) in enumerate(zip(quats, w2c, pinhole_numbers(path).tolist(), strict=True)):
+            camera = ids.setdefault(Camera(path.height, path.width, tuple(numbers)), len(ids) + 1)
+            values = " ".join(repr(float(value)) for value in (*quat, *pose[:3, 3]))
+            images.append(f"{len(images) + 1} {values} {camera} {path.name}/{i:05d}.png\n0.0 0.0 -1")
+    cameras = [
+        f"{number} PINHOLE {camera.width} {camera.height} {' '.join(map(repr, camera.numbers))}"
+        for camera, number in ids.items()
+    ]
+    files = {
+        "cameras": ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]", *cameras],
+        "images": ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of POINTS2D[]", *images],
+        "points3D": ["# POINT3D_ID X Y Z R G B ERROR TRACK[]"],
+    }
+    for name, lines in files.items():
+        with replacing(Path(folder) / "sparse" / "0" / f"{name}.txt") as temporary:
+            temporary.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def find_model(folder: Path | str) -> Path | None:
+    """The folder of a COLMAP model, text or binary: this one or a usual place below it."""
+    places = [Path(folder) / below for below in ("", "0", "sparse/0", "sparse")]
+    return next((p for p in places if (p / "images.txt").is_file() or (p / "images.bin").is_file()), None)
+
+
+def load_colmap(folder: Path | str) -> tuple[CameraTrajectory, ...]:
+    """Read a path set from a text model in this folder or in ``sparse/0`` below it."""
+    model = find_model(folder)
+    if model is None:
+        raise FileNotFoundError(f"{folder}: holds no COLMAP model, cameras.txt and images.txt")
+    if not (model / "images.txt").is_file():
+        raise ValueError(f"{model}: a binary model; make it text with 'colmap model_converter --output_type TXT'")
+    with reading(model / "cameras.txt") as file:
+        cameras = read_cameras(file.read_text(encoding="utf-8").splitlines())
+    with reading(model / "images.txt") as file:
+        folders: dict[PurePosixPath, list[Image]] = {}
+        for image in read_images(file.read_text(encoding="utf-8").splitlines(), cameras):
+            folders.setdefault(PurePosixPath(image.name).parent, []).append(image)
+        if not folders:
+            raise ValueError("holds no images")
+        return tuple(read_path(folder.name or "path", images) for folder, images in folders.items())
+
+
+def read_cameras(lines: list[str]) -> dict[str, Camera]:
+    """Cameras by their id."""
+    cameras = {}
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        number, model, *values = line.split()
+        if model not in MODELS:
+            raise ValueError(f"camera {number} is {model}; only {' and '.join(MODELS)} are read: undistort first")
+        if len(values) != 3 + max(MODELS[model]):
+            raise ValueError(f"camera {number}: expected width, height and {1 + max(MODELS[model])} numbers: '{line}'")
+        parameters = [float(value) for value in values[2:]]
+        cameras[number] = Camera(int(values[1]), int(values[0]), tuple(parameters[i] for i in MODELS[model]))
+    return cameras
+
+
+def read_images(lines: list[str], cameras: dict[str, Camera]) -> list[Image]:
+    """Pictures in the order of the file. Each has two lines, the second of which may be empty."""
+    images = []
+    numbered = iter(enumerate(lines, 1))
+    for number, line in numbered:
+        if not line.strip() or line.startswith("#"):
+            continue
+        words = line.split(maxsplit=9)
+        if len(words) != 10 or words[8] not in cameras:
+            raise ValueError(f"line {number} is no image of a known camera")
+        if len(next(numbered, (0, ""))[1].split()) % 3:
+            raise ValueError(f"line {number + 1} should hold 2-D points, three numbers each")
+        images.append(Image(words[9].strip(), tuple(float(word) for word in words[1:8]), cameras[words[8]]))
+    return images
+
+
+def read_path(name: str, images: list[Image]) -> CameraTrajectory:
+    """One path from the pictures of one folder."""
+    images = sorted(images, key=lambda image: by_number(image.name))
+    sizes = {(image.camera.height, image.camera.width) for image in images}
+    if len(sizes) > 1:
+        raise ValueError(f"'{name}': expected pictures of one size, got {sorted(sizes)[:3]}")
+    poses = np.array([image.pose for image in images])
+    w2c = np.tile(np.eye(4), (len(images), 1, 1))
+    w2c[:, :3, :3] = Rotation.from_quat(poses[:, [1, 2, 3, 0]]).as_matrix()
+    w2c[:, :3, 3] = poses[:, 4:]
+    return camera_path(
+        np.linalg.inv(w2c), np.array([image.camera.numbers for image in images]), *sizes.pop(), name=name
+    )

@@ -1,0 +1,93 @@
+"""The reference's layout of generated data: ``<root>/<view>/{rgb,pose,intrinsics,latent}/<clip>.{mp4,npz,npz,pkl}``.
+
+Views are folders "0", "1", ...; a clip has the same name in each. A single path may be written without the view level.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..cameras import CameraTrajectory
+from ..latents import MultiViewLatents, VideoLatents
+from .cameras_npz import load_cameras_npz, save_cameras_npz
+from .latents_pkl import load_latent_pkl
+from .pinhole import by_number
+from .video import load_video
+
+PIXELS = 8  # of a picture a latent pixel, each way
+
+
+def find_views(root: Path | str) -> tuple[Path, ...]:
+    """The folder of each view, in the order of their numbers; the root itself if it holds a single path."""
+    root = Path(root)
+    if (root / "pose").is_dir():
+        return (root,)
+    views = [folder for folder in root.glob("*") if (folder / "pose").is_dir()]
+    if not views:
+        raise FileNotFoundError(f"{root}: expected folders <view>/pose, <view>/intrinsics as the reference writes them")
+    return tuple(sorted(views, key=lambda folder: by_number(folder.name)))
+
+
+def find_clips(root: Path | str) -> tuple[str, ...]:
+    """Names of the clips that the first view has cameras for."""
+    return tuple(sorted((file.stem for file in (find_views(root)[0] / "pose").glob("*.npz")), key=by_number))
+
+
+def load_sdg_cameras(
+    root: Path | str, clip: str | None = None, size: tuple[int, int] | None = None
+) -> tuple[CameraTrajectory, ...]:
+    """The path of each view of a clip, named after its folder. Without a name, the folder must hold one clip.
+
+    ``size`` is (height, width) of the pictures; without it and for the frame rate the rgb video is looked into.
+    """
+    clip = clip or only_clip(root)
+    return tuple(read_view(view, clip, size) for view in find_views(root))
+
+
+def only_clip(root: Path | str) -> str:
+    """The name of the one clip there is."""
+    clips = find_clips(root)
+    if len(clips) != 1:
+        some = f" ({', '.join(clips[:5])}{', ...' if clips[5:] else ''})" if clips else ""
+        raise ValueError(f"{root}: expected one clip or the name of one, found {len(clips)}{some}")
+    return clips[0]
+
+
+def read_view(view: Path, clip: str, size: tuple[int, int] | None) -> CameraTrajectory:
+    """The path of one view of a clip."""
+    rgb, fps = view / "rgb" / f"{clip}.mp4", 24.0
+    if rgb.is_file():
+        first, fps = load_video(rgb, count=1)
+        size = size or tuple(first.shape[1:3])
+    if size is None:
+        raise ValueError(f"{rgb}: no such file to take the picture size from; give the size")
+    pose, intrinsics = (view / kind / f"{clip}.npz" for kind in ("pose", "intrinsics"))
+    return load_cameras_npz(pose, intrinsics, *size, fps=fps, name=view.name)
+
+
+def save_sdg_cameras(root: Path | str, clip: str, paths: Sequence[CameraTrajectory]) -> None:
+    """Write a path set: view 0, 1, ... in its order."""
+    for view, cameras in enumerate(paths):
+        folder = Path(root) / str(view)
+        save_cameras_npz(folder / "pose" / f"{clip}.npz", folder / "intrinsics" / f"{clip}.npz", cameras)
+
+
+def load_sdg(
+    root: Path | str, clip: str | None = None, *, family: str = "lyra", dynamic: bool = False
+) -> MultiViewLatents:
+    """Latents and cameras of a clip, all views. The layout does not say whether the source moved: ``dynamic`` does."""
+    clip = clip or only_clip(root)
+    views = find_views(root)
+    values = [load_latent_pkl(view / "latent" / f"{clip}.pkl") for view in views]
+    shapes = {tuple(latent.shape) for latent in values}
+    if len(shapes) > 1:
+        raise ValueError(f"{root}: latents of '{clip}' differ in shape between views: {sorted(shapes)[:3]}")
+    size = tuple(PIXELS * pixels for pixels in values[0].shape[2:])
+    return MultiViewLatents(
+        latents=VideoLatents(values=torch.stack(values)),
+        cameras=tuple(read_view(view, clip, size) for view in views),
+        family=family,
+        dynamic=dynamic,
+        provenance={"source": "sdg", "clip": clip},
+    )

@@ -1,0 +1,71 @@
+"""Videos in and out through PyAV, frame by frame."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from .atomic import replacing
+from .images import to_bytes
+from .reading import reading
+
+X264 = {
+    "crf": "14",  # visually lossless
+    "threads": "4",  # the result depends on the number, so it must not be the machine's
+    "x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709",  # names the matrix, lest players guess it
+}
+
+
+def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) -> None:
+    """Write frames [F, H, W, 3] in [0, 1], or an iterator over frames [H, W, 3], as H.264 mp4, yuv420p, BT.709.
+
+    Holds a few frames at a time. The pixel format needs even sizes: an odd last row or column is repeated.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None or not fps > 0:
+        raise ValueError(f"{path}: cannot write {'no frames' if first is None else f'{fps} frames a second'}")
+    height, width = first.shape[:2]
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=X264)
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = height + height % 2, width + width % 2
+        for index, frame in enumerate(chain([first], frames)):
+            if frame.shape != (height, width, 3):
+                raise ValueError(f"{path}: frame {index} is {tuple(frame.shape)}; expected {(height, width, 3)}")
+            even = np.pad(to_bytes(frame), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            picture = av.VideoFrame.from_ndarray(even, format="rgb24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tuple[Tensor, float]:
+    """Read frames [F, H, W, 3] in [0, 1] and the frame rate; at most ``count`` frames, from frame ``start`` on."""
+    if start < 0 or (count is not None and count < 1):
+        raise ValueError(f"{path}: cannot read {count} frames from frame {start} on; expected 1 or more, from 0 on")
+    stop = None if count is None else start + count
+    with reading(path) as file:
+        try:
+            with av.open(str(file)) as container:
+                if not container.streams.video:
+                    raise ValueError("holds no video stream")
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                rate = stream.average_rate or stream.guessed_rate
+                pictures = [
+                    picture.to_ndarray(format="rgb24") for picture in islice(container.decode(stream), start, stop)
+                ]
+        except av.error.FFmpegError as error:
+            raise ValueError(f"not a video, or a damaged one: {error.strerror}") from error
+        if not pictures:
+            raise ValueError(f"holds no frame {start}")
+        if not rate:
+            raise ValueError("names no frame rate")
+        return torch.from_numpy(np.stack(pictures)).float().div_(255), float(rate)
