@@ -32,9 +32,9 @@ def read_file(path: Path) -> Any:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors or torch file; an outer ``model`` or ``state_dict`` level is opened."""
+    """Tensors by name of a safetensors or torch file; an outer ``model``, ``state_dict`` or ``module`` is opened."""
     state = read_file(path)
-    for level in ("model", "state_dict"):
+    for level in ("model", "state_dict", "module"):
         if isinstance(state, Mapping) and isinstance(state.get(level), Mapping):
             state = state[level]
     if not isinstance(state, Mapping):

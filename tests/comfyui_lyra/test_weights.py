@@ -44,7 +44,7 @@ def test_missing_unexpected_and_misshapen_keys_are_refused():
         load_weights(meta_model(), state() | {"net.lin0.bias": torch.zeros(4)}, RULES, "x.pt")
 
 
-@pytest.mark.parametrize("level", [None, "model", "state_dict"])
+@pytest.mark.parametrize("level", [None, "model", "state_dict", "module"])
 def test_torch_files_are_read_through_an_outer_level(tmp_path, level):
     path = tmp_path / "model.pt"
     torch.save({level: state()} if level else state(), path)

@@ -1,0 +1,1 @@
+"""The splat decoder: latents and cameras of several videos to Gaussians."""
