@@ -1,0 +1,118 @@
+"""How long a pass of the full-size teacher takes and what memory it needs; ``python -m ….bench_teacher`` on CUDA."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..kernels_glue.attention import attention
+from .configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
+from .gen3c.dit import GEN3C, build
+
+SDPA = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+
+
+def flops(config: TeacherConfig) -> tuple[float, float]:
+    """Operations of one self-attention and of a whole pass, a multiply-add counted as two (teacher.md 11.1)."""
+    _, t, h, w = config.latent_shape
+    tokens, width = t * h * w // 4, config.heads * config.head_dim
+    scores = 4.0 * tokens**2 * width
+    linears, text_scores = 2.0 * tokens * 14 * width**2, 4.0 * tokens * config.text_rows * width
+    return scores, config.blocks * (scores + linears + text_scores)
+
+
+def random_teacher(config: TeacherConfig, device: torch.device) -> GEN3C:
+    """The network in bfloat16 with small normal weights, made on the device."""
+    model = build(config).bfloat16().to_empty(device=device).eval()
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02, generator=generator)
+    return model
+
+
+def measure(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[float, float]:
+    """Median seconds of ``repeats`` calls after one that does not count, and the peak of what they add in GB."""
+    cuda = device.type == "cuda"
+    call()
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    before, seconds = torch.cuda.memory_allocated(device) if cuda else 0, []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        if cuda:
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds), (torch.cuda.max_memory_allocated(device) - before) / 1e9 if cuda else 0.0
+
+
+def row(name: str, work: float, call: Callable[[], object], device: torch.device, repeats: int) -> str:
+    """A line of the table; a kernel that cannot run here says why."""
+    try:
+        seconds, peak = measure(call, device, repeats)
+    except RuntimeError as error:  # KernelUnavailable and out of memory among them
+        return f"| {name} | - | - | - | {str(error).splitlines()[0][:160]} |"
+    return f"| {name} | {seconds:.3g} | {work / seconds / 1e12:.1f} | {peak:.2f} | |"
+
+
+def attention_rows(config: TeacherConfig, device: torch.device, repeats: int) -> Iterator[str]:
+    """One self-attention by each of torch's kernels and by each backend of ours."""
+    _, t, h, w = config.latent_shape
+    shape = (3, 1, t * h * w // 4, config.heads, config.head_dim)
+    qkv = torch.randn(shape, dtype=torch.bfloat16, device=device).transpose(2, 3)
+
+    def alone(kernel: SDPBackend) -> Tensor:
+        with sdpa_kernel(kernel):
+            return scaled_dot_product_attention(*qkv)
+
+    calls = {f"torch {kernel.name}": partial(alone, kernel) for kernel in SDPA}
+    calls |= {f"backend {name}": partial(attention, *qkv, backend=name) for name in attention.backends}
+    for name, call in calls.items():
+        yield row(f"attention, {name}", flops(config)[0], call, device, repeats)
+
+
+def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compiled: bool) -> Iterator[str]:
+    """A pass of the whole network by backend, eager and with each block compiled."""
+    model, shape = random_teacher(config, device), config.latent_shape[1:]
+    x = torch.randn(1, TEACHER_INPUTS, *shape, dtype=torch.bfloat16, device=device)
+    text = torch.randn(1, config.text_rows, config.text_dim, dtype=torch.bfloat16, device=device)
+    c_noise = torch.zeros(1, device=device)
+    for mode in ("eager", "compiled") if compiled else ("eager",):
+        if mode == "compiled":
+            for block in model.transformer_blocks:
+                block.compile(dynamic=False)
+        for name in attention.backends[1:]:  # "auto" is one of the others
+            call = partial(model, x, c_noise, text, backend=name)
+            yield row(f"pass, {mode}, {name}", flops(config)[1], call, device, repeats)
+
+
+@torch.inference_mode()
+def bench_teacher(config: TeacherConfig, device: torch.device, repeats: int, compiled: bool = True) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    yield "| what | s | TFLOP/s | GB above weights and inputs | |"
+    yield "|---|---|---|---|---|"
+    yield from attention_rows(config, device, repeats)
+    yield from pass_rows(config, device, repeats, compiled)
+
+
+def main() -> None:
+    """Write the table for the released size on the first CUDA device."""
+    logging.basicConfig(level=logging.INFO)
+    device = torch.device("cuda")
+    sys.stdout.write(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, bfloat16\n\n")
+    for line in bench_teacher(TEACHER_PRESETS["gen3c"], device, repeats=3):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""GEN3C's transformer: diffusers' Cosmos 7B network, corrected to the released one's numbers and made memory-lean."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Literal
+
+import torch
+from diffusers import CacheMixin, CosmosTransformer3DModel, FirstBlockCacheConfig
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_cosmos import CosmosTransformerBlock
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ...kernels_glue.attention import attention
+from ..configs import CHANNELS, TEACHER_INPUTS, TeacherConfig
+from ..progress import OnStep, no_progress
+from .rope import STRETCH, Grid, RotaryTables, rotate
+
+EPSILON = 1e-6  # of every norm; diffusers' attention would use 1e-5 for q and k
+ROWS = 8192  # tokens that a token-wise layer takes at a time
+
+Branch = Literal["cond", "uncond"]
+
+
+def by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``function`` of tensors [B or 1, L, ...] in slices of the tokens: same values, bounded temporaries.
+
+    A compiler fuses the temporaries away, so it gets one piece.
+    """
+    if tensors[0].shape[1] <= ROWS or torch.compiler.is_compiling():
+        return function(*tensors)
+    slices = zip(*(tensor.split(ROWS, dim=1) for tensor in tensors), strict=True)
+    return torch.cat([function(*rows) for rows in slices], dim=1)
+
+
+def project(linear: nn.Linear, norm: nn.RMSNorm, rows: Tensor, *angles: Tensor) -> Tensor:
+    """Normalised and, given cos and sin, rotated heads [B, L, heads, d] of rows [B, L, D]."""
+    heads = norm(linear(rows).unflatten(-1, (-1, *norm.normalized_shape)))
+    return rotate(heads, *angles) if angles else heads
+
+
+class AttentionProcessor:
+    """Self- or cross-attention with the backend chosen by each call; diffusers' choice is process-wide."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+        angles: tuple[Tensor, ...] = (),
+        backend: str = "auto",
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D]; ``angles`` are the rotary cos and sin, ``attention_mask`` part of the interface."""
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        key = by_rows(partial(project, attn.to_k, attn.norm_k), source, *angles)
+        value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
+        query = by_rows(partial(project, attn.to_q, attn.norm_q), hidden_states, *angles)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [B, heads, L, d]
+        out = attention(query, key, value, backend=backend).transpose(1, 2).flatten(2)
+        return attn.to_out[0](out)
+
+
+class Block(CosmosTransformerBlock):
+    """Self-attention, cross-attention, MLP, each modulated and gated by the timestep (teacher.md 6.3)."""
+
+    def __init__(self, config: TeacherConfig):
+        super().__init__(
+            num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim,
+            cross_attention_dim=config.text_dim,
+            adaln_lora_dim=config.adaln_rank,
+        )
+        for attn in (self.attn1, self.attn2):
+            attn.set_processor(AttentionProcessor())
+            attn.norm_q = nn.RMSNorm(config.head_dim, eps=EPSILON)
+            attn.norm_k = nn.RMSNorm(config.head_dim, eps=EPSILON)
+
+    def forward(
+        self,
+        hidden_states: Tensor,  # [B, L, D]; the step cache finds it by this name
+        text: Tensor,  # [B, M, text_dim]
+        sinusoid: Tensor,  # [B, D] normalised timestep embedding
+        shared: Tensor,  # [B, 3 D] part that all modulations share
+        angles: tuple[Tensor, Tensor],
+        positions: Tensor,  # [1, L, D]
+        backend: str,
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        x = hidden_states + positions
+        y, gate = self.norm1(x, sinusoid, shared)
+        x = torch.addcmul(x, gate, self.attn1(y, angles=angles, backend=backend))
+        y, gate = self.norm2(x, sinusoid, shared)
+        x = torch.addcmul(x, gate, self.attn2(y, encoder_hidden_states=text, backend=backend))
+        y, gate = self.norm3(x, sinusoid, shared)
+        return torch.addcmul(x, gate, by_rows(self.ff, y))
+
+
+class GEN3C(CosmosTransformer3DModel, CacheMixin):
+    """The denoising network F of teacher.md 6, with the padding mask as an ordinary input channel."""
+
+    def __init__(self, config: TeacherConfig):
+        super().__init__(
+            in_channels=TEACHER_INPUTS + 1,
+            out_channels=CHANNELS,
+            num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim,
+            num_layers=0,
+            text_embed_dim=config.text_dim,
+            adaln_lora_dim=config.adaln_rank,
+            max_size=config.max_grid,
+            rope_scale=STRETCH,
+            concat_padding_mask=False,
+        )
+        self.rope = RotaryTables(config.head_dim, torch.bfloat16 if config.bf16_angles else torch.float32)
+        self.time_embed.norm = nn.RMSNorm(config.heads * config.head_dim, eps=EPSILON)  # one kind of norm everywhere
+        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        text: Tensor,
+        branch: Branch = "cond",
+        *,
+        fps: float = 24.0,
+        padding_mask: Tensor | None = None,
+        backend: str = "auto",
+        on_block: OnStep = no_progress,
+    ) -> Tensor:
+        """Network output [B, 16, T, h, w] of x [B, 81, T, h, w] = [scaled state | condition mask | warps].
+
+        ``c_noise`` [B] = ln(sigma) / 4, ``text`` [B, M, text_dim], ``padding_mask`` [1, 1, H, W] at any size (zeros by
+        default), ``backend`` of kernels_glue.attention. ``branch`` keeps the step caches of the two guidance
+        branches apart. ``on_block`` is called when a block has been computed, on the device too, and may raise.
+        """
+        grid = self._token_grid(x)
+        x = torch.cat((x, self._padding_channel(x, padding_mask)), dim=1)
+        angles = self.rope(grid, fps, x.device)
+        positions = self.position_embedding(grid).to(x.dtype)
+        x = self.patch_embed(x).flatten(1, 3)  # [B, L, D]
+        shared, sinusoid = self.time_embed(x, c_noise)
+        with self.cache_context(branch) if self.is_cache_enabled else nullcontext():
+            for done, block in enumerate(self.transformer_blocks, start=1):
+                x = block(x, text, sinusoid, shared, angles, positions, backend)
+                if on_block is not no_progress:
+                    if x.is_cuda:  # kernels are queued far ahead: without waiting, a cancelled run would still finish
+                        torch.cuda.current_stream(x.device).synchronize()
+                    on_block(done, len(self.transformer_blocks))
+        x = self.proj_out(self.norm_out(x, sinusoid, shared))
+        t, h, w = grid  # the output patch is (h, w, channel), the input patch (channel, h, w)
+        return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=2, q=2)
+
+    def position_embedding(self, grid: Grid) -> Tensor:
+        """Learned positions [1, L, D], float32: the sum of three tables over its root mean square (teacher.md 6.3).
+
+        Made once a forward pass and not kept: it depends on weights, takes 440 MiB at full size and a few ms.
+        """
+        learned = self.learnable_pos_embed
+        tables = (learned.pos_emb_t, learned.pos_emb_h, learned.pos_emb_w)
+        t, h, w = (table[:count].float() for table, count in zip(tables, grid, strict=True))
+        total = (t[:, None, None] + h[None, :, None] + w[None, None]).flatten(0, 2)[None]
+        rms = torch.linalg.vector_norm(total, dim=-1, keepdim=True) / total.shape[-1] ** 0.5
+        return total / (EPSILON + rms)
+
+    @contextmanager
+    def step_cache(self, threshold: float) -> Iterator[None]:
+        """Skip the later blocks of a pass while the first block's change stays within ``threshold`` of its last.
+
+        First-block caching of diffusers, for one clip: the remembered tensors (6 hidden states) go when it ends.
+        """
+        TransformerBlockRegistry.register(Block, TransformerBlockMetadata(return_hidden_states_index=0))
+        self.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+        try:
+            yield
+        finally:
+            self.disable_cache()
+
+    def _token_grid(self, x: Tensor) -> Grid:
+        """Tokens along T, h, w of an input [B, 81, T, h, w], or why it does not fit."""
+        if x.ndim != 5 or x.shape[1] != TEACHER_INPUTS:
+            raise ValueError(f"GEN3C: expected [B {TEACHER_INPUTS} T h w] (state, mask, warps), got {tuple(x.shape)}")
+        t, h, w = x.shape[2:]
+        limit = tuple(self.config.max_size)
+        if h % 2 or w % 2 or any(n > most for n, most in zip((t, h, w), limit, strict=True)):
+            raise ValueError(
+                f"GEN3C: latent grid (T, h, w) = {(t, h, w)}; h and w must be even and at most {limit}: use clips "
+                "whose sides are multiples of 16, at the trained size"
+            )
+        return t, h // 2, w // 2
+
+    def _padding_channel(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """[B, 1, T, h, w] of a mask at pixel size, sampled nearest; zeros where everything is picture."""
+        if padding_mask is None:
+            return x.new_zeros(len(x), 1, *x.shape[2:])
+        mask = interpolate(padding_mask.to(x), size=x.shape[-2:], mode="nearest")
+        return mask[:, :, None].expand(len(x), -1, *x.shape[2:])
+
+
+def build(config: TeacherConfig) -> GEN3C:
+    """The network without weights, on ``meta``, for ``load_weights``."""
+    with torch.device("meta"):
+        return GEN3C(config)

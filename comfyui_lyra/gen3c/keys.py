@@ -1,0 +1,23 @@
+"""GEN3C checkpoint names -> diffusers names (teacher_diffusers_mapping.md 3)."""
+
+RULES = (
+    (r"^logvar\.", None),  # a training-time head
+    (r"^net\.pos_embedder\.", None),  # rotary ranges, computed here
+    (r"_extra_state$", None),  # TransformerEngine's fp8 bookkeeping
+    (r"^net\.", ""),
+    (r"^x_embedder\.proj\.1\.", "patch_embed.proj."),
+    (r"^extra_pos_embedder\.", "learnable_pos_embed."),
+    (r"^t_embedder\.1\.", "time_embed.t_embedder."),
+    (r"^affline_norm\.", "time_embed.norm."),
+    (r"^final_layer\.linear\.", "proj_out."),
+    (r"^final_layer\.adaLN_modulation\.", "norm_out.linear_"),
+    (r"^blocks\.block(\d+)\.blocks\.0\.block\.attn\.", r"transformer_blocks.\1.attn1."),
+    (r"^blocks\.block(\d+)\.blocks\.1\.block\.attn\.", r"transformer_blocks.\1.attn2."),
+    (r"^blocks\.block(\d+)\.blocks\.2\.block\.layer1\.", r"transformer_blocks.\1.ff.net.0.proj."),
+    (r"^blocks\.block(\d+)\.blocks\.2\.block\.layer2\.", r"transformer_blocks.\1.ff.net.2."),
+    (r"^blocks\.block(\d+)\.blocks\.0\.adaLN_modulation\.", r"transformer_blocks.\1.norm1.linear_"),
+    (r"^blocks\.block(\d+)\.blocks\.1\.adaLN_modulation\.", r"transformer_blocks.\1.norm2.linear_"),
+    (r"^blocks\.block(\d+)\.blocks\.2\.adaLN_modulation\.", r"transformer_blocks.\1.norm3.linear_"),
+    (r"\.to_([qkv])\.0\.", r".to_\1."),
+    (r"\.to_([qk])\.1\.", r".norm_\1."),
+)

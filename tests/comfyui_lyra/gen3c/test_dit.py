@@ -1,0 +1,293 @@
+import json
+import re
+import subprocess
+import sys
+import weakref
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.configs import CHANNELS, TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
+from lyra_pack.comfyui_lyra.gen3c import dit
+from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C, build
+from lyra_pack.comfyui_lyra.gen3c.keys import RULES
+from lyra_pack.comfyui_lyra.gen3c.sampler import Conditions, condition_noise, initial_noise, sample
+from lyra_pack.comfyui_lyra.gen3c.text import zero_text
+from lyra_pack.comfyui_lyra.weights import load_weights, rename
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def close(actual, golden):
+    """The goldens' own tolerance: 2e-5 of the largest value."""
+    assert_close(actual, golden, rtol=0, atol=2e-5 * max(1.0, golden.abs().max().item()))
+
+
+def load(weights, config, scale_qk=1.0) -> GEN3C:
+    state = {name: weights[name] for name in weights}
+    for name in state:
+        if re.search(r"\.to_[qk]\.0\.", name):
+            state[name] = state[name] * scale_qk
+    model = build(
+        TeacherConfig(
+            heads=config["heads"],
+            head_dim=config["head_dim"],
+            blocks=config["blocks"],
+            adaln_rank=config["lora"],
+            text_dim=config["ctx"],
+            text_rows=config["L"],
+            max_grid=(config["max_t"], config["max_h"], config["max_w"]),
+            bf16_angles=False,  # the goldens were made in float32
+        )
+    )
+    return load_weights(model, state, RULES, "golden")
+
+
+def case_fps(meta, case) -> float:
+    text = meta["cases"][case]
+    if "as case1" in text:
+        text = meta["cases"]["case1"]
+    return float(re.search(r"fps ([\d.]+)", text)[1])
+
+
+CASES = {  # output -> (entry of meta["cases"], padding mask, c_noise, uses the warps, scale of q and k)
+    "out_case1": ("case1", "padding_mask_case1", "c_noise_case1", True, 1.0),
+    "out_case2": ("case2", "padding_mask_case2", "c_noise_case2", True, 1.0),
+    "out_case3_zero_warp": ("case3_zero_warp", "padding_mask_case1", "c_noise_case2", False, 1.0),
+    "out_case4_small_qk": ("case4_small_qk", "padding_mask_case1", "c_noise_case1", True, 0.003),
+}
+
+
+@pytest.mark.golden("teacher/dit_forward")
+@pytest.mark.parametrize("case", CASES)
+@torch.inference_mode()
+def test_forward_equals_the_reference(golden, case):
+    entry, padding, c_noise, with_warps, scale_qk = CASES[case]
+    model = load(golden.other("dit_weights"), golden.meta["config"], scale_qk)
+    warps = golden["warp_latents"] if with_warps else torch.zeros_like(golden["warp_latents"])
+    out = model(
+        torch.cat((golden["x"], golden["condition_mask"], warps), dim=1),
+        golden[c_noise],
+        golden["text_emb"],
+        fps=case_fps(golden.meta, entry),
+        padding_mask=golden[padding],
+    )
+    close(out, golden[case])
+
+
+@pytest.mark.golden("teacher/dit_forward")
+@torch.inference_mode()
+def test_every_part_equals_the_reference(golden):
+    model = load(golden.other("dit_weights"), golden.meta["config"])
+    embedded, blocks = [], []
+    model.patch_embed.register_forward_hook(lambda module, args, out: embedded.append(out))
+    for block in model.transformer_blocks:
+        block.register_forward_hook(lambda module, args, out: blocks.append(out))
+    x = torch.cat((golden["x"], golden["condition_mask"], golden["warp_latents"]), dim=1)
+    fps = case_fps(golden.meta, "case1")
+    model(x, golden["c_noise_case1"], golden["text_emb"], fps=fps, padding_mask=golden["padding_mask_case1"])
+
+    close(embedded[0], golden["case1.x_embed"])
+    grid = tuple(embedded[0].shape[1:4])
+    assert len(blocks) == golden.meta["config"]["blocks"]
+    for i, out in enumerate(blocks):
+        close(out.unflatten(1, grid).permute(1, 2, 3, 0, 4), golden[f"case1.block{i}_out_THWBD"])
+    positions = golden["case1.extra_pos_emb"]
+    close(model.position_embedding(grid).unflatten(1, grid).expand_as(positions), positions)
+
+    embedding = model.time_embed
+    sinusoid = embedding.time_proj(golden["c_noise_case1"])
+    close(sinusoid, golden["case1.t_emb"])
+    close(embedding.t_embedder(sinusoid), golden["case1.t_adaln_lora"])
+    close(embedding.norm(sinusoid), golden["case1.t_emb_normed"])
+
+
+def test_the_released_names_and_shapes_are_those_of_the_full_network():
+    manifest = json.loads((ROOT / "tests/data/manifests/gen3c_dit.json").read_text())
+    released = {name: torch.empty(shape, device="meta") for name, (shape, _) in manifest.items()}
+    released["net.blocks.block0.blocks.0.block.attn._extra_state"] = torch.empty(0, device="meta")
+    ours = build(TEACHER_PRESETS["gen3c"]).state_dict()
+    assert {name: t.shape for name, t in rename(released, RULES).items()} == {n: t.shape for n, t in ours.items()}
+
+
+def random_model(config) -> GEN3C:
+    torch.manual_seed(0)
+    model = GEN3C(config).eval()
+    with torch.no_grad():
+        for parameter in model.learnable_pos_embed.parameters():
+            parameter.normal_()
+    return model
+
+
+def inputs(config, batch=1, grid=(3, 8, 6)):
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, TEACHER_INPUTS, *grid, generator=g)
+    return x, torch.linspace(-0.5, 0.9, batch), torch.randn(batch, config.text_rows, config.text_dim, generator=g)
+
+
+@torch.inference_mode()
+def test_slicing_the_tokens_changes_nothing(tiny, monkeypatch):
+    model = random_model(tiny)
+    whole = model(*inputs(tiny, batch=2))
+    monkeypatch.setattr(dit, "ROWS", 7)  # 36 tokens: an uneven last slice
+    assert_close(model(*inputs(tiny, batch=2)), whole, rtol=0, atol=2e-6)
+
+
+@torch.inference_mode()
+def test_each_sample_of_a_batch_has_its_own_noise_level_and_text(tiny):
+    model = random_model(tiny)
+    x, c_noise, text = inputs(tiny, batch=2)
+    both = model(x, c_noise, text)
+    for i in range(2):
+        assert_close(model(x[i : i + 1], c_noise[i : i + 1], text[i : i + 1]), both[i : i + 1], rtol=0, atol=2e-6)
+
+
+def test_a_cancelled_pass_stops_after_the_block_that_cancelled_it(tiny):
+    seen = []
+
+    def cancel(done, total):
+        seen.append((done, total))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        random_model(tiny)(*inputs(tiny), on_block=cancel)
+    assert seen == [(1, 3), (2, 3)]
+
+
+@torch.inference_mode()
+def test_step_cache_skips_later_blocks_per_branch_and_leaves_nothing(tiny):
+    model = random_model(tiny)
+    exact, keys = model(*inputs(tiny)), set(model.state_dict())
+    calls = []
+    model.transformer_blocks[1].ff.register_forward_hook(lambda *_: calls.append(1))
+    x, c_noise, text = inputs(tiny)
+    with model.step_cache(threshold=1e-3):
+        model(x, c_noise, text, "cond")
+        model(x * 0.5, c_noise + 1, text, "uncond")
+        assert len(calls) == 2  # nothing remembered yet in either branch
+        again = model(x, c_noise, text, "cond")
+        assert len(calls) == 2  # the same input: only the first block ran
+        assert_close(again, exact, rtol=0, atol=1e-5)
+        model(x * -3, c_noise, text, "cond")
+        assert len(calls) == 3  # another input: everything ran
+    model(x, c_noise, text)
+    assert len(calls) == 4
+    assert set(model.state_dict()) == keys
+    with model.step_cache(threshold=1e-3):
+        model(x, c_noise, text)
+    assert len(calls) == 5  # a new clip starts without memory
+
+
+def test_the_transformer_is_a_network_of_the_sampler(tiny):
+    model, shape, blocks = random_model(tiny), (1, CHANNELS, 3, 8, 6), []
+    given = Conditions(
+        first=initial_noise(shape, 1)[:, :, :1],
+        warps=initial_noise((1, 4 * CHANNELS, 3, 8, 6), 2),
+        text=zero_text(tiny).prompt,
+        negative=zero_text(tiny).negative,
+    )
+
+    def clip(**extra):
+        network = partial(model, fps=16.0, **extra)
+        return sample(network, given, initial_noise(shape, 3), condition_noise(shape, 4), steps=4)
+
+    exact = clip(on_block=lambda done, total: blocks.append(done))
+    assert blocks == [1, 2, 3] * 2 * 4
+    assert_close(exact[:, :, :1], given.first, rtol=0, atol=1e-2)
+    with model.step_cache(threshold=0.0):  # nothing is ever equal to its predecessor
+        assert torch.equal(clip(), exact)
+    with model.step_cache(threshold=10.0):  # everything passes for it: only the first step is computed
+        assert not torch.equal(clip(), exact)
+
+
+def test_one_attention_backend_per_call(tiny):
+    with pytest.raises(RuntimeError, match="unknown backend 'none'; use one of auto, torch"):
+        random_model(tiny)(*inputs(tiny), backend="none")
+
+
+def test_gradients_reach_every_weight(tiny):
+    model = random_model(tiny)
+    with torch.inference_mode():
+        model(*inputs(tiny))  # fills the rotary tables
+    model(*inputs(tiny)).square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_bfloat16_stays_bfloat16_and_near_float32(tiny):
+    model = random_model(tiny)
+    x, c_noise, text = inputs(tiny)
+    with torch.inference_mode():
+        exact = model(x, c_noise, text)
+        rounded = model.bfloat16()(x.bfloat16(), c_noise, text.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded - exact).square().mean().sqrt() < 0.02 * exact.square().mean().sqrt()
+
+
+def test_misfits_say_what_was_expected(tiny):
+    model = random_model(tiny)
+    x, c_noise, text = inputs(tiny)
+    with pytest.raises(ValueError, match=r"expected \[B 81 T h w\] \(state, mask, warps\), got \(1, 80, 3, 8, 6\)"):
+        model(x[:, 1:], c_noise, text)
+    with pytest.raises(ValueError, match=r"\(3, 8, 5\); h and w must be even and at most \(8, 16, 16\)"):
+        model(x[..., 1:], c_noise, text)
+    with pytest.raises(ValueError, match=r"\(3, 8, 18\); h and w must be even"):
+        model(x.repeat(1, 1, 1, 1, 3), c_noise, text)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Most bytes alive at once among the tensors made inside; ``held`` exist before."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.live = self.peak = 0
+        self.known = {tensor.untyped_storage()._cdata for tensor in held}
+
+    def _release(self, storage, size):
+        self.live -= size
+        self.known.discard(storage)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.known:
+                storage = tensor.untyped_storage()
+                self.known.add(storage._cdata)
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._release, storage._cdata, storage.nbytes())
+        return out
+
+
+@torch.inference_mode()
+def test_a_pass_at_full_size_needs_at_most_4_5_gigabytes_above_the_weights():
+    config = replace(TEACHER_PRESETS["gen3c"], blocks=3)
+    model, (_, t, h, w) = build(config).bfloat16(), config.latent_shape
+    x = torch.empty(1, TEACHER_INPUTS, t, h, w, dtype=torch.bfloat16, device="meta")
+    text = torch.empty(1, config.text_rows, config.text_dim, dtype=torch.bfloat16, device="meta")
+    with PeakMemory(held=[x, text, *model.parameters()]) as memory:
+        out = model(x, torch.empty(1, device="meta"), text)
+    assert out.shape == (1, *config.latent_shape)
+    assert 3e9 < memory.peak < 4.5e9
+
+
+@pytest.mark.slow
+def test_torchvision_is_not_needed():
+    program = f"""
+import sys, importlib.util
+sys.modules["torchvision"] = None
+spec = importlib.util.spec_from_file_location("lyra_pack", r"{ROOT / "__init__.py"}")
+pack = sys.modules["lyra_pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+from lyra_pack.comfyui_lyra.configs import TeacherConfig
+from lyra_pack.comfyui_lyra.gen3c.dit import build
+build(TeacherConfig(blocks=1))
+print([name for name in sys.modules if name.startswith("torchvision.")])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,22 @@
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.bench_teacher import bench_teacher, flops
+from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TeacherConfig
+
+
+def test_operations_of_the_released_size_are_those_counted_in_the_specification():
+    attention, whole = flops(TEACHER_PRESETS["gen3c"])
+    assert attention == pytest.approx(52.0e12, rel=1e-3)
+    assert whole == pytest.approx(2.21e15, rel=2e-3)
+
+
+def test_the_table_times_what_runs_here_and_says_why_the_rest_does_not():
+    config = TeacherConfig(
+        heads=2, head_dim=24, blocks=2, adaln_rank=8, text_dim=12, text_rows=5, trained_size=(64, 96), trained_frames=17
+    )
+    lines = list(bench_teacher(config, torch.device("cpu"), repeats=1, compiled=False))
+    rows = {cells[1].strip(): cells for cells in (line.split("|") for line in lines[2:])}
+    for name in ("attention, torch FLASH_ATTENTION", "attention, backend torch", "pass, eager, torch"):
+        assert float(rows[name][2]) > 0
+    assert rows["pass, eager, sage"][2].strip() == "-"
+    assert "needs CUDA tensors" in rows["attention, backend sage"][5]
