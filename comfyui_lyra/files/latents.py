@@ -43,7 +43,8 @@ def load_latents(path: Path | str) -> MultiViewLatents:
         try:
             with safe_open(file, "pt") as tensors:
                 metadata = tensors.metadata() or {}
-                values = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 (not a dict)
+                # copies, since these are windows into the file, which somebody may want to replace
+                values = {key: tensors.get_tensor(key).clone() for key in tensors.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise ValueError(f"not a safetensors file, or cut short: {error}") from error
         for key, expected in FORMAT.items():

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 from lyra_pack.comfyui_lyra.files.atomic import replacing
 
@@ -37,3 +39,12 @@ def test_an_unwritable_place_is_one_sentence(tmp_path, place):
     with pytest.raises(ValueError, match=message), replacing(tmp_path / place):
         pass
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_full_disk_is_one_sentence_and_other_errors_pass(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ValueError, match="cannot write .*scene.ply: No space left"), replacing(tmp_path / "scene.ply"):
+        raise full
+    with pytest.raises(FileNotFoundError, match="my input"), replacing(tmp_path / "scene.ply"):
+        raise FileNotFoundError("my input")
+    assert not list(tmp_path.iterdir())
