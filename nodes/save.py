@@ -1,0 +1,55 @@
+"""Nodes that write to disk."""
+
+from comfy_api.latest import io
+
+from ..comfyui_lyra.files.ply import save_ply
+from . import host, sockets
+
+
+class SaveSplats(io.ComfyNode):
+    """A PLY file in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraSaveSplats",
+            display_name="Save Splats",
+            category="Lyra/splat",
+            description="Writes one scene as a 3DGS PLY file into ComfyUI's output folder, for viewers, game engines "
+            "and Preview Splat. Axes are those of 3DGS: x right, y down, z ahead.",
+            search_aliases=["export ply", "export gaussian", "write splat", "3dgs"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                sockets.Splat.Input("splat", tooltip="One scene: a SPLAT with a single bullet time."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="3d/lyra",
+                    tooltip="Folder and first part of the file name, below the output folder; a number follows.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.0001,
+                    max=10000.0,
+                    step=0.01,
+                    tooltip="Factor on positions and sizes, for instance metres per scene unit. 1 keeps scene units.",
+                ),
+                sockets.Geometry.Input(
+                    "geometry",
+                    optional=True,
+                    tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
+                ),
+            ],
+            outputs=[sockets.File3DPly.Output("model_3d", tooltip="The saved file, for Preview Splat and others.")],
+        )
+
+    @classmethod
+    def execute(cls, splat, filename_prefix, scale, geometry=None) -> io.NodeOutput:
+        """Write the file."""
+        gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
+        path, saved = host.output_path(filename_prefix, ".ply")
+        save_ply(path, gaussians, scale=scale * (geometry.scale if geometry is not None else 1.0))
+        host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {saved['filename']}")
+        return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})

@@ -1,0 +1,139 @@
+"""Our socket types, and conversion to and from ComfyUI's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from comfy_api.latest import Types, io
+from torch import Tensor
+
+from ..comfyui_lyra.cameras import CameraTrajectory
+from ..comfyui_lyra.gaussians import Gaussians
+from . import host
+
+SH_C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
+
+Geometry = io.Custom("LYRA_GEOMETRY")  # Geometry
+Cameras = io.Custom("LYRA_CAMERAS")  # tuple of CameraTrajectory, one or more
+Latents = io.Custom("LYRA_LATENTS")  # MultiViewLatents
+Teacher = io.Custom("LYRA_TEACHER")  # a model in a ModelPatcher, with its configuration
+Tokenizer = io.Custom("LYRA_TOKENIZER")
+Recon = io.Custom("LYRA_RECON")
+
+# Core's own types; a core that lacks one gets the same wire name, so that workflows still load.
+Splat = getattr(io, "Splat", None) or io.Custom("SPLAT")  # since 0.23
+Load3DCamera = getattr(io, "Load3DCamera", None) or io.Custom("LOAD3D_CAMERA")
+File3DPly = getattr(io, "File3DPLY", None) or io.Custom("FILE_3D_PLY")
+File3DSplatAny = getattr(io, "File3DSplatAny", None) or io.Custom("FILE_3D_SPLAT_ANY")
+File3DAny = getattr(io, "File3DAny", None) or io.Custom("FILE_3D")
+
+
+class StandInSplat:
+    """What core's SPLAT carries, for cores before 0.23: a batch padded with zeros to one length."""
+
+    def __init__(self, positions, scales, rotations, opacities, sh, counts=None):
+        self.positions, self.scales, self.rotations = positions, scales, rotations  # [B,N,3] [B,N,3] [B,N,4] wxyz
+        self.opacities, self.sh = opacities, sh  # [B,N,1] in [0,1], [B,N,K,3] coefficients
+        self.counts = counts  # [B], or None where all are N long
+
+
+def to_splat(frames: Sequence[Gaussians]):
+    """Core's SPLAT with one batch item for each set of Gaussians."""
+    counts = [len(frame) for frame in frames]
+    bands = max(0 if frame.sh_rest is None else frame.sh_rest.shape[1] for frame in frames)
+    device = host.intermediate_device()
+
+    def batch(field, *shape: int) -> Tensor:
+        padded = torch.zeros(len(frames), max(counts), *shape, device=device)
+        for row, frame in zip(padded, frames, strict=True):
+            values = field(frame)
+            row[tuple(slice(size) for size in values.shape)] = values.to(row)
+        return padded
+
+    sh = batch(lambda f: ((f.colors - 0.5) / SH_C0)[:, None], 1 + bands, 3)
+    if bands:
+        sh[:, :, 1:] = batch(lambda f: f.means.new_zeros(0, 0, 0) if f.sh_rest is None else f.sh_rest, bands, 3)
+    return getattr(Types, "SPLAT", StandInSplat)(
+        batch(lambda f: f.means, 3),
+        batch(lambda f: f.scales, 3),
+        batch(lambda f: f.quats, 4),
+        batch(lambda f: f.opacities[:, None], 1),
+        sh,
+        counts=torch.tensor(counts, device=device) if len(set(counts)) > 1 else None,
+    )
+
+
+def from_splat(splat) -> tuple[Gaussians, ...]:
+    """One set of Gaussians for each batch item of core's SPLAT, quaternions made unit length."""
+    lengths = [splat.positions.shape[1]] * splat.positions.shape[0] if splat.counts is None else splat.counts.tolist()
+    return tuple(_item(splat, index, int(length)) for index, length in enumerate(lengths))
+
+
+def _item(splat, index: int, length: int) -> Gaussians:
+    """The first ``length`` splats of one batch item."""
+    positions, scales, rotations, opacities, sh = (
+        getattr(splat, name)[index, :length].float() for name in ("positions", "scales", "rotations", "opacities", "sh")
+    )
+    return Gaussians(
+        means=positions,
+        scales=scales,
+        quats=torch.nn.functional.normalize(rotations, dim=-1),
+        opacities=opacities[:, 0],
+        colors=sh[:, 0] * SH_C0 + 0.5,
+        sh_rest=sh[:, 1:] if sh.shape[1] > 1 else None,
+    ).check_finite()
+
+
+def single(splat, remedy: str) -> Gaussians:
+    """The one set of Gaussians of a SPLAT; ValueError with the remedy where it holds several bullet times."""
+    items = from_splat(splat)
+    if len(items) != 1:
+        raise ValueError(f"this SPLAT holds {len(items)} bullet times and the node takes one: {remedy}")
+    return items[0]
+
+
+def to_image(frames: Tensor) -> Tensor:
+    """IMAGE [F, H, W, 3] in [0, 1]."""
+    return frames.clamp(0, 1).to(host.intermediate_device(), host.intermediate_dtype())
+
+
+def to_mask(alpha: Tensor) -> Tensor:
+    """MASK [F, H, W] in [0, 1]."""
+    return alpha.clamp(0, 1).to(host.intermediate_device(), host.intermediate_dtype())
+
+
+def to_depth_image(depth: Tensor) -> Tensor:
+    """IMAGE [F, H, W, 3] that holds depth [F, H, W] in scene units as it is, in float32."""
+    return depth.to(host.intermediate_device()).float()[..., None].expand(*depth.shape, 3)
+
+
+def file_3d(path: Path):
+    """Core's 3D file object, left on disk."""
+    if not hasattr(Types, "File3D"):
+        raise ValueError(f"{path} is written, but this ComfyUI has no 3D file type to pass it on; update to 0.25")
+    return Types.File3D(str(path))
+
+
+def ply_of(file) -> Path | bytes:
+    """Where core's 3D file object lies on disk, or its bytes."""
+    if file.format != "ply":
+        raise ValueError(f"expected a .ply file, got .{file.format}; core's Get Splat reads .spz, .splat and .ksplat")
+    return Path(file.get_source()) if file.is_disk_backed else file.get_bytes()
+
+
+def chosen(cameras: Sequence[CameraTrajectory], index: int) -> CameraTrajectory:
+    """One path of a set."""
+    if index >= len(cameras):
+        names = ", ".join(f"{i} {path.name}" for i, path in enumerate(cameras))
+        raise ValueError(f"path {index}: the set holds {len(cameras)} ({names})")
+    return cameras[index]
+
+
+def rgb(color: str) -> tuple[float, float, float]:
+    """Red, green and blue in [0, 1] of ``#RRGGBB``."""
+    digits = color.strip().removeprefix("#")
+    try:
+        red, green, blue = bytes.fromhex(digits)
+    except ValueError as error:
+        raise ValueError(f"colour '{color}' is not of the form #RRGGBB") from error
+    return red / 255, green / 255, blue / 255

@@ -1,0 +1,139 @@
+"""A real ComfyUI for the tests marked ``comfyui``: started once, on a base directory of its own, with this pack in it.
+
+COMFYUI_DIR     a ComfyUI checkout; without it these tests are skipped
+COMFYUI_PYTHON  an interpreter with ComfyUI's requirements and ours; without it, the one that runs pytest
+
+The server inherits the environment, so whatever lets that interpreter start ComfyUI by hand (PYTHONPATH, CUDA
+settings) works here too. Nothing in the checkout is written.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = "ComfyUI-Lyra.test"  # a hyphen and a dot: whatever a user may call the folder
+NOTES = ("Note", "MarkdownNote")  # nodes that only the editor knows
+
+
+class Refused(Exception):
+    """A workflow that did not run; the message is ComfyUI's."""
+
+
+class ComfyUI:
+    """One server process, spoken to over HTTP."""
+
+    Refused = Refused
+
+    def __init__(self, checkout: Path, python: str, base: Path):
+        self.base, self.log = base, base / "server.log"
+        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
+            (base / name).mkdir()
+        (base / "custom_nodes" / FOLDER).symlink_to(ROOT, target_is_directory=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        words = ["--listen", "127.0.0.1", "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base)]
+        words += ["--database-url", f"sqlite:///{base / 'comfyui.db'}", "--disable-auto-launch", "--disable-api-nodes"]
+        words += [] if os.environ.get("COMFYUI_GPU") else ["--cpu"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [python, str(checkout / "main.py"), *words], cwd=base, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def wait(self, seconds: float = 120) -> None:
+        """Return when the server answers; fail with the end of its log when it does not."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = self.log.read_text(errors="replace")[-4000:]
+                pytest.fail(f"ComfyUI did not start; is COMFYUI_PYTHON what you start it with by hand?\n{log}")
+            try:
+                return self.get("/system_stats") and None
+            except OSError:
+                time.sleep(0.3)
+
+    def get(self, path: str, body: dict | None = None):
+        """Decoded JSON, or bytes, of a path of the server; Refused for an HTTP error."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                raw = reply.read()
+                return json.loads(raw or "null") if reply.headers.get_content_type() == "application/json" else raw
+        except urllib.error.HTTPError as error:
+            raise Refused(f"{error.code} {path}: {error.read().decode(errors='replace')}") from error
+
+    def submit(self, prompt: dict) -> str:
+        """Queue a workflow in API form; Refused where validation finds fault."""
+        reply = self.get("/prompt", {"prompt": prompt})
+        if reply["node_errors"]:  # a 200 may still drop some outputs
+            raise Refused(json.dumps(reply["node_errors"]))
+        return reply["prompt_id"]
+
+    def finish(self, prompt_id: str, seconds: float = 300) -> dict[str, dict]:
+        """What each node of a queued workflow has shown, by node id; Refused where it failed or was stopped."""
+        deadline = time.monotonic() + seconds
+        while not (record := self.get(f"/history/{prompt_id}").get(prompt_id)):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Refused(f"no result within {seconds} s:\n{self.log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.1)
+        if record["status"]["status_str"] != "success":
+            kind, detail = record["status"]["messages"][-1]
+            raise Refused(f"{kind} in {detail.get('node_type')}: {detail.get('exception_message', '')}")
+        return record["outputs"]
+
+    def run(self, prompt: dict) -> dict[str, dict]:
+        """Queue a workflow in API form and wait for what its nodes show."""
+        return self.finish(self.submit(prompt))
+
+    def api_form(self, workflow: dict) -> dict:
+        """The API form of a workflow saved by the editor: widgets by name, links as [node, slot]."""
+        links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+        prompt = {}
+        for node in workflow["nodes"]:
+            if node["type"] in NOTES:
+                continue
+            names = {slot["name"] for slot in node["inputs"]}  # what comes after generation is the editor's own
+            values = {name: value for name, value in node["widgets_values_named"].items() if name in names}
+            values |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
+            prompt[str(node["id"])] = {"class_type": node["type"], "inputs": values}
+        return prompt
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory):
+    """A running ComfyUI with this pack, or a skip that says why there is none."""
+    checkout = os.environ.get("COMFYUI_DIR")
+    if not checkout:
+        pytest.skip("COMFYUI_DIR is not set: no ComfyUI to run in")
+    if not Path(checkout, "main.py").is_file():
+        pytest.fail(f"COMFYUI_DIR={checkout} holds no main.py; it must be a ComfyUI checkout")
+    server = ComfyUI(
+        Path(checkout).resolve(), os.environ.get("COMFYUI_PYTHON") or sys.executable, tmp_path_factory.mktemp("comfyui")
+    )
+    try:
+        server.wait()
+        log = server.log.read_text(errors="replace")
+        assert not re.search(rf"(IMPORT FAILED|Cannot import|comfy_entrypoint).*{re.escape(FOLDER)}", log), log[-4000:]
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,190 @@
+"""What can be said of the nodes without ComfyUI: their schemas are read from the source, not run.
+
+``python tests/nodes/test_definitions.py`` rewrites locales/en/nodeDefs.json from the schemas.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDGETS = ("Int", "Float", "String", "Boolean", "Combo", "Color")  # inputs that the editor draws and saves a value for
+
+
+@dataclass
+class Socket:
+    """An input or output: its id, the name of its type in the source, and its keyword arguments that are constants."""
+
+    id: str
+    kind: str
+    options: dict = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.options.get("display_name", self.id)
+
+    @property
+    def widgets(self) -> int:
+        """Values that the editor saves for it."""
+        return (self.kind in WIDGETS) + bool(self.options.get("control_after_generate"))
+
+
+@dataclass
+class Node:
+    """One node's schema."""
+
+    id: str
+    inputs: list[Socket]
+    outputs: list[Socket]
+    options: dict
+
+    @property
+    def widgets(self) -> int:
+        return sum(socket.widgets for socket in self.inputs)
+
+
+def constants(call: ast.Call) -> dict:
+    """Keyword arguments of a call that are literals."""
+    found = {}
+    for keyword in call.keywords:
+        try:
+            found[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError:
+            continue
+    return found
+
+
+def sockets(calls: ast.List) -> list[Socket]:
+    """The sockets of a list of ``io.Kind.Input("id", …)`` or ``….Output("id", …)`` calls."""
+    return [Socket(ast.literal_eval(c.args[0]), c.func.value.attr, constants(c)) for c in calls.elts]
+
+
+def read_nodes() -> list[Node]:
+    """Every schema in the node files."""
+    found = []
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        for call in (c for c in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(c, ast.Call)):
+            keywords = {k.arg: k.value for k in call.keywords}
+            if "node_id" in keywords:
+                inputs, outputs = (sockets(keywords[side]) for side in ("inputs", "outputs"))
+                found.append(Node(ast.literal_eval(keywords["node_id"]), inputs, outputs, constants(call)))
+    return found
+
+
+NODES = read_nodes()
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+each_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.id)
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def english() -> dict:
+    """What locales/en/nodeDefs.json must hold: the texts of the schemas."""
+
+    def texts(socket: Socket) -> dict:
+        return {"name": socket.name, "tooltip": socket.options.get("tooltip")}
+
+    return {
+        node.id: {
+            "display_name": node.options["display_name"],
+            "description": node.options["description"],
+            "inputs": {socket.id: texts(socket) for socket in node.inputs},
+            "outputs": {str(i): texts(socket) for i, socket in enumerate(node.outputs)},
+        }
+        for node in NODES
+    }
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_node_of_the_list_is_read_here():
+    source = (ROOT / "nodes" / "__init__.py").read_text(encoding="utf-8")
+    listed = next(n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Assign) and n.targets[0].id == "NODES")
+    assert len(NODES) == len(listed.value.elts) >= 10
+
+
+def test_ids_and_display_names_are_our_own_and_unique():
+    assert all(re.fullmatch(r"Lyra[A-Za-z0-9]+", node.id) for node in NODES)
+    for names in ([node.id for node in NODES], [node.options["display_name"] for node in NODES]):
+        assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+@each_node
+def test_a_node_says_what_it_is(node):
+    assert node.options["category"].startswith("Lyra/")
+    assert node.options["description"].endswith(".")
+    assert node.options["search_aliases"]
+
+
+@each_node
+def test_every_socket_has_a_tooltip(node):
+    assert [s.id for s in node.inputs + node.outputs if not s.options.get("tooltip", "").endswith(".")] == []
+
+
+@each_node
+def test_every_node_has_a_help_page_that_names_its_sockets(node):
+    page = (ROOT / "nodes" / "web" / "docs" / f"{node.id}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {node.options['display_name']}\n")
+    assert [s.name for s in node.inputs + node.outputs if f"| {s.name} |" not in page] == []
+
+
+def test_every_help_page_and_translation_belongs_to_a_node():
+    pages = {path.stem for path in (ROOT / "nodes" / "web" / "docs").iterdir()}
+    assert pages == {node.id for node in NODES}
+    for locale in (ROOT / "locales").iterdir():
+        assert set(read_json(locale / "nodeDefs.json")) == {node.id for node in NODES}
+
+
+def test_english_texts_are_those_of_the_schemas():
+    remedy = "python tests/nodes/test_definitions.py writes them anew"
+    assert read_json(ROOT / "locales" / "en" / "nodeDefs.json") == english(), remedy
+
+
+@pytest.mark.parametrize("locale", [p.name for p in (ROOT / "locales").iterdir() if p.name != "en"])
+@each_node
+def test_every_text_is_translated(node, locale):
+    here, there = english()[node.id], read_json(ROOT / "locales" / locale / "nodeDefs.json")[node.id]
+    assert here.keys() == there.keys()
+    assert there["display_name"] != here["display_name"]
+    assert there["description"] != here["description"]
+    for side in ("inputs", "outputs"):
+        assert here[side].keys() == there[side].keys()
+        for key, texts in here[side].items():
+            assert texts.keys() == there[side][key].keys(), (side, key)
+            assert there[side][key]["tooltip"] not in ("", texts["tooltip"]), (side, key)
+
+
+def test_there_is_a_workflow():
+    assert WORKFLOWS
+
+
+@each_workflow
+def test_workflows_name_our_nodes_and_give_every_widget_a_value(path):
+    ours = {node.id: node for node in NODES}
+    saved = [node for node in read_json(path)["nodes"] if node["type"].startswith("Lyra")]
+    assert saved
+    for node in saved:
+        schema = ours[node["type"]]
+        assert len(node["widgets_values"]) == schema.widgets, node["type"]
+        assert {i["name"] for i in node["inputs"] if "." not in i["name"]} <= {s.id for s in schema.inputs}
+        assert [output["name"] for output in node["outputs"]] == [s.name for s in schema.outputs]
+
+
+@each_workflow
+def test_workflow_links_join_sockets_that_exist(path):
+    workflow = read_json(path)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for link, source, slot, target, place, _kind in workflow["links"]:
+        assert link in nodes[source]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][place]["link"] == link
+
+
+if __name__ == "__main__":
+    text = json.dumps(english(), indent=2, ensure_ascii=False) + "\n"
+    (ROOT / "locales" / "en" / "nodeDefs.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,71 @@
+import asyncio
+import os
+
+import pytest
+
+pytest.importorskip("comfy_api")
+
+import comfy.model_management  # noqa: E402
+import comfy.utils  # noqa: E402
+import lyra_pack.nodes  # noqa: E402
+from comfy_api.latest import io  # noqa: E402
+from lyra_pack.nodes import host  # noqa: E402
+
+
+def test_progress_moves_the_bar_and_stops_when_the_user_cancels(monkeypatch):
+    seen = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda done, total, preview, **_: seen.append((done, total)))
+    on_step = host.progress("test")
+    on_step(1, 3)
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        on_step(2, 3)
+    on_step(3, 3)
+    assert seen == [(1, 3), (3, 3)]
+
+
+def test_a_schema_drops_what_this_core_does_not_know():
+    schema = host.schema(node_id="LyraTest", search_aliases=["a"], from_the_future=True)
+    assert (schema.node_id, schema.search_aliases) == ("LyraTest", ["a"])
+
+
+def test_nodes_that_an_old_core_cannot_show_are_left_out_and_named(monkeypatch, caplog):
+    nodes = asyncio.run(lyra_pack.nodes.LyraExtension().get_node_list())
+    assert len(nodes) == len(lyra_pack.nodes.NODES)
+    monkeypatch.delattr(io, "Autogrow")
+    left = asyncio.run(lyra_pack.nodes.LyraExtension().get_node_list())
+    assert {node.__name__ for node in nodes} - {node.__name__ for node in left} == {"CombineCameras", "CamerasFromCore"}
+    assert "CombineCameras needs Autogrow; update ComfyUI to 0.25 or newer" in caplog.text
+
+
+def test_every_schema_is_valid():
+    for node in lyra_pack.nodes.NODES:
+        assert node.GET_SCHEMA().category.startswith("Lyra/")
+
+
+def test_output_files_are_numbered_below_the_output_folder(folders):
+    first, saved = host.output_path("3d/scene", ".ply")
+    assert first == folders / "output" / "3d" / "scene_00001_.ply"
+    assert saved == {"filename": "scene_00001_.ply", "subfolder": "3d", "type": "output"}
+    first.write_bytes(b"")
+    assert host.output_path("3d/scene", ".ply")[0].name == "scene_00002_.ply"
+
+
+def test_input_files_and_paths(folders):
+    (folders / "input" / "3d" / "deep").mkdir(parents=True)
+    for name in ("b.PLY", "deep/a.ply", "c.glb"):
+        (folders / "input" / "3d" / name).write_bytes(b"")
+    assert host.input_files("3d", (".ply",)) == ["3d/b.PLY", "3d/deep/a.ply"]
+    assert host.input_path("3d/b.PLY") == folders / "input" / "3d" / "b.PLY"
+    assert host.input_path(f'"{folders}"') == folders
+    with pytest.raises(FileNotFoundError, match=r"'3d/gone.ply' is neither in .* nor an absolute path"):
+        host.input_path("3d/gone.ply")
+
+
+def test_a_fingerprint_changes_with_a_file_of_the_folder(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = host.fingerprint(tmp_path), host.fingerprint(tmp_path / "a")
+    assert before == (host.fingerprint(tmp_path), host.fingerprint(tmp_path / "a"))
+    os.utime(tmp_path / "a", (1, 1))
+    assert host.fingerprint(tmp_path) != before[0]
+    assert host.fingerprint(tmp_path / "a") != before[1]

@@ -1,0 +1,91 @@
+from io import BytesIO
+
+import pytest
+import torch
+
+pytest.importorskip("comfy_api")
+
+from comfy_api.latest import Types  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras import pinhole_camera  # noqa: E402
+from lyra_pack.comfyui_lyra.demo_scene import demo_scene  # noqa: E402
+from lyra_pack.comfyui_lyra.files.cameras import save_cameras  # noqa: E402
+from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply  # noqa: E402
+from lyra_pack.comfyui_lyra.geometry import Geometry  # noqa: E402
+from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
+from lyra_pack.nodes import sockets  # noqa: E402
+from lyra_pack.nodes.load import DEMO, LoadCameraPaths, LoadSplats  # noqa: E402
+from lyra_pack.nodes.save import SaveSplats  # noqa: E402
+
+
+@pytest.fixture
+def scene():
+    return demo_scene()[::100]
+
+
+def test_the_demo_scene_needs_no_file(folders):
+    (splat,) = LoadSplats.execute(DEMO).args
+    assert splat.positions.shape == (1, len(demo_scene()), 3)
+    (file,) = (i for i in LoadSplats.define_schema().inputs if i.id == "file")
+    assert file.options == [DEMO]
+
+
+def test_saved_splats_load_again_from_the_folder_and_from_cores_file(folders, scene):
+    result = SaveSplats.execute(sockets.to_splat([scene]), "3d/scene", 1.0)
+    (file,) = result.args
+    assert isinstance(file, Types.File3D) and file.is_disk_backed and file.format == "ply"
+    (saved,) = result.ui["3d"]
+    assert folders / "output" / saved["subfolder"] / saved["filename"] == folders / "output" / "3d" / "scene_00001_.ply"
+
+    (folders / "input" / "3d").mkdir()
+    (folders / "input" / "3d" / "copy.ply").write_bytes(file.get_bytes())
+    sources = [{"file": "3d/copy.ply"}, {"file": DEMO, "model_3d": file}]
+    sources += [{"file": DEMO, "model_3d": Types.File3D(BytesIO(file.get_bytes()), file_format="ply")}]
+    for source in sources:
+        (loaded,) = sockets.from_splat(LoadSplats.execute(**source).args[0])
+        assert torch.allclose(loaded.means, scene.means)
+        assert torch.allclose(loaded.colors, scene.colors, atol=1e-5)
+
+
+def test_scale_goes_back_to_the_geometrys_unit(folders, scene):
+    cameras = pinhole_camera(4, 2, 50)
+    frame = torch.ones(1, 2, 4)
+    geometry = Geometry(frames=torch.zeros(1, 2, 4, 3), depth=frame, valid=frame.bool(), cameras=cameras, scale=2.5)
+    (file,) = SaveSplats.execute(sockets.to_splat([scene]), "scene", 2.0, geometry).args
+    saved = load_ply(file.get_source())
+    assert torch.allclose(saved.means, scene.means * 5, atol=1e-5)
+    assert torch.allclose(saved.scales, scene.scales * 5, atol=1e-5)
+
+
+def test_what_cannot_be_saved_or_loaded_says_what_to_do(folders, scene):
+    with pytest.raises(ValueError, match="2 bullet times .* Save Splat Sequence"):
+        SaveSplats.execute(sockets.to_splat([scene, scene]), "scene", 1.0)
+    with pytest.raises(ValueError, match="expected a .ply file, got .spz; core's Get Splat reads"):
+        LoadSplats.execute(DEMO, Types.File3D(BytesIO(b""), file_format="spz"))
+    with pytest.raises(FileNotFoundError, match="3d/gone.ply"):
+        LoadSplats.execute("3d/gone.ply")
+
+
+def test_a_changed_file_is_read_again(folders, scene):
+    (folders / "input" / "3d").mkdir()
+    save_ply(folders / "input" / "3d" / "a.ply", scene)
+    before = LoadSplats.fingerprint_inputs("3d/a.ply")
+    save_ply(folders / "input" / "3d" / "a.ply", scene[:5])
+    assert LoadSplats.fingerprint_inputs("3d/a.ply") != before
+
+
+def test_camera_files_load_from_the_input_folder(folders):
+    paths = camera_paths(pinhole_camera(64, 48, 50), "six_paths", frames=3)
+    save_cameras(folders / "input" / "six.json", paths)
+    (loaded,) = LoadCameraPaths.execute("six.json", 0, 0, "").args
+    assert [path.name for path in loaded] == [path.name for path in paths]
+    assert torch.allclose(loaded[5].c2w, paths[5].c2w)
+    assert LoadCameraPaths.validate_inputs("six.json") is True
+    assert "is neither in" in LoadCameraPaths.validate_inputs("seven.json")
+
+
+def test_npz_poses_without_a_video_take_the_size_of_the_widgets(folders):
+    paths = camera_paths(pinhole_camera(64, 48, 50), "left", frames=3)
+    save_cameras(folders / "input" / "poses", paths, kind="npz", clip="shot")
+    (loaded,) = LoadCameraPaths.execute("poses", 64, 48, "shot").args
+    assert (loaded[0].width, loaded[0].height) == (64, 48)
+    assert torch.allclose(loaded[0].K, paths[0].K)

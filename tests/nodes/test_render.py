@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+pytest.importorskip("comfy_api")
+
+from lyra_pack.comfyui_lyra.cameras import pinhole_camera  # noqa: E402
+from lyra_pack.comfyui_lyra.gaussians import Gaussians  # noqa: E402
+from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
+from lyra_pack.nodes import sockets  # noqa: E402
+from lyra_pack.nodes.render import CropSplats, RenderSplats  # noqa: E402
+
+WIDGETS = {"width": 0, "height": 0, "every": 1, "background": "#ff0000", "backend": "torch", "mode": "ut_eval3d"}
+
+
+@pytest.fixture
+def scene() -> Gaussians:
+    """A green splat at the lower left, two units ahead, and a faint one far off."""
+    return Gaussians(
+        means=torch.tensor([[-0.5, 0.4, 2.0], [0.0, 0.0, 50.0]]),
+        scales=torch.full((2, 3), 0.15),
+        quats=torch.tensor([1.0, 0, 0, 0]).repeat(2, 1),
+        opacities=torch.tensor([0.99, 0.002]),
+        colors=torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+    )
+
+
+@pytest.fixture
+def paths():
+    return camera_paths(pinhole_camera(48, 32, 60), "left", 4) + camera_paths(pinhole_camera(48, 32, 60), "right", 4)
+
+
+def test_all_paths_are_drawn_one_after_another(scene, paths):
+    frames, alpha, depth, view, fps = RenderSplats.execute(sockets.to_splat([scene]), paths, **WIDGETS).args
+    assert frames.shape == depth.shape == view.shape == (8, 32, 48, 3)
+    assert alpha.shape == (8, 32, 48)
+    assert fps == 24
+    assert torch.equal(frames[0], frames[4])  # both paths start at the same camera
+    center = alpha[0].argmax()
+    row, column = center // 48, center % 48
+    assert row > 16 and column < 24  # lower left: y points down, x right
+    assert frames[0, row, column, 1] > 0.9 and frames[0, 0, 0].tolist() == [1, 0, 0]
+    assert depth[0, row, column, 0] == pytest.approx(2, abs=0.05)
+    assert depth[0, 0, 0, 0] == view[0, 0, 0, 0] == 0
+    assert view[0, row, column, 0] >= 0.1
+    drift = [alpha[i].sum(0).argmax().item() for i in (3, 7)]
+    assert drift[0] > column > drift[1]  # a camera that goes left sees it go right
+
+
+def test_every_nth_frame_and_another_size(scene, paths):
+    frames, alpha, *_, fps = RenderSplats.execute(
+        sockets.to_splat([scene]), paths, **WIDGETS | {"every": 3, "width": 24}
+    ).args
+    assert frames.shape == (4, 16, 24, 3)
+    assert fps == 8
+    assert alpha[0].max() > 0.9
+
+
+def test_several_bullet_times_are_refused(scene, paths):
+    with pytest.raises(ValueError, match="2 bullet times .* Select Bullet Time"):
+        RenderSplats.execute(sockets.to_splat([scene, scene]), paths, **WIDGETS)
+
+
+def test_cropping_each_bullet_time(scene):
+    limits = {"min_opacity": 0.0, "max_scale": 0.0, "max_distance": 0.0, "box_width": 0.0, "box_height": 0.0}
+    limits |= {"box_depth": 0.0, "center_x": 0.0, "center_y": 0.0, "center_z": 2.0}
+    batch = sockets.to_splat([scene, scene[:1]])
+    (near,) = CropSplats.execute(batch, **limits | {"max_distance": 1.0}).args
+    assert [len(item) for item in sockets.from_splat(near)] == [1, 1]
+    (solid,) = CropSplats.execute(batch, **limits | {"min_opacity": 0.005}).args
+    assert sockets.from_splat(solid)[0].opacities.tolist() == pytest.approx([0.99])
+    (box,) = CropSplats.execute(batch, **limits | {"box_width": 1.2, "box_height": 1.0, "box_depth": 96.1}).args
+    assert [len(item) for item in sockets.from_splat(box)] == [2, 1]
+    with pytest.raises(ValueError, match="none of 2 splats is left"):
+        CropSplats.execute(batch, **limits | {"center_x": 99.0, "max_distance": 1.0})
