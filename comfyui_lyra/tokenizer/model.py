@@ -67,7 +67,7 @@ class CosmosTokenizer(nn.Module):
             )
         self.config, self.autoencoder = config, autoencoder
         self.mean, self.std = mean, std  # [C, T]; no buffers: a cast of the weights must not round them
-        self.latent_channels = config.latent_channels
+        self.latent_channels, self.family = config.latent_channels, config.family
         self.time_compression = self.space_compression = COMPRESSION
         self._fingerprint = fingerprint(autoencoder.state_dict() | {"mean": mean, "std": std})
 

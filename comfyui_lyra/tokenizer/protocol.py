@@ -16,6 +16,7 @@ class Tokenizer(Protocol):
     latent_channels: int  # C
     time_compression: int  # frames a latent after the first: F = 1 + time_compression * (T - 1)
     space_compression: int  # pixels a latent cell, each way
+    family: str  # "lyra", "mini": latents of one family fit models of the same only
     identity: str  # names weights and precision: equal strings mean equal results, for cache keys
 
     def encode(self, video: Tensor) -> Tensor:

@@ -97,9 +97,12 @@ def convolve(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     if layer.kernel_size[0] == 1:
         return F.conv2d(x, layer.weight[:, :, 0], layer.bias, layer.stride[1:], layer.spatial_pad[0])
-    grid = rearrange(x, "t c h w -> 1 c t (h w)")
+    t, c, h, w = x.shape
+    grid = x.as_strided(
+        (1, c, t, h * w), (t * h * w * c, 1, h * w * c, c)
+    )  # a view would lose the mark of channels-last
     grid = F.conv2d(grid, layer.weight[..., 0], layer.bias, layer.stride[:2])
-    return rearrange(grid, "1 c t (h w) -> t c h w", h=x.shape[2])
+    return rearrange(grid, "1 c t (h w) -> t c h w", h=h)
 
 
 def convolve_twice(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
