@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .projection import ALPHA_MIN, TILE
+from .projection import ALPHA_MIN
 
 ALPHA_MAX = 0.999
 SATURATED = 1e-4  # a pixel ends before the splat that would leave it this transmittance or less
+SIDE = 8  # pixels of a block: half a tile wastes little on small splats and lists large ones a quarter as often as 4
 CHUNK = 32  # splats along depth composited at a time
 SLAB = 2**22  # (block, splat) pairs sorted at a time
 BATCH = {"cpu": 2**18, "cuda": 2**24}  # (pixel, splat) pairs evaluated at a time
-PAIR_COST = 64  # work of listing and sorting one (block, splat) pair, in evaluations
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,11 +52,9 @@ class Blocks:
         return split.reshape(self.rows * self.columns, self.side**2, channels)
 
 
-def choose_blocks(boxes: Tensor, width: int, height: int) -> Blocks:
-    """The block side, a divisor of TILE, that makes the least work for these pixel boxes [M, 4]."""
-    choices = [Blocks(side=side, columns=-(-width // side), rows=-(-height // side)) for side in (4, 8, TILE)]
-    pairs = torch.stack([blocks.ranges(boxes)[:, 2:].prod(1).sum() for blocks in choices]).tolist()
-    return min(zip(pairs, choices, strict=True), key=lambda c: c[0] * (c[1].side ** 2 + PAIR_COST))[1]
+def cover(width: int, height: int, side: int = SIDE) -> Blocks:
+    """The blocks of a picture; ``side`` divides TILE, so that a tile is made of whole blocks."""
+    return Blocks(side=side, columns=-(-width // side), rows=-(-height // side))
 
 
 def front_to_back(boxes: Tensor, blocks: Blocks, transmittance: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

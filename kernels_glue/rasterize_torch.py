@@ -5,7 +5,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from .compositing import Composite, choose_blocks
+from .compositing import Composite, cover
 from .projection import Mode, project
 
 
@@ -37,14 +37,13 @@ def rasterize_torch(
     """
     check_call(means, quats, scales, opacities, colors, viewmats, Ks, width, height, background, near, far, mode)
     background = means.new_zeros(3) if background is None else background.to(means)
-    frames = []
+    blocks, frames = cover(width, height), []
     for camera, (viewmat, K) in enumerate(zip(viewmats.detach().to(means), Ks.detach().to(means), strict=True)):
         seen = project(
             means, quats, scales, opacities, viewmat, K, width=width, height=height, near=near, far=far, mode=mode
         )
         own = colors if colors.ndim == 2 else colors[camera]
         features = torch.cat((own[seen.index], seen.depths[:, None]), dim=1)
-        blocks = choose_blocks(seen.boxes, width, height)
         sums = blocks.picture(Composite.apply(seen.rows, features, seen.boxes, blocks), width, height)
         rgb, depth, alpha = sums[..., :3], sums[..., 3], sums[..., 4]
         frames.append((rgb + (1 - alpha[..., None]) * background, alpha, depth / alpha.clamp_min(1e-10)))

@@ -206,7 +206,7 @@ def test_the_unscented_mode_moves_no_splat_by_its_depth():
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("limits", [{"CHUNK": 5}, {"SLAB": 7, "CHUNK": 3}, {"BATCH": {"cpu": 1}}, {"PAIR_COST": 10**9}])
+@pytest.mark.parametrize("limits", [{"CHUNK": 5}, {"SLAB": 7, "CHUNK": 3}, {"BATCH": {"cpu": 1}}])
 def test_pictures_do_not_depend_on_how_the_work_is_split(monkeypatch, mode, limits):
     arguments = scene(100, seed=4, size=0.3)
     leaves = [arguments[name].requires_grad_() for name in NAMES]
@@ -232,7 +232,7 @@ def test_blocks_of_every_side_draw_one_picture(mode):
     seen = project(*geometry, arguments["viewmats"][0], arguments["Ks"][0], **options)
     pictures = []
     for boxes, side in ((seen.boxes, 4), (seen.boxes, 8), (seen.tiles * 16, 16)):
-        blocks = compositing.Blocks(side=side, columns=-(-40 // side), rows=-(-24 // side))
+        blocks = compositing.cover(40, 24, side)
         boxes = boxes.minimum(torch.tensor([40, 24, 40, 24]))
         sums = compositing.Composite.apply(seen.rows, arguments["colors"][seen.index], boxes, blocks)
         pictures.append(blocks.picture(sums, 40, 24))
