@@ -26,7 +26,9 @@ def scene() -> Gaussians:
 
 @pytest.fixture
 def paths():
-    return camera_paths(pinhole_camera(48, 32, 60), "left", 4) + camera_paths(pinhole_camera(48, 32, 60), "right", 4)
+    start = pinhole_camera(48, 32, 60)
+    left, right = (camera_paths(start, name, 4, rotation="no_rotation") for name in ("left", "right"))
+    return left + right
 
 
 def test_all_paths_are_drawn_one_after_another(scene, paths):
