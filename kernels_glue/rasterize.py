@@ -37,14 +37,27 @@ def load_gsplat() -> Callable:
         """Camera by camera, which bounds memory and takes one colour set a camera."""
         check_call(means, quats, scales, opacities, colors, viewmats, Ks, width, height, background, near, far, mode)
         background = means.new_zeros(3) if background is None else background.to(means)
+        exact = mode == "ut_eval3d"
+
+        def draw(values: Tensor, viewmat: Tensor, K: Tensor, background: Tensor, what: str) -> tuple[Tensor, Tensor]:
+            pictures, alpha, _ = gsplat.rasterization(
+                means, quats, scales, opacities, values, viewmat[None], K[None], width, height, near_plane=near,
+                far_plane=far, packed=False, backgrounds=background[None], render_mode=what,
+                with_ut=exact, with_eval3d=exact,
+            )  # fmt: skip
+            return pictures[0], alpha[0, ..., 0]
+
         frames = []
         for camera, (viewmat, K) in enumerate(zip(viewmats.detach().to(means), Ks.detach().to(means), strict=True)):
-            rgbd, alpha, _ = gsplat.rasterization(
-                means, quats, scales, opacities, colors if colors.ndim == 2 else colors[camera], viewmat[None], K[None],
-                width, height, near_plane=near, far_plane=far, packed=False, backgrounds=background[None],
-                render_mode="RGB+ED", with_ut=mode == "ut_eval3d", with_eval3d=mode == "ut_eval3d",
-            )  # fmt: skip
-            frames.append((rgbd[0, ..., :3], alpha[0, ..., 0], rgbd[0, ..., 3]))
+            own = colors if colors.ndim == 2 else colors[camera]
+            if exact:  # gsplat 1.5.3 evaluates three channels along rays: depth is a second picture, of camera z
+                rgb, alpha = draw(own, viewmat, K, background, "RGB")
+                z = (means.detach() @ viewmat[2, :3] + viewmat[2, 3])[:, None].expand(-1, 3)
+                depth = draw(z, viewmat, K, torch.zeros_like(background), "RGB")[0][..., 0] / alpha.clamp_min(1e-10)
+            else:
+                rgbd, alpha = draw(own, viewmat, K, background, "RGB+ED")
+                rgb, depth = rgbd[..., :3], rgbd[..., 3]
+            frames.append((rgb, alpha, depth))
         rgb, alpha, depth = (torch.stack(part) for part in zip(*frames, strict=True))
         return rgb, alpha, depth
 

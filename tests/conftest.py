@@ -18,7 +18,7 @@ FILLER = ("in.rgb0",)  # decoder/README.md names it
 NOT_BUILT = (
     "decoder/attention_block*", "decoder/mamba2_block", "decoder/forward_*", "decoder/gaussian_heads",
     "decoder/preprocess_*", "decoder/time_embedding_*", "decoder/visualisation",
-    "teacher/[!c]*", "teacher/cache", "training/*",
+    "teacher/cache", "teacher/forward_warp", "teacher/preprocess*", "teacher/vipe_*", "training/*",
 )  # fmt: skip
 
 spec = importlib.util.spec_from_file_location("lyra_pack", ROOT / "__init__.py")
