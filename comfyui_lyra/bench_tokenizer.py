@@ -7,7 +7,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from .tokenizer.model import CosmosTokenizer, TokenizerConfig, build_autoencoder
+from .configs import TokenizerConfig
+from .tokenizer.model import CosmosTokenizer, build_autoencoder
 
 
 def time_tokenizer(

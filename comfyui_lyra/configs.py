@@ -86,3 +86,17 @@ class TeacherConfig:
 
 
 TEACHER_PRESETS = MappingProxyType({"gen3c": TeacherConfig()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """The video tokenizer (Cosmos CV8x8x8-720p). Defaults are the released size."""
+
+    family: str = "lyra"  # families never mix
+    channels: int = 128  # of the encoder's first level
+    multipliers: tuple[int, ...] = (2, 4, 4)  # channels of each level, outermost first, in ``channels``
+    layers: int = 2  # residual blocks a level; the decoder has one more
+    latent_channels: int = CHANNELS
+
+
+TOKENIZER_PRESETS = MappingProxyType({"lyra": TokenizerConfig()})  # by family

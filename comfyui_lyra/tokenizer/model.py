@@ -1,32 +1,17 @@
 """The Cosmos CV8x8x8 tokenizer: diffusers' network, the released files, memory that does not grow with the clip."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..weights import fingerprint, load_weights, read_file, read_state
 from .keys import rules
-from .streaming import COMPRESSION, PATCH, decode_frames, encode_frames, latent_chunks
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """Size of the tokenizer. Defaults are the released one's."""
-
-    family: str = "lyra"  # families never mix
-    channels: int = 128  # of the encoder's input
-    multipliers: tuple[int, ...] = (2, 4, 4)  # channels of each level, outermost first, in ``channels``
-    layers: int = 2  # residual blocks a level; the decoder has one more
-    latent_channels: int = 16
-
-
-TOKENIZER_PRESETS = MappingProxyType({"lyra": TokenizerConfig()})  # by family
+from .streaming import HAAR_LEVELS, decode_frames, encode_frames, latent_chunks
 
 
 def build_autoencoder(config: TokenizerConfig, device: torch.device | str = "cpu") -> nn.Module:
@@ -45,13 +30,13 @@ def build_autoencoder(config: TokenizerConfig, device: torch.device | str = "cpu
             encoder_block_out_channels=(config.channels, *widths),
             decode_block_out_channels=(*widths, widths[-1]),
             num_layers=config.layers,
-            patch_size=PATCH,
+            patch_size=2**HAAR_LEVELS,
             spatial_compression_ratio=COMPRESSION,
             temporal_compression_ratio=COMPRESSION,
         )
     # the wavelets are constants, in no checkpoint: real also on meta
-    autoencoder.encoder.patch_embed = CosmosPatchEmbed3d(PATCH, "haar")
-    autoencoder.decoder.unpatch_embed = CosmosUnpatcher3d(PATCH, "haar")
+    autoencoder.encoder.patch_embed = CosmosPatchEmbed3d(2**HAAR_LEVELS, "haar")
+    autoencoder.decoder.unpatch_embed = CosmosUnpatcher3d(2**HAAR_LEVELS, "haar")
     return autoencoder.eval()
 
 
@@ -188,7 +173,11 @@ def save_tokenizer(tokenizer: CosmosTokenizer, file: Path) -> None:
 
 
 def convert_jit(
-    encoder_jit: Path, decoder_jit: Path, mean_std: Path, file: Path, config: TokenizerConfig = TokenizerConfig()
+    encoder_jit: Path,
+    decoder_jit: Path,
+    mean_std: Path,
+    file: Path,
+    config: TokenizerConfig = TOKENIZER_PRESETS["lyra"],
 ) -> None:
     """Write the released TorchScript pair (encoder.jit, decoder.jit) and statistics as one safetensors file.
 

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-PATCH = 4  # pixels and frames a patch, two Haar levels
-COMPRESSION = 8  # frames a latent after the first, and pixels a latent cell each way
-CHUNK = 2  # latents at a time: about 3 GB at 704x1280 in bfloat16
-MAX_SCORES = 2**27  # attention scores at a time where no fused kernel runs: 0.5 GB in float32
+from ..configs import COMPRESSION
+
+HAAR_LEVELS = 2  # a patch is 4 x 4 pixels of 4 frames
+CHUNK = 2  # latents at a time: 3 GB at 704x1280 in bfloat16, most of it in the decoder's last level
+MAX_SCORES = 2**27  # attention scores at a time; where no fused kernel runs they take 0.5 GB in float32
 
 Past = dict[nn.Module, Tensor]  # what each layer keeps of the frames before
 
@@ -37,8 +38,8 @@ def encode_frames(autoencoder: nn.Module, frames: Tensor, past: Past) -> Tensor:
     """Raw latents [T, C, h, w] of the next frames: one [1, 3, H, W] at first, then a multiple of 8."""
     encoder, weight = autoencoder.encoder, autoencoder.quant_conv.weight
     if not past:
-        frames = frames.expand(PATCH, -1, -1, -1)  # the first frame of a clip is a patch of its own
-    x = haar(frames.float(), levels=PATCH.bit_length() - 1).to(weight.dtype)
+        frames = frames.expand(2**HAAR_LEVELS, -1, -1, -1)  # the first frame of a clip is a patch of its own
+    x = haar(frames.float()).to(weight.dtype)
     x = convolve_twice(encoder.conv_in, x, past)
     for block in encoder.down_blocks:
         for layers in zip(block.resnets, block.attentions, block.temp_attentions, strict=True):
@@ -62,11 +63,11 @@ def decode_frames(autoencoder: nn.Module, latents: Tensor, past: Past) -> Tensor
         for sampler in block.upsamplers or ():
             x = upsample(sampler, x, past)
     x = convolve_twice(decoder.conv_out, activate(decoder.norm_out, x), past)
-    frames = inverse_haar(x.float(), levels=PATCH.bit_length() - 1).to(weight.dtype)
-    return frames[PATCH - 1 :] if first else frames
+    frames = inverse_haar(x.float()).to(weight.dtype)
+    return frames[2**HAAR_LEVELS - 1 :] if first else frames
 
 
-def haar(x: Tensor, levels: int) -> Tensor:
+def haar(x: Tensor, levels: int = HAAR_LEVELS) -> Tensor:
     """Haar wavelets of [T, C, H, W]: each level halves T, H, W and makes 8 C channels, mean first, width fastest."""
     for _ in range(levels):
         bands = [x]
@@ -77,7 +78,7 @@ def haar(x: Tensor, levels: int) -> Tensor:
     return x
 
 
-def inverse_haar(x: Tensor, levels: int) -> Tensor:
+def inverse_haar(x: Tensor, levels: int = HAAR_LEVELS) -> Tensor:
     """The [T, C, H, W] whose ``haar`` is x."""
     for _ in range(levels):
         bands = x.chunk(8, dim=1)
@@ -97,10 +98,8 @@ def convolve(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     if layer.kernel_size[0] == 1:
         return F.conv2d(x, layer.weight[:, :, 0], layer.bias, layer.stride[1:], layer.spatial_pad[0])
-    t, c, h, w = x.shape
-    grid = x.as_strided(
-        (1, c, t, h * w), (t * h * w * c, 1, h * w * c, c)
-    )  # a view would lose the mark of channels-last
+    t, c, h, w = x.shape  # the same memory as a grid; a view would lose the mark of channels-last
+    grid = x.as_strided((1, c, t, h * w), (t * h * w * c, 1, h * w * c, c))
     grid = F.conv2d(grid, layer.weight[..., 0], layer.bias, layer.stride[:2])
     return rearrange(grid, "1 c t (h w) -> t c h w", h=h)
 
@@ -152,11 +151,11 @@ def spatial_attention(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
         rearrange(convolve(project, h, past), "t c h w -> t 1 (h w) c")
         for project in (layer.to_q, layer.to_k, layer.to_v)
     )
-    tokens = q.shape[2]
+    blocks = -(-(q.shape[2] ** 2) // MAX_SCORES)  # rounded up
     h = torch.stack([
         torch.cat([
             F.scaled_dot_product_attention(queries[None], keys[None], values[None])[0]
-            for queries in frame.split(max(1, MAX_SCORES // tokens), dim=1)
+            for queries in frame.chunk(blocks, dim=1)
         ], dim=1)
         for frame, keys, values in zip(q, k, v, strict=True)
     ])  # fmt: skip

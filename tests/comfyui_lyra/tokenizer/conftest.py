@@ -1,6 +1,7 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, TokenizerConfig, build_autoencoder
+from lyra_pack.comfyui_lyra.configs import TokenizerConfig
+from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder
 
 TINY = TokenizerConfig(family="tiny", channels=8, multipliers=(1, 2, 3), layers=1, latent_channels=4)
 

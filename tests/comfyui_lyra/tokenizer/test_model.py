@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.latents import VideoLatents
 from lyra_pack.comfyui_lyra.tokenizer.model import (
     CosmosTokenizer,
-    TokenizerConfig,
     build_autoencoder,
     convert_jit,
     load_autoencoder,
@@ -17,7 +17,7 @@ from lyra_pack.comfyui_lyra.tokenizer.model import (
     to_uint8,
 )
 from lyra_pack.comfyui_lyra.tokenizer.protocol import Tokenizer
-from lyra_pack.comfyui_lyra.tokenizer.streaming import PATCH, haar, inverse_haar
+from lyra_pack.comfyui_lyra.tokenizer.streaming import HAAR_LEVELS, haar, inverse_haar
 from lyra_pack.comfyui_lyra.weights import rename
 
 
@@ -62,10 +62,10 @@ def test_the_first_frame_and_the_first_latent_stand_alone(golden):
 @pytest.mark.golden("teacher/tokenizer")
 def test_the_haar_patches_are_the_reference_s(golden):
     (video,) = golden["video"].transpose(1, 2)  # [F, 3, H, W]
-    padded = torch.cat((video[:1].expand(PATCH - 1, -1, -1, -1), video))
-    patches = haar(padded, levels=2)
+    padded = torch.cat((video[:1].expand(2**HAAR_LEVELS - 1, -1, -1, -1), video))
+    patches = haar(padded)
     close(patches.transpose(0, 1)[None], golden["patched"])
-    close(inverse_haar(patches, levels=2), padded)
+    close(inverse_haar(patches), padded)
 
 
 @pytest.mark.golden("teacher/tokenizer_weights")
@@ -76,7 +76,7 @@ def test_the_constants_that_the_rename_table_drops_are_ours(golden):
         elif key.endswith("._arange"):
             assert golden[key].tolist() == [0, 1]
         elif key.endswith(".patch_size_buffer"):
-            assert golden[key].item() == PATCH
+            assert golden[key].item() == 2**HAAR_LEVELS
 
 
 @pytest.mark.golden("teacher/latent_norm")
