@@ -126,6 +126,7 @@ def peak(run, *args) -> int:
     return counter.peak
 
 
+@torch.no_grad()
 def test_memory_grows_by_results_and_temporal_keys_only(tiny):
     def clip(latents: int) -> tuple[Tensor, Tensor]:
         return random(1, 3, 8 * latents - 7, 16, 24), random(1, 4, latents, 2, 3)
@@ -138,5 +139,5 @@ def test_memory_grows_by_results_and_temporal_keys_only(tiny):
     assert growth <= 8 * (copied * keys + 4 * cells)
     growth = peak(tiny.decode, long_latents) - peak(tiny.decode, latents)
     assert growth <= 8 * (copied * keys + 8 * 3 * 64 * cells)
-    whole = peak(lambda x: tiny.autoencoder.encode(x), long_video)
+    whole = peak(tiny.autoencoder.encode, long_video)
     assert peak(tiny.encode, long_video) < whole / 3
