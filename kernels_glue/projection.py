@@ -13,7 +13,7 @@ BLUR = 0.3  # px^2 added to the projected covariance
 REACH = 3.33  # bounding boxes end at this many sigmas
 FIELD_MARGIN = 0.3  # ewa: the Jacobian is taken at most 30 % of the half field of view outside the picture
 UT_ALPHA, UT_BETA, UT_KAPPA = 0.1, 2.0, 0.0  # spread of the sigma points
-UT_MARGIN = 0.1  # one sigma point at least must lie within 10 % of the picture's size around it
+UT_MARGIN = 0.1  # every sigma point must lie within 10 % of the picture's size around it
 
 Mode = Literal["ut_eval3d", "ewa"]
 
@@ -86,13 +86,17 @@ def cull(
     halves = axes * scales[index, None]
     reach = (2 * (opacities[index] / ALPHA_MIN).log()).clamp_min(0).sqrt()[:, None]  # sigmas at which ALPHA_MIN is left
     rows, covariance = footprint_rows(centres, axes, scales[index], focal, principal, size, mode)
-    screen = middle = rows[:, :2]
-    visible = rows.isfinite().all(1)
+    screen, extent = rows[:, :2], reach
+    middle, visible = screen, rows.isfinite().all(1)
     if mode == "ut_eval3d":
-        middle, covariance, projects = unscented(centres, halves, focal, principal, size)
-        visible &= projects
+        middle, sharp, projects = unscented(centres, halves, focal, principal, size)
+        covariance = sharp + BLUR * torch.eye(2).to(halves)
+        # here gsplat's tiles, and they alone, count the opacity less by what the blur would take from its peak
+        thinned = opacities[index] * (determinant(sharp) / determinant(covariance)).clamp_min(0).sqrt()
+        extent = (2 * (thinned / ALPHA_MIN).log()).clamp_min(0).sqrt()[:, None]
+        visible &= projects & (thinned >= ALPHA_MIN)
     sigmas = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-    radii = (reach.clamp_max(REACH) * sigmas).ceil()
+    radii = (extent.clamp_max(REACH) * sigmas).ceil()
     visible &= (determinant(covariance) > 0) & (radii > 0).all(1)
     visible &= ((middle + radii > 0) & (middle - radii < size)).all(1)
     low, high = (-reach * sigmas, reach * sigmas) if mode == "ewa" else silhouette(centres, halves, reach, focal)
@@ -198,9 +202,9 @@ def eval3d_rows(screen: Tensor, centres: Tensor, inverses: Tensor, focal: Tensor
 def unscented(
     centres: Tensor, halves: Tensor, focal: Tensor, principal: Tensor, size: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [M, 2], blurred covariance [M, 2, 2] and validity [M] of the projection by seven sigma points.
+    """Mean [M, 2], covariance [M, 2, 2] and validity [M] of the projection by seven sigma points.
 
-    Wan and van der Merwe 2000; points behind the camera fall on pixel (0, 0), as in gsplat.
+    Wan and van der Merwe 2000. Valid is what has all seven in front of the camera and near the picture.
     """
     spread = UT_ALPHA**2 * (3 + UT_KAPPA)
     offsets = sqrt(spread) * halves.transpose(1, 2)  # [M, 3, 3] one row an axis
@@ -214,7 +218,7 @@ def unscented(
     outer = away[..., None] * away[..., None, :]  # [M, 7, 2, 2]
     centre_weight = 1 - 6 * weight + 1 - UT_ALPHA**2 + UT_BETA
     covariance = centre_weight * outer[:, 0] + weight * outer[:, 1:].sum(1)
-    return middle, covariance + BLUR * torch.eye(2).to(halves), near_picture.all(-1).any(-1)
+    return middle, covariance, near_picture.flatten(1).all(1)
 
 
 def silhouette(centres: Tensor, halves: Tensor, reach: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:

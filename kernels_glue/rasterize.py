@@ -52,7 +52,7 @@ def load_gsplat() -> Callable:
             own = colors if colors.ndim == 2 else colors[camera]
             if exact:  # gsplat 1.5.3 evaluates three channels along rays: depth is a second picture, of camera z
                 rgb, alpha = draw(own, viewmat, K, background, "RGB")
-                z = (means.detach() @ viewmat[2, :3] + viewmat[2, 3])[:, None].expand(-1, 3)
+                z = ((means.detach() * viewmat[2, :3]).sum(-1) + viewmat[2, 3])[:, None].expand(-1, 3)
                 depth = draw(z, viewmat, K, torch.zeros_like(background), "RGB")[0][..., 0] / alpha.clamp_min(1e-10)
             else:
                 rgbd, alpha = draw(own, viewmat, K, background, "RGB+ED")

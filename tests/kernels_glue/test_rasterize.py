@@ -70,29 +70,30 @@ def textbook(means, quats, scales, opacities, colors, viewmats, Ks, width, heigh
                 )
                 away = pixels - middle
                 power = -0.5 * (away * (away @ spread.inverse())).sum(-1)
+                thinned = opacities[i]
             else:
                 lam = 0.1**2 * 3 - 3
                 steps = math.sqrt(3 + lam) * axes * scales[i]
                 points = torch.cat((means[i][None], means[i] + steps.T, means[i] - steps.T)) @ turn.T + shift
                 spots = points[:, :2] / points[:, 2:] * torch.stack((fx, fy)) + torch.stack((cx, cy))
-                spots = torch.where(points[:, 2:] > 0, spots, 0)
                 margin = 0.1 * torch.tensor([width, height])
-                if not ((spots >= -margin) & (spots < 1.1 * torch.tensor([width, height]))).all(1).any():
+                inside = (spots >= -margin) & (spots < 1.1 * torch.tensor([width, height]))
+                if not (inside & (points[:, 2:] > 0)).all():
                     continue
                 mean_weights = torch.tensor([lam / (3 + lam)] + [0.5 / (3 + lam)] * 6).double()
                 weights = mean_weights.clone()
                 weights[0] += 1 - 0.1**2 + 2
                 middle = mean_weights @ spots
-                spread = (spots - middle).T @ (weights[:, None] * (spots - middle)) + 0.3 * torch.eye(
-                    2, dtype=torch.float64
-                )
+                sharp = (spots - middle).T @ (weights[:, None] * (spots - middle))
+                spread = sharp + 0.3 * torch.eye(2, dtype=torch.float64)
+                thinned = opacities[i] * (sharp.det() / spread.det()).clamp(min=0).sqrt()
                 inverse = (axes / scales[i]).T
                 ray, origin = rays @ inverse.T, inverse @ (eye - means[i])
                 cross = torch.linalg.cross(ray / ray.norm(dim=-1, keepdim=True), origin.expand_as(ray))
                 power = -0.5 * cross.square().sum(-1)
-            if opacities[i] < 1 / 255 or not 0.1 <= z <= 500:
+            if thinned < 1 / 255 or not 0.1 <= z <= 500:
                 continue
-            reach = (2 * (opacities[i] * 255).log()).sqrt().clamp(max=3.33)
+            reach = (2 * (thinned * 255).log()).sqrt().clamp(max=3.33)
             radius = (reach * spread.diagonal().sqrt()).ceil()
             low, high = ((middle - radius) / 16).floor() * 16, ((middle + radius) / 16).ceil() * 16
             listed = ((pixels > low) & (pixels < high)).all(-1)
