@@ -94,7 +94,7 @@ class CosmosTokenizer(nn.Module):
 
         Latents go to the weights' device a few at a time; the video lies where the latents do.
         """
-        if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.shape[2]:
             raise ValueError(f"latents: expected [B {self.latent_channels} T h w], got {tuple(latents.shape)}")
         count, height, width = latents.shape[2:]
         shape = 3, COMPRESSION * (count - 1) + 1, COMPRESSION * height, COMPRESSION * width

@@ -197,6 +197,8 @@ def test_weights_that_do_not_belong_are_refused(tiny, release):
         load_tokenizer(release / "encoder.pt", config=tiny.config)
     with pytest.raises(ValueError, match="belongs to a model of another size"):
         load_tokenizer(release / "model.pt", config=replace(tiny.config, channels=16))
+    with pytest.raises(ValueError, match="does not fit AutoencoderKLCosmos"):  # the release's size is the default
+        load_tokenizer(release / "model.pt")
     (release / "mean_std.pt").unlink()
     with pytest.raises(FileNotFoundError, match="mean_std.pt belongs beside its weights: download it too"):
         load_tokenizer(release / "model.pt", config=tiny.config)
@@ -252,6 +254,8 @@ def test_videos_of_other_shapes_are_refused(tiny, shape, message):
         tiny.encode(torch.zeros(shape))
 
 
-def test_latents_of_other_channels_are_refused(tiny):
+def test_latents_of_other_shapes_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"latents: expected \[B 4 T h w\], got \(1, 4, 0, 2, 2\)"):
+        tiny.decode(torch.zeros(1, 4, 0, 2, 2))
     with pytest.raises(ValueError, match=r"latents: expected \[B 4 T h w\], got \(1, 16, 2, 2, 2\)"):
         tiny.decode(torch.zeros(1, 16, 2, 2, 2))
