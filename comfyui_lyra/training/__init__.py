@@ -1,0 +1,1 @@
+"""Training the splat decoder by self-distillation: losses, draws, data, checkpoints, procedural scenes."""
