@@ -128,11 +128,10 @@ def load_tokenizer(
         state |= read_state(file)
     config = config or preset(read_family(files[0]))
     statistics = [state.pop(name) for name in ("mean", "std") if name in state]
+    autoencoder = load_autoencoder(config, state, " + ".join(Path(file).name for file in files))
     if not statistics:
         statistics = read_statistics(mean_std or Path(files[0]).with_name("mean_std.pt"), config.latent_channels)
-    return CosmosTokenizer(
-        config, load_autoencoder(config, state, " + ".join(Path(f).name for f in files)), *statistics
-    )
+    return CosmosTokenizer(config, autoencoder, *statistics)
 
 
 def load_autoencoder(config: TokenizerConfig, state: Mapping[str, Tensor], source: str) -> nn.Module:
