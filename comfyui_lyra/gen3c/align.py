@@ -1,0 +1,57 @@
+"""Bring a new picture's depth to the scale and shape of what the cache already knows (teacher.md 3.3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import pixel_rays
+
+STEPS = 100
+LEARNING_RATE = 1e-3
+SMOOTHNESS = 0.1  # weight of the scale map's difference from its 3 x 3 mean
+
+
+def align_rigid(depth: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Depth [H, W] whose inverse is the line a / depth + b closest to 1 / target [H, W] where ``mask`` [H, W] (bool).
+
+    The line is fitted to pixels strictly between the 10 % and 90 % quantiles of both inverse depths.
+    """
+    inverse, inverse_target = 1 / depth, 1 / target
+    inside = mask & (target > 0) & (depth > 0)
+    for values, known in ((inverse, depth > 0), (inverse_target, mask & (target > 0))):
+        if known.any():
+            low, high = torch.quantile(values[known], torch.tensor([0.1, 0.9], device=depth.device))
+            inside &= (values > low) & (values < high)
+    if inside.sum() < 2:
+        raise ValueError(
+            "depth alignment: the new camera sees almost nothing of the remembered points; use a shorter camera path"
+        )
+    x = torch.stack([inverse[inside], torch.ones_like(inverse[inside])], 1)
+    slope, shift = torch.linalg.lstsq(x, inverse_target[inside][:, None]).solution[:, 0]
+    return 1 / (inverse * slope + shift)
+
+
+def align(depth: Tensor, target: Tensor, mask: Tensor, K: Tensor, c2w: Tensor) -> Tensor:
+    """Align depth [H, W] to target [H, W] where ``mask`` [H, W]: first rigidly, then by a smooth scale a pixel.
+
+    The scale map minimises, by Adam, the mean absolute difference of the unprojected points plus its own roughness.
+    As in the reference, w2c stands where c2w belongs: absolute differences depend on the axes they are taken along.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        rigid, target, mask, K, c2w = (t.clone() for t in (align_rigid(depth, target, mask), target, mask, K, c2w))
+        w2c = torch.linalg.inv(c2w)
+        rays = pixel_rays(K[None], *depth.shape)[0][mask]  # [M, 3]
+
+        def points(depth: Tensor) -> Tensor:
+            return (w2c[:3, :3] * (rays * depth[mask][:, None])[:, None]).sum(-1) + w2c[:3, 3]
+
+        goal, box = points(target), torch.full((1, 1, 3, 3), 1 / 9, device=depth.device)
+        scale = torch.ones_like(rigid, requires_grad=True)
+        optimizer = torch.optim.Adam([scale], lr=LEARNING_RATE)
+        for _ in range(STEPS):
+            distance = (points(scale * rigid) - goal).abs().mean()
+            roughness = (F.conv2d(scale[None, None], box, padding=1)[0, 0] - scale).abs().mean()
+            optimizer.zero_grad()
+            (distance + SMOOTHNESS * roughness).backward()
+            optimizer.step()
+        return (rigid * scale).detach()

@@ -1,0 +1,168 @@
+"""Geometry from what others measure: MoGe, Depth Anything 3, depth pictures, ViPE results."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .cameras import CameraTrajectory, pinhole_K
+from .files.vipe import load_vipe
+from .geometry import Geometry, Scale
+
+Meaning = Literal["depth", "disparity", "near-far"]
+
+SKY = 0.5  # probability from which Depth Anything's sky counts
+VIPE_SKY = 1e3  # ViPE's lyra preset never lets the inverse depth fall below 1e-3
+
+
+def from_moge(frames: Tensor, moge: Mapping[str, Tensor], scale: Scale = "auto") -> Geometry:
+    """A picture [1, H, W, 3] with core's MOGE_GEOMETRY: depth [1, H, W], mask, intrinsics for a picture of size 1.
+
+    What the mask excludes is background.
+    """
+    depth = _depth_like(frames, moge["depth"], "MoGe")
+    if len(frames) != 1:
+        raise ValueError(f"MoGe gives no camera poses, so {len(frames)} frames cannot be placed; {POSES}")
+    if "intrinsics" not in moge:
+        raise ValueError("this MoGe geometry has no intrinsics (a panorama has none); run MoGe on a plain picture")
+    height, width = depth.shape[1:]
+    K = moge["intrinsics"].to(depth) * torch.tensor([[width], [height], [1.0]], device=depth.device)
+    mask = moge["mask"].to(depth.device).bool() if "mask" in moge else depth.isfinite()
+    return _assemble(frames, depth, ~mask, K, _still(depth), "MoGe").normalized(scale)
+
+
+def from_da3(frames: Tensor, da3: Mapping[str, Tensor], fov: float | None = None, scale: Scale = "auto") -> Geometry:
+    """Pictures [F, H, W, 3] with core's DA3_GEOMETRY: depth [F, H, W], of a multiview run also w2c and K; maybe sky.
+
+    A mono run needs ``fov``, the vertical view angle in degrees. K belongs to the smaller picture that the model saw,
+    whose centre is the principal point: that gives its size. Sky is background.
+    """
+    depth = _depth_like(frames, da3["depth"], "Depth Anything 3")
+    count, height, width = depth.shape
+    if "extrinsics" in da3:
+        w2c = torch.eye(4, device=depth.device).repeat(count, 1, 1)
+        w2c[:, :3] = da3["extrinsics"][0, :, :3].to(depth)
+        K = da3["intrinsics"][0].to(depth)
+        if not (w2c.isfinite().all() and K.isfinite().all()):
+            raise ValueError("Depth Anything 3 lost the cameras (NaN poses); choose other frames or pose method")
+        if torch.equal(K, torch.eye(3, device=depth.device).expand_as(K)):
+            raise ValueError(
+                "this Depth Anything 3 run estimated no cameras (every K is the identity); use a Small or Base model "
+                "in multiview mode on two or more frames"
+            )
+        size = torch.tensor([width, height], device=depth.device)
+        K = K * torch.cat([size / (2 * K[:, :2, 2].median(0).values), size.new_ones(1)])[:, None]
+        c2w = torch.linalg.inv(w2c)
+    else:
+        if count != 1:
+            raise ValueError(f"Depth Anything 3 in mono mode gives no poses for {count} frames; {POSES}")
+        if fov is None:
+            raise ValueError(
+                "Depth Anything 3 in mono mode gives no view angle; set fov, in degrees from top to bottom"
+            )
+        K, c2w = pinhole_K(width, height, fov).to(depth)[None], _still(depth)
+    sky = da3["sky"].to(depth) >= SKY if "sky" in da3 else torch.zeros_like(depth, dtype=torch.bool)
+    return _assemble(frames, depth, sky, K, c2w, "Depth Anything 3").normalized(scale)
+
+
+def from_depth(
+    frames: Tensor,
+    picture: Tensor,
+    meaning: Meaning = "depth",
+    near: float | None = None,
+    far: float | None = None,
+    fov: float | None = None,
+    cameras: CameraTrajectory | None = None,
+    scale: Scale = "auto",
+) -> Geometry:
+    """Pictures [F, H, W, 3] with depth pictures [F, H, W].
+
+    ``depth``: values are z-depth. ``disparity``: they are 1 / z, 0 or less is background. ``near-far``: 1 (white) lies
+    at depth ``near``, 0 at ``far``, linear in 1 / z between, as depth estimators draw their pictures. One picture takes
+    ``fov`` (vertical, degrees) or ``cameras``; a clip takes ``cameras``, one a frame.
+    """
+    values = _depth_like(frames, picture, "the depth picture")
+    count, height, width = values.shape
+    if meaning == "near-far":
+        if near is None or far is None or not 0 < near < far:
+            raise ValueError(f"near-far depth needs 0 < near < far, got near {near} and far {far}")
+        depth = 1 / (values * (1 / near - 1 / far) + 1 / far)
+    elif meaning in ("depth", "disparity"):
+        if _has_256_levels(values):
+            raise ValueError(
+                f"the {meaning} picture holds 8-bit levels from 0 to 1, not lengths; use near-far and give both, or "
+                "pass the depth as it was computed (EXR or the geometry nodes)"
+            )
+        depth = values if meaning == "depth" else 1 / values
+    else:
+        raise ValueError(f"depth meaning '{meaning}' is none of depth, disparity, near-far")
+    background = (values <= 0) & (meaning == "disparity")
+    if cameras is not None:
+        if len(cameras) != count or cameras.width * height != cameras.height * width:
+            raise ValueError(
+                f"{len(cameras)} cameras of {cameras.width}x{cameras.height} for {count} pictures of {width}x{height}; "
+                "expected one a picture, of the same shape"
+            )
+        cameras = cameras.resized(height, width).to(depth)
+        K, c2w = cameras.K, cameras.c2w
+    elif count > 1:
+        raise ValueError(f"a depth picture holds no camera poses, so {count} frames cannot be placed; {POSES}")
+    elif fov is None:
+        raise ValueError("a depth picture holds no view angle; set fov, in degrees from top to bottom, or give cameras")
+    else:
+        K, c2w = pinhole_K(width, height, fov).to(depth)[None], _still(depth)
+    return _assemble(frames, depth, background, K, c2w, "the depth picture").normalized(scale)
+
+
+POSES = "use one picture, a ViPE folder, Depth Anything 3 in multiview mode, or depth pictures with cameras"
+
+
+def from_vipe(
+    path: Path | str,
+    start: int = 0,
+    count: int = 121,
+    masks: bool = False,
+    strict: bool = False,
+    scale: Scale = "auto",
+) -> Geometry:
+    """Frames ``start`` .. ``start + count - 1`` of a ViPE result (folder or its mp4), sky as background."""
+    clip = load_vipe(path, start, count, masks, strict)
+    sky = clip.depth >= VIPE_SKY
+    clip = replace(clip, depth=clip.depth.masked_fill(sky, torch.inf), valid=clip.valid & ~sky)
+    return clip.normalized(scale)
+
+
+def _depth_like(frames: Tensor, depth: Tensor, source: str) -> Tensor:
+    """Depth as float32 beside the frames; ValueError unless the sizes agree."""
+    if frames.ndim != 4 or frames.shape[3] != 3 or depth.shape != frames.shape[:3]:
+        raise ValueError(
+            f"{source}: depth of shape {tuple(depth.shape)} for pictures {tuple(frames.shape)}; expected [F H W] and "
+            "[F H W 3]: compute the depth from these very pictures, or resize it to their size"
+        )
+    return depth.to(frames.device, torch.float32)
+
+
+def _still(depth: Tensor) -> Tensor:
+    """One camera at the world's origin."""
+    return torch.eye(4, device=depth.device)[None]
+
+
+def _has_256_levels(values: Tensor) -> bool:
+    """Whether a picture holds nothing but bytes divided by 255, several of them."""
+    levels = values * 255
+    whole = (levels - levels.round()).abs() < 1e-3
+    return bool(whole.all() and values.min() >= 0 and values.max() <= 1 and len(levels.round().unique()) > 2)
+
+
+def _assemble(frames: Tensor, depth: Tensor, background: Tensor, K: Tensor, c2w: Tensor, name: str) -> Geometry:
+    """A geometry in its source's own world; depth that is not finite and positive is not valid."""
+    valid = depth.isfinite() & (depth > 0) & ~background
+    return Geometry(
+        frames=frames.float(),
+        depth=torch.where(valid, depth, torch.where(background, torch.inf, 0.0)),
+        valid=valid,
+        cameras=CameraTrajectory(c2w=c2w, K=K, height=depth.shape[1], width=depth.shape[2], name=name),
+    )
