@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from .registry import Kernel, Op
+from .triton_ready import cannot_run_triton, require_triton
 
 
 def causal_conv_torch(
@@ -66,8 +67,19 @@ def _causal_conv1d_refuses(x: Tensor, weight: Tensor, *args: Tensor, **options) 
     return None
 
 
+def load_triton() -> Callable:
+    """Our own Triton kernel."""
+    require_triton()
+    from .causal_conv_triton import causal_conv_triton
+
+    return causal_conv_triton
+
+
 causal_conv = Op(
     "causal_conv",
     causal_conv_torch,
-    (Kernel(name="causal-conv1d", load=load_causal_conv1d, refuses=_causal_conv1d_refuses),),
+    (
+        Kernel(name="triton", load=load_triton, refuses=cannot_run_triton),  # forward only, without flipped copies
+        Kernel(name="causal-conv1d", load=load_causal_conv1d, refuses=_causal_conv1d_refuses),
+    ),
 )

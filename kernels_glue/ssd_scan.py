@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .registry import Kernel, Op
+from .triton_ready import cannot_run_triton, require_triton
 
-DECAY_BYTES = 2**27  # decay matrices [chunks, H, chunk, chunk] held at once; more chunks run in groups
+DECAY_BYTES = 2**26  # decay matrices [chunks, H, chunk, chunk] held at once; more chunks run in groups
 
 
 def ssd_scan_torch(
@@ -26,7 +27,7 @@ def ssd_scan_torch(
     *,
     initial_state: Tensor | None = None,
     reverse: bool = False,
-    chunk: int = 256,
+    chunk: int = 128,
 ) -> tuple[Tensor, Tensor]:
     """Scan x [B, L, H, P]; return y [B, L, H, P] and the state after the last token, [B, H, P, S].
 
@@ -118,7 +119,7 @@ def load_mamba_ssm() -> Callable:
     """mamba-ssm's Triton kernel, with our layout and argument names."""
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
-    def scan(x, dt, A, B, C, D, *, initial_state=None, reverse=False, chunk=256):
+    def scan(x, dt, A, B, C, D, *, initial_state=None, reverse=False, chunk=128):
         if reverse:  # the kernel has one direction only
             x, dt, B, C = (t.flip(1) for t in (x, dt, B, C))
         y, state = mamba_chunk_scan_combined(
@@ -130,7 +131,7 @@ def load_mamba_ssm() -> Callable:
     return scan
 
 
-def _mamba_ssm_refuses(x: Tensor, *args: Tensor, chunk: int = 256, **options) -> str | None:
+def _mamba_ssm_refuses(x: Tensor, *args: Tensor, chunk: int = 128, **options) -> str | None:
     if not x.is_cuda:
         return "needs CUDA tensors"
     if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -140,4 +141,34 @@ def _mamba_ssm_refuses(x: Tensor, *args: Tensor, chunk: int = 256, **options) ->
     return None
 
 
-ssd_scan = Op("ssd_scan", ssd_scan_torch, (Kernel(name="mamba-ssm", load=load_mamba_ssm, refuses=_mamba_ssm_refuses),))
+def load_triton() -> Callable:
+    """Our own Triton kernels."""
+    require_triton()
+    from .ssd_scan_triton import ssd_scan_triton
+
+    return ssd_scan_triton
+
+
+def _triton_refuses(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args: Tensor, chunk: int = 128, **options
+) -> str | None:
+    if reason := cannot_run_triton(x, dt, A, B, *args, options.get("initial_state")):
+        return reason
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return f"computes in float16 or bfloat16, got {x.dtype}"
+    if not x.shape[1]:
+        return "needs at least one token"
+    for name, size, least in (("head", x.shape[3], 16), ("state", B.shape[2], 16), ("chunk", chunk, 64)):
+        if size & (size - 1) or not least <= size <= 256:
+            return f"needs a {name} size that is a power of two in {least}..256, got {size}"
+    return None
+
+
+ssd_scan = Op(
+    "ssd_scan",
+    ssd_scan_torch,
+    (
+        Kernel(name="triton", load=load_triton, refuses=_triton_refuses),  # forward only, and without flipped copies
+        Kernel(name="mamba-ssm", load=load_mamba_ssm, refuses=_mamba_ssm_refuses),
+    ),
+)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ...kernels_glue import attention
 from ..configs import PATCH
-from .plan import Plan
+from .schedule import Schedule
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -95,17 +95,17 @@ class AttentionBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.attn, self.mlp = Attention(width, heads, qk_norm), Mlp(width, mlp_ratio * width)
 
-    def forward(self, x: Tensor, plan: Plan) -> Tensor:
+    def forward(self, x: Tensor, schedule: Schedule) -> Tensor:
         """[B, L, D] to [B, L, D]. Keys and values are held for all tokens, everything else for one segment."""
         k, v = self.attn.keys_values(self.norm1(x))
         parts = []
-        for span in plan.spans(x.shape[1]):
-            y = x[:, span] + self.attend(self.norm1(x[:, span]), k, v, plan)
+        for span in schedule.spans(x.shape[1]):
+            y = x[:, span] + self.attend(self.norm1(x[:, span]), k, v, schedule)
             parts.append(y + self.mlp(self.norm2(y)))
         del k, v
         return torch.cat(parts, 1)
 
-    def attend(self, normed: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
+    def attend(self, normed: Tensor, k: Tensor, v: Tensor, schedule: Schedule) -> Tensor:
         """Attention output of some tokens [B, l, D] over all keys and values."""
-        out = attention(self.attn.queries(normed), k, v, backend=plan.attention)
+        out = attention(self.attn.queries(normed), k, v, backend=schedule.attention)
         return self.attn.proj(rearrange(out, "b h l d -> b l (h d)"))

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ...kernels_glue import causal_conv, ssd_scan
 from .blocks import RMSNorm, linear
-from .plan import Plan
+from .schedule import Schedule
 
 CONV = 4  # taps of the short convolution
 
@@ -30,21 +30,21 @@ class Scan(nn.Module):
         self.D = nn.Parameter(torch.ones(heads))
         self.norm = RMSNorm(inner)
 
-    def forward(self, z: Tensor, u: Tensor, dt: Tensor, carried: Carried, plan: Plan) -> tuple[Tensor, Carried]:
+    def forward(self, z: Tensor, u: Tensor, dt: Tensor, carried: Carried, schedule: Schedule) -> tuple[Tensor, Carried]:
         """Scan a segment: gate z [B, L, I], input u [B, L, I + 2 S], steps dt [B, L, H] -> [B, L, I].
 
         ``carried`` comes from the segment before in scan order, which for the reverse scan is the one to the right.
         """
         edge, state = carried
         filtered = causal_conv(
-            u, self.conv1d.weight[:, 0], self.conv1d.bias, reverse=self.reverse, history=edge, backend=plan.conv
+            u, self.conv1d.weight[:, 0], self.conv1d.bias, reverse=self.reverse, history=edge, backend=schedule.conv
         )
         x, B, C = filtered.split([z.shape[-1], self.state, self.state], -1)
         dt = functional.softplus(dt.to(torch.promote_types(dt.dtype, torch.float32)) + self.dt_bias)
         x = x.unflatten(-1, (dt.shape[-1], -1))
         # the decay rate is rounded in the parameters' dtype, as the reference does
         y, state = ssd_scan(
-            x, dt, -self.A_log.exp(), B, C, self.D, initial_state=state, reverse=self.reverse, backend=plan.scan
+            x, dt, -self.A_log.exp(), B, C, self.D, initial_state=state, reverse=self.reverse, backend=schedule.scan
         )
         gated = y.flatten(2).to(dt.dtype) * functional.silu(z.to(dt.dtype))
         return self.norm(gated).to(z.dtype), (self._edge(u, edge), state)
@@ -76,24 +76,24 @@ class MambaBlock(nn.Module):
         super().__init__()
         self.norm, self.mamba = RMSNorm(width), Mamba(width, expand, head_size, state)
 
-    def forward(self, x: Tensor, plan: Plan) -> Tensor:
+    def forward(self, x: Tensor, schedule: Schedule) -> Tensor:
         """[B, L, D] to [B, L, D], exactly the same for any segment size.
 
         Segments go left to right for the forward scan, whose outputs are kept, then right to left for the backward
         scan, each finished at once. Projections are computed again on the way back: holding them would cost more.
         """
         ahead, behind = self.mamba.mamba_scans
-        spans = plan.spans(x.shape[1])
+        spans = schedule.spans(x.shape[1])
         kept, carried = [], (None, None)
         for span in spans:
             projected = self.project(x[:, span])
-            y, carried = ahead(*projected, carried, plan)
+            y, carried = ahead(*projected, carried, schedule)
             kept.append(y)
         parts, carried = [], (None, None)
         for span in reversed(spans):
             if span is not spans[-1]:  # the last segment's projections are still at hand
                 projected = self.project(x[:, span])
-            y, carried = behind(*projected, carried, plan)
+            y, carried = behind(*projected, carried, schedule)
             parts.append(x[:, span] + self.mamba.out_proj(kept.pop() + y))
         return torch.cat(parts[::-1], 1)
 

@@ -11,7 +11,7 @@ from .blocks import AttentionBlock, PatchEmbed
 from .heads import OPACITY, RAW, gaussians, opacity, upsample
 from .inputs import ReconInputs
 from .mamba import MambaBlock
-from .plan import Plan
+from .schedule import Schedule
 
 
 class Recon(nn.Module):
@@ -41,7 +41,7 @@ class Recon(nn.Module):
         inputs: ReconInputs,
         *,
         keep: float | None = None,
-        plan: Plan = Plan(),  # noqa: B008  (frozen)
+        schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
         on_step: OnStep = no_progress,
     ) -> tuple[Gaussians, ...]:
         """Gaussians of each scene: the share ``keep`` (the config's if None), most opaque first.
@@ -50,12 +50,12 @@ class Recon(nn.Module):
         """
         x = self.embed(inputs)
         for i, block in enumerate(self.enc_blocks):
-            if plan.checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, plan, use_reentrant=False)
+            if schedule.checkpoint and torch.is_grad_enabled():
+                x = checkpoint(block, x, schedule, use_reentrant=False)
             else:
-                x = block(x, plan)
+                x = block(x, schedule)
             on_step(i + 1, len(self.enc_blocks))
-        return self.splats(x, inputs, keep, plan)
+        return self.splats(x, inputs, keep, schedule)
 
     def embed(self, inputs: ReconInputs) -> Tensor:
         """Tokens [B, V T h/2 w/2, D]: images (+ frame times + bullet time) + Pluecker, added in this order."""
@@ -73,7 +73,7 @@ class Recon(nn.Module):
             parts.append(x + self.patch_plucker_embed(inputs.plucker[:, view]))
         return torch.cat(parts, 1)
 
-    def splats(self, x: Tensor, inputs: ReconInputs, keep: float | None, plan: Plan) -> tuple[Gaussians, ...]:
+    def splats(self, x: Tensor, inputs: ReconInputs, keep: float | None, schedule: Schedule) -> tuple[Gaussians, ...]:
         """Gaussians of each scene from the trunk's output [B, L, D].
 
         Opacity is computed first, for all; the other channels view by view, and kept for the chosen splats only.
@@ -82,13 +82,15 @@ class Recon(nn.Module):
         grid = (views, frames, height // PATCH, width // PATCH)
         share = self.config.keep if keep is None else keep
         return tuple(
-            self._scene(features.unflatten(0, grid), origins, directions, share, plan)
+            self._scene(features.unflatten(0, grid), origins, directions, share, schedule)
             for features, origins, directions in zip(x, inputs.origins, inputs.directions, strict=True)
         )
 
-    def _scene(self, features: Tensor, origins: Tensor, directions: Tensor, keep: float, plan: Plan) -> Gaussians:
+    def _scene(
+        self, features: Tensor, origins: Tensor, directions: Tensor, keep: float, schedule: Schedule
+    ) -> Gaussians:
         """One scene: features [V, T, h/2, w/2, D], origins [V, F, 3], directions [V, F, 3, h', w']."""
-        at_once = max(1, plan.segment // features[0, ..., 0].numel())
+        at_once = max(1, schedule.segment // features[0, ..., 0].numel())
         spans = [slice(start, start + at_once) for start in range(0, len(features), at_once)]
         if keep == 1:
             return concatenate([self._views(features[s], origins[s], directions[s], slice(None)) for s in spans])

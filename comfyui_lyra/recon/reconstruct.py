@@ -14,7 +14,7 @@ from ..progress import OnStep, no_progress
 from ..tokenizer.protocol import Tokenizer
 from .inputs import EncodeCache, in_splat_world, relative_times, static_inputs, time_latents
 from .model import Recon
-from .plan import Plan
+from .schedule import Schedule
 
 log = logging.getLogger("lyra")
 
@@ -27,7 +27,7 @@ def reconstruct(
     times: Sequence[int] = (0,),
     *,
     keep: float | None = None,
-    plan: Plan = Plan(),  # noqa: B008  (frozen)
+    schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
     cache: EncodeCache | None = None,
     on_step: OnStep = no_progress,
 ) -> tuple[GaussianSequence, tuple[CameraTrajectory, ...]]:
@@ -63,7 +63,7 @@ def reconstruct(
                 for some in (clock, clock[time : time + 1])
             )
             inputs = replace(inputs, time_source=source, time_target=target)
-        (gaussians,) = model(inputs, keep=keep, plan=plan, on_step=step)
+        (gaussians,) = model(inputs, keep=keep, schedule=schedule, on_step=step)
         frames.append(gaussians.to(torch.float32))
     return GaussianSequence(frames=tuple(frames), times=times), cameras
 

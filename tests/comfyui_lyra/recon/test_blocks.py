@@ -2,7 +2,7 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import PATCH
 from lyra_pack.comfyui_lyra.recon.blocks import AttentionBlock, PatchEmbed, RMSNorm
-from lyra_pack.comfyui_lyra.recon.plan import Plan
+from lyra_pack.comfyui_lyra.recon.schedule import Schedule
 
 
 def test_patch_embedding_is_the_convolution_it_holds():
@@ -22,11 +22,11 @@ def test_rms_norm_rounds_bfloat16_once():
 @pytest.mark.golden("decoder/attention_block*")
 @pytest.mark.parametrize("segment", [7, 2**15])
 def test_golden_attention_block(golden, segment, load):
-    meta, plan = golden.meta, Plan(segment=segment)
+    meta, schedule = golden.meta, Schedule(segment=segment)
     block = load(lambda: AttentionBlock(meta["dim"], meta["heads"], meta["mlp_ratio"], meta["qk_norm"]), golden)
     assert block.norm1.eps == block.norm2.eps == meta["norm_eps"] and meta["gelu"] == "erf"
     x = golden["x"]
     normed = block.norm1(x)
-    branch = block.attend(normed, *block.attn.keys_values(normed), plan)
+    branch = block.attend(normed, *block.attn.keys_values(normed), schedule)
     torch.testing.assert_close(branch, golden["attn_branch"], rtol=0, atol=1e-4)
-    torch.testing.assert_close(block(x, plan), golden["y"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(block(x, schedule), golden["y"], rtol=0, atol=1e-4)

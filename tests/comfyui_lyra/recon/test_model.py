@@ -9,7 +9,7 @@ from lyra_pack.comfyui_lyra.configs import COMPRESSION, PATCH, RECON_PRESETS, Re
 from lyra_pack.comfyui_lyra.recon.inputs import ReconInputs, splat_rays
 from lyra_pack.comfyui_lyra.recon.keys import RULES
 from lyra_pack.comfyui_lyra.recon.model import Recon
-from lyra_pack.comfyui_lyra.recon.plan import Plan
+from lyra_pack.comfyui_lyra.recon.schedule import Schedule
 from lyra_pack.comfyui_lyra.weights import rename
 
 MANIFESTS = Path(__file__).parents[2] / "data" / "manifests"
@@ -87,23 +87,23 @@ def test_golden_rays(golden):
 @pytest.mark.golden("decoder/forward_*")
 @pytest.mark.parametrize("segment", [17, 2**15])
 def test_golden_forward(golden, segment, load, columns):
-    model, plan = load(lambda: Recon(golden_config(golden)), golden), Plan(segment=segment)
+    model, schedule = load(lambda: Recon(golden_config(golden)), golden), Schedule(segment=segment)
     near = dict(rtol=0, atol=1e-4)
     for i, (run, inputs) in enumerate(golden_inputs(golden).items()):
         if i == 0:  # the intermediate values are those of the first run
             x = model.embed(inputs)
             torch.testing.assert_close(x, golden["mid.trunk_in"], **near)
             for n, block in enumerate(model.enc_blocks):
-                x = block(x, plan)
+                x = block(x, schedule)
                 torch.testing.assert_close(x, golden[f"mid.block{n}"], **near)
             torch.testing.assert_close(model.enc_norm(x), golden["mid.enc_norm"], **near)
             _, views, _, steps, height, width = inputs.latents.shape
             raw = model.raw(x[0].unflatten(0, (views, steps, height // PATCH, width // PATCH)), slice(None))
             torch.testing.assert_close(raw.movedim(-1, 1), golden["mid.deconv"], **near)
         assert golden.meta["num_gaussians"] == golden["gaussians" + run].shape[1]
-        (found,) = model(inputs, keep=1, plan=plan)
+        (found,) = model(inputs, keep=1, schedule=schedule)
         compare(columns(found), golden["gaussians" + run][0])
-        (found,) = model(inputs, plan=plan)
+        (found,) = model(inputs, schedule=schedule)
         found, truth = columns(found), golden["gaussians_pruned" + run][0]
         assert found.shape == truth.shape
         assert bool((found[:-1, 3] >= found[1:, 3]).all())  # most opaque first
@@ -123,8 +123,10 @@ def compare(found: torch.Tensor, truth: torch.Tensor):
 def test_any_segment_size_gives_the_same_splats(views, segment, tiny, tiny_model, random_inputs, columns):
     inputs = random_inputs(tiny, views)
     with torch.no_grad():
-        (whole,), (parts,) = (tiny_model(inputs, keep=1, plan=plan) for plan in (Plan(), Plan(segment=segment)))
-        (few,) = tiny_model(inputs, plan=Plan(segment=segment))
+        (whole,), (parts,) = (
+            tiny_model(inputs, keep=1, schedule=schedule) for schedule in (Schedule(), Schedule(segment=segment))
+        )
+        (few,) = tiny_model(inputs, schedule=Schedule(segment=segment))
     torch.testing.assert_close(columns(parts), columns(whole), rtol=1e-5, atol=1e-5)
     # opacity decided first, the rest for the kept only: the same as pruning the whole
     assert len(few) == int(len(whole) * tiny.keep)
@@ -168,9 +170,9 @@ def test_only_a_dynamic_decoder_looks_at_times(tiny, tiny_model, random_inputs, 
 
 def test_checkpointed_gradients_are_the_same(tiny, tiny_model, random_inputs, columns):
     inputs, found = random_inputs(tiny, views=1), []
-    for plan in (Plan(), Plan(checkpoint=True, segment=8)):
+    for schedule in (Schedule(), Schedule(checkpoint=True, segment=8)):
         tiny_model.zero_grad()
-        (kept,) = tiny_model(inputs, plan=plan)
+        (kept,) = tiny_model(inputs, schedule=schedule)
         columns(kept)[:, 3:].square().sum().backward()
         found.append({name: p.grad.clone() for name, p in tiny_model.named_parameters()})
     assert all(grad.abs().max() > 0 for grad in found[0].values())

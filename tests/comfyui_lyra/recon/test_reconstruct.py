@@ -6,8 +6,8 @@ import torch
 from lyra_pack.comfyui_lyra.cameras import rays
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, view_order
-from lyra_pack.comfyui_lyra.recon.plan import Plan
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
+from lyra_pack.comfyui_lyra.recon.schedule import Schedule
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_many_times_equal_one_call_each(tiny_model, pool, scene, columns):
     shared = pool.encodes
     assert together.times == (0, 4, 8)
     for time, frame in zip(together.times, together.frames, strict=True):
-        alone, _ = reconstruct(tiny_model, pool, scene, (time,), plan=Plan(segment=11))
+        alone, _ = reconstruct(tiny_model, pool, scene, (time,), schedule=Schedule(segment=11))
         torch.testing.assert_close(columns(alone.frames[0]), columns(frame), rtol=1e-5, atol=1e-5)
     assert not torch.equal(together.frames[0].colors, together.frames[2].colors)
     # two halves of two views; times of the frames and of each target; nothing else, and nothing twice
