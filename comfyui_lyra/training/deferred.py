@@ -1,0 +1,112 @@
+"""Deferred back-propagation: many renders of one scene with the memory of one (training.md 6).
+
+The loss needs the pictures only, and so does its gradient with respect to them. So pictures are made without a graph,
+and once their gradients are known each is rendered again, with a graph that lives for one view. Exact, for one extra
+render a view.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..cameras import CameraTrajectory
+from ..gaussians import Gaussians
+from ...kernels_glue.rasterize import rasterize
+from ..render import DEFAULT, Frames, RenderSettings
+
+Renderer = Callable[[Gaussians, CameraTrajectory], Frames]  # of one camera
+
+FIELDS = ("means", "scales", "quats", "opacities", "colors")
+
+
+def draw_view(gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings = DEFAULT) -> Frames:
+    """One camera's picture, differentiable in the splats."""
+    rgb, alpha, depth = rasterize(
+        gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors,
+        camera.viewmats, camera.K, width=camera.width, height=camera.height,
+        background=gaussians.means.new_tensor(settings.background), near=settings.near, far=settings.far,
+        mode=settings.mode, backend=settings.backend,
+    )  # fmt: skip
+    return Frames(rgb=rgb, alpha=alpha, depth=depth)
+
+
+def render_deferred(
+    gaussians: Gaussians,
+    cameras: CameraTrajectory,
+    renderer: Renderer = draw_view,
+    patch: tuple[int, int] | None = None,
+) -> Frames:
+    """All cameras' pictures, in float32; gradients reach the splats' five fields, never the cameras.
+
+    ``patch`` (height, width) lets one graph cover only so much of a picture, for renderers that look at each pixel
+    alone. The loop runs over views, then patches, in their order, so that sums of gradients are the same in every run.
+    """
+    if patch is not None and renderer is draw_view:
+        raise ValueError(
+            "our rasteriser leaves splats out by the margins of the picture, so its patches are not parts of the "
+            "whole; render whole views"
+        )
+    if gaussians.sh_rest is not None:
+        raise ValueError("splats in training have one colour each; spherical harmonics get no gradient here")
+    cameras = replace(cameras, c2w=cameras.c2w.detach(), K=cameras.K.detach())
+    tensors = (getattr(gaussians, name).float() for name in FIELDS)
+    rgb, alpha, depth = Deferred.apply(renderer, cameras, patch, *tensors)
+    return Frames(rgb=rgb, alpha=alpha, depth=depth)
+
+
+class Deferred(torch.autograd.Function):
+    """Pictures without a graph; the backward pass renders view after view again."""
+
+    @staticmethod
+    def forward(ctx, renderer, cameras, patch, *tensors):
+        """Colours [F, H, W, 3], alpha [F, H, W], depth [F, H, W]."""
+        ctx.renderer, ctx.cameras, ctx.patch = renderer, cameras, patch
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        size = (len(cameras), cameras.height, cameras.width)
+        pictures = tensors[0].new_empty(*size, 3), tensors[0].new_empty(size), tensors[0].new_empty(size)
+        gaussians = Gaussians(**dict(zip(FIELDS, tensors, strict=True)))
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            for place, camera in views(cameras, patch):
+                for picture, part in zip(pictures, outputs(renderer(gaussians, camera)), strict=True):
+                    picture[place] = part
+        return pictures
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        """Gradients of the splats' tensors that need one."""
+        needed = ctx.needs_input_grad[-len(FIELDS) :]
+        leaves = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, needed, strict=True)]
+        gaussians = Gaussians(**dict(zip(FIELDS, leaves, strict=True)))
+        for place, camera in views(ctx.cameras, ctx.patch):
+            with torch.enable_grad(), torch.autocast(leaves[0].device.type, enabled=False):
+                drawn = outputs(ctx.renderer(gaussians, camera))
+            # a picture that shows no splat, or that the loss does not look at, has nothing to give
+            useful = [(d, g[place]) for d, g in zip(drawn, grads, strict=True) if d.requires_grad and g is not None]
+            if useful:
+                torch.autograd.backward(*zip(*useful, strict=True))
+        found = (leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for leaf in leaves)
+        return None, None, None, *(grad if need else None for grad, need in zip(found, needed, strict=True))
+
+
+def outputs(frames: Frames) -> tuple[Tensor, Tensor, Tensor]:
+    """The three pictures of one camera."""
+    return frames.rgb, frames.alpha, frames.depth
+
+
+def views(cameras: CameraTrajectory, patch: tuple[int, int] | None) -> Iterator[tuple[tuple, CameraTrajectory]]:
+    """Each camera, or each patch of each camera's picture, with its place in tensors [F, H, W, ...]."""
+    rows, columns = patch or (cameras.height, cameras.width)
+    for i in range(len(cameras)):
+        for top in range(0, cameras.height, rows):
+            for left in range(0, cameras.width, columns):
+                height, width = min(rows, cameras.height - top), min(columns, cameras.width - left)
+                K = cameras.K[i : i + 1].clone()
+                K[:, 0, 2] -= left
+                K[:, 1, 2] -= top
+                place = (slice(i, i + 1), slice(top, top + height), slice(left, left + width))
+                yield place, replace(cameras, c2w=cameras.c2w[i : i + 1], K=K, height=height, width=width)
