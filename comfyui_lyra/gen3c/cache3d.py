@@ -119,7 +119,7 @@ class Cache3D:
         """
         if self.is_dynamic:
             raise ValueError("3D cache: a clip's cache holds every time already and takes no further picture")
-        depth = depth.nan_to_num(FARTHEST_NEW).clamp(0, FARTHEST_NEW)
+        camera, depth = camera.to(depth.device), depth.nan_to_num(FARTHEST_NEW).clamp(0, FARTHEST_NEW)
         seen = self.warp(camera.viewmats, camera.K)
         aligned = align(depth[0], seen.depth[0], seen.mask[0, 0] > 0, camera.K[0], camera.c2w[0])
         aligned = aligned.nan_to_num(0).clamp(max=FARTHEST_NEW)
