@@ -1,18 +1,24 @@
 """Checkpoints: read without unpickling objects, renamed by a table, loaded strictly."""
 
 import hashlib
+import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from .files.atomic import replacing
 
 Rules = Sequence[tuple[str, str | None]]  # (pattern, replacement), None drops the key; applied in order
 Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config")
 
 
 def read_file(path: Path) -> Any:
@@ -89,3 +95,41 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def save_weights(file: Path, state: Mapping[str, Tensor], config: Any, licence: str = "") -> None:
+    """One safetensors file that describes itself: the header holds family, licence and the configuration as JSON.
+
+    ``config`` is a dataclass of numbers, words and tuples that has a ``family``.
+    """
+    about = {"family": config.family, "config": json.dumps(asdict(config)), "licence": licence}
+    # copies, since weights may share memory and safetensors refuses that
+    tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in state.items()}
+    with replacing(file) as temporary:
+        save_file(tensors, temporary, about)
+
+
+def read_about(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing where it is of another kind or cannot be read."""
+    if Path(file).suffix != ".safetensors" or not Path(file).is_file():
+        return {}
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except SafetensorError:  # ``read_state`` says what is wrong with it
+        return {}
+
+
+def stored_config(file: Path, kind: type[Config]) -> Config | None:
+    """The configuration that ``save_weights`` put into a file; None if it holds none."""
+    stored = read_about(file).get("config")
+    if stored is None:
+        return None
+    try:
+        values = json.loads(stored)
+        return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{Path(file).name} describes no {kind.__name__} ({error}); it is of another kind of model, or of a newer "
+            "version of this pack"
+        ) from error

@@ -1,17 +1,12 @@
 """Splat decoders on disk: released files as they are, our own with their configuration."""
 
 import hashlib
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ..configs import RECON_PRESETS, ReconConfig
-from ..files.atomic import replacing
-from ..weights import load_weights, read_state
+from ..weights import load_weights, read_state, save_weights, stored_config
 from .keys import RULES
 from .model import Recon
 
@@ -32,12 +27,8 @@ def load_recon(file: Path, config: ReconConfig | None = None) -> Recon:
 def read_config(file: Path) -> ReconConfig:
     """What a splat decoder's file says of itself."""
     file = Path(file)
-    if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as opened:
-            stored = (opened.metadata() or {}).get("config")
-        if stored:
-            values = json.loads(stored)
-            return ReconConfig(**values | {"trained_size": tuple(values["trained_size"])})
+    if stored := stored_config(file, ReconConfig):
+        return stored
     if file.stem not in RECON_PRESETS:
         raise ValueError(
             f"{file.name} does not say which splat decoder it holds; name the file after one of "
@@ -46,9 +37,7 @@ def read_config(file: Path) -> ReconConfig:
     return RECON_PRESETS[file.stem]
 
 
-def save_recon(model: Recon, file: Path) -> str:
-    """Write one safetensors file with weights, configuration and family; return its sha256."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(file) as temporary:
-        save_file(state, temporary, {"family": model.config.family, "config": json.dumps(asdict(model.config))})
-        return hashlib.sha256(temporary.read_bytes()).hexdigest()
+def save_recon(model: Recon, file: Path, licence: str = "") -> str:
+    """Write one safetensors file with weights, configuration, family and licence; return its sha256."""
+    save_weights(file, model.state_dict(), model.config, licence)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
-from ..weights import fingerprint, load_weights, read_file, read_state
+from ..weights import fingerprint, load_weights, read_file, read_state, save_weights, stored_config
 from .keys import rules
 from .streaming import HAAR_LEVELS, decode_frames, encode_frames, latent_chunks
 
@@ -119,14 +117,14 @@ def load_tokenizer(
 
     Takes ``model.pt`` or safetensors, in the names of the release or of diffusers. Statistics not in the file (as
     ``save_tokenizer`` writes them) come from ``mean_std``, by default mean_std.pt beside the first file. ``config`` is
-    by default the preset of the family that the file names, "lyra" if it names none.
+    by default what the file says of itself; one that says nothing is of the released size.
     """
     state = {}
     for file in map(Path, files):
         if file.suffix == ".jit":
             raise ValueError(f"{file.name} is TorchScript; write it as safetensors once, with convert_jit")
         state |= read_state(file)
-    config = config or preset(read_family(files[0]))
+    config = config or stored_config(Path(files[0]), TokenizerConfig) or TOKENIZER_PRESETS["lyra"]
     statistics = [state.pop(name) for name in ("mean", "std") if name in state]
     autoencoder = load_autoencoder(config, state, " + ".join(Path(file).name for file in files))
     if not statistics:
@@ -137,21 +135,6 @@ def load_tokenizer(
 def load_autoencoder(config: TokenizerConfig, state: Mapping[str, Tensor], source: str) -> nn.Module:
     """The network with the weights of ``state``, in the names of the release or of diffusers."""
     return load_weights(build_autoencoder(config, "meta"), state, rules(len(config.multipliers)), source)
-
-
-def preset(family: str) -> TokenizerConfig:
-    """The size of a family's tokenizer."""
-    if family not in TOKENIZER_PRESETS:
-        raise ValueError(f"tokenizer of the unknown family '{family}'; known: {', '.join(TOKENIZER_PRESETS)}")
-    return TOKENIZER_PRESETS[family]
-
-
-def read_family(file: Path) -> str:
-    """The family that a weight file names; the release, which names none, is "lyra"."""
-    if Path(file).suffix != ".safetensors":
-        return "lyra"
-    with safe_open(file, "pt") as opened:
-        return (opened.metadata() or {}).get("family", "lyra")
 
 
 def read_statistics(file: Path, channels: int) -> tuple[Tensor, Tensor]:
@@ -165,10 +148,10 @@ def read_statistics(file: Path, channels: int) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def save_tokenizer(tokenizer: CosmosTokenizer, file: Path) -> None:
-    """One safetensors file with weights, statistics and family, for ``load_tokenizer``."""
+def save_tokenizer(tokenizer: CosmosTokenizer, file: Path, licence: str = "") -> None:
+    """One safetensors file with weights, statistics, configuration, family and licence, for ``load_tokenizer``."""
     state = tokenizer.autoencoder.state_dict() | {"mean": tokenizer.mean, "std": tokenizer.std}
-    save_file({name: x.contiguous() for name, x in state.items()}, file, metadata={"family": tokenizer.config.family})
+    save_weights(file, state, tokenizer.config, licence)
 
 
 def convert_jit(

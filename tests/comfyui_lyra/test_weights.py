@@ -1,6 +1,15 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.weights import fingerprint, load_weights, read_state, rename
+from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig
+from lyra_pack.comfyui_lyra.weights import (
+    fingerprint,
+    load_weights,
+    read_about,
+    read_state,
+    rename,
+    save_weights,
+    stored_config,
+)
 from safetensors.torch import save_file
 from torch import nn
 
@@ -83,3 +92,31 @@ def test_a_fingerprint_notices_name_value_shape_and_precision():
     prints = {fingerprint(state) for state in (base, *others)}
     assert len(prints) == 5
     assert fingerprint({"a": torch.arange(4.0)}) == fingerprint(base)
+
+
+def test_our_files_describe_themselves(tmp_path):
+    path, config = tmp_path / "mini.safetensors", TeacherConfig(family="mini", trained_size=(96, 160), fps=12.5)
+    tensor = torch.arange(6.0).view(2, 3)
+    save_weights(path, {"a": tensor.T, "b": tensor}, config, "Apache-2.0")  # shared memory, not contiguous
+    assert fingerprint(read_state(path)) == fingerprint({"a": tensor.T, "b": tensor})
+    assert stored_config(path, TeacherConfig) == config
+    assert {name: read_about(path)[name] for name in ("family", "licence")} == {
+        "family": "mini",
+        "licence": "Apache-2.0",
+    }
+    with pytest.raises(
+        ValueError, match="mini.safetensors describes no ReconConfig .*another kind of model, or of a newer"
+    ):
+        stored_config(path, ReconConfig)
+    for damaged in ("[1]", "no JSON"):
+        save_file({"a": tensor}, path, {"config": damaged})
+        with pytest.raises(ValueError, match="describes no TeacherConfig"):
+            stored_config(path, TeacherConfig)
+
+
+def test_files_of_others_say_nothing(tmp_path):
+    save_file(state(), tmp_path / "bare.safetensors")
+    torch.save(state(), tmp_path / "model.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"half")
+    for name in ("bare.safetensors", "model.pt", "broken.safetensors", "none.safetensors"):
+        assert read_about(tmp_path / name) == {} and stored_config(tmp_path / name, TeacherConfig) is None
