@@ -1,20 +1,17 @@
-"""How long a pass of the full-size teacher takes and what memory it needs; ``python -m ….bench_teacher`` on CUDA."""
+"""How long a pass of the full-size teacher takes and what memory it needs, in bfloat16 with random weights."""
 
-import logging
-import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from statistics import median
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..kernels_glue.attention import attention
-from .configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
-from .gen3c.dit import GEN3C, build
+from ...kernels_glue.attention import attention
+from ..configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
+from ..gen3c.dit import GEN3C, build
+from .timing import measure
 
 SDPA = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
@@ -36,23 +33,6 @@ def random_teacher(config: TeacherConfig, device: torch.device) -> GEN3C:
         for parameter in model.parameters():
             parameter.normal_(std=0.02, generator=generator)
     return model
-
-
-def measure(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[float, float]:
-    """Median seconds of ``repeats`` calls after one that does not count, and the peak of what they add in GB."""
-    cuda = device.type == "cuda"
-    call()
-    if cuda:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    before, seconds = torch.cuda.memory_allocated(device) if cuda else 0, []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        if cuda:
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds), (torch.cuda.max_memory_allocated(device) - before) / 1e9 if cuda else 0.0
 
 
 def row(name: str, work: float, call: Callable[[], object], device: torch.device, repeats: int) -> str:
@@ -104,15 +84,6 @@ def bench_teacher(config: TeacherConfig, device: torch.device, repeats: int, com
     yield from pass_rows(config, device, repeats, compiled)
 
 
-def main() -> None:
-    """Write the table for the released size on the first CUDA device."""
-    logging.basicConfig(level=logging.INFO)
-    device = torch.device("cuda")
-    sys.stdout.write(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, bfloat16\n\n")
-    for line in bench_teacher(TEACHER_PRESETS["gen3c"], device, repeats=3):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+def rows(device: torch.device) -> Iterator[str]:
+    """The table of the released size."""
+    return bench_teacher(TEACHER_PRESETS["gen3c"], device, repeats=3)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.bench_teacher import bench_teacher, flops
+from lyra_pack.comfyui_lyra.bench.teacher import bench_teacher, flops
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TeacherConfig
 
 

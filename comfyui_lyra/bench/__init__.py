@@ -1,0 +1,13 @@
+"""The figures of the README: ``lyra bench NAME`` writes each as a Markdown table."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import torch
+
+NAMES = ("ply", "rasterize", "recon", "teacher", "tokenizer", "warp")
+
+
+def rows(name: str, device: torch.device) -> Iterator[str]:
+    """The lines of one table, as they are measured."""
+    yield from import_module(f".{name}", __package__).rows(device)

@@ -1,0 +1,33 @@
+"""How long two million splats take to write and to read."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ..files.ply import load_ply, save_ply
+from ..gaussians import Gaussians
+from .timing import measure
+
+COUNT = 2_044_415  # what a full-size scene keeps
+
+
+def rows(device: torch.device, repeats: int = 5) -> Iterator[str]:
+    """Seconds to a temporary folder and back."""
+    random = torch.Generator().manual_seed(0)
+    splats = Gaussians(
+        means=torch.randn(COUNT, 3, generator=random),
+        scales=torch.rand(COUNT, 3, generator=random) * 0.1,
+        quats=torch.nn.functional.normalize(torch.randn(COUNT, 4, generator=random), dim=-1),
+        opacities=torch.rand(COUNT, generator=random),
+        colors=torch.rand(COUNT, 3, generator=random),
+    )
+    yield f"{COUNT} splats as PLY"
+    yield ""
+    yield "| what | s |"
+    yield "|---|---|"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "splats.ply")
+        yield f"| write | {measure(lambda: save_ply(path, splats), device, repeats)[0]:.2f} |"
+        yield f"| read | {measure(lambda: load_ply(path), device, repeats)[0]:.2f} |"

@@ -1,0 +1,72 @@
+"""The shell verbs, called as the shell calls them."""
+
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.demo_scene import demo_scene
+from lyra_pack.comfyui_lyra.files.cameras import load_cameras
+from lyra_pack.comfyui_lyra.files.images import load_image
+from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
+from lyra_pack.comfyui_lyra.files.video import load_video
+
+SMALL = ["--frames", "4", "--width", "48", "--height", "32"]
+
+
+@pytest.fixture
+def scene(tmp_path):
+    save_ply(tmp_path / "scene.ply", demo_scene()[::10])
+    return tmp_path / "scene.ply"
+
+
+def test_path_writes_cameras_and_their_picture(tmp_path, capsys):
+    cameras, picture = tmp_path / "paths.json", tmp_path / "paths.png"
+    assert main(["path", str(cameras), "--picture", str(picture), *SMALL]) == 0
+    paths = load_cameras(cameras)
+    assert [path.name for path in paths] == ["left", "right", "up", "zoom_out", "zoom_in", "clockwise"]
+    assert {(len(path), path.width, path.height) for path in paths} == {(4, 48, 32)}
+    assert load_image(picture).std() > 0.02
+    assert "6 paths of 4 cameras" in capsys.readouterr().out
+
+
+def test_render_writes_one_video_a_path(tmp_path, scene):
+    assert main(["render", str(scene), str(tmp_path), "--preset", "left", "--every", "2", *SMALL]) == 0
+    frames, fps = load_video(tmp_path / "left.mp4")
+    assert (tuple(frames.shape), fps) == ((2, 32, 48, 3), 12)
+    assert frames.std() > 0.05
+
+
+def test_convert_rewrites_splats_and_cameras(tmp_path, scene):
+    out = tmp_path / "twice.ply"
+    assert main(["convert", str(scene), str(out), "--scale", "2"]) == 0
+    assert torch.allclose(load_ply(out).means, 2 * load_ply(scene).means)
+    main(["path", str(tmp_path / "paths.json"), "--preset", "up", *SMALL])
+    assert main(["convert", str(tmp_path / "paths.json"), str(tmp_path / "transforms.json")]) == 0
+    (path,) = load_cameras(tmp_path / "transforms.json")
+    assert torch.allclose(path.c2w, load_cameras(tmp_path / "paths.json")[0].c2w, atol=1e-6)
+
+
+def test_info_describes_splats_cameras_and_this_machine(tmp_path, scene, capsys):
+    main(["path", str(tmp_path / "paths.json"), "--preset", "up", *SMALL])
+    capsys.readouterr()
+    assert [main(["info", *words]) for words in ([str(scene)], [str(tmp_path / "paths.json")], [])] == [0, 0, 0]
+    told = capsys.readouterr().out
+    assert f"{len(demo_scene()[::10])} splats" in told
+    assert "up: 4 cameras of 48x32 at 24 fps" in told
+    assert "rasterize: torch ready; gsplat" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["info", "nowhere.ply"], "nowhere.ply"),
+        (["render", "SCENE", "OUT", "--backend", "quick", *SMALL], "unknown backend 'quick'"),
+        (["render", "SCENE", "OUT", "--frames", "0"], "at least one frame"),
+        (["path", "OUT/paths.json", "--fov", "200"], "200.0 degrees"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence_and_status_1(words, message, tmp_path, scene, capsys):
+    words = [word.replace("SCENE", str(scene)).replace("OUT", str(tmp_path)) for word in words]
+    assert main(words) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith(f"lyra {words[0]}: ")
+    assert message in told
