@@ -15,14 +15,14 @@ from torch import Tensor
 from .cameras import CameraTrajectory, facing, pinhole_K
 
 TURN = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-FOV = 35.0  # degrees; what ComfyUI's Render Splat takes where a view gives none
+FOV = 35.0  # degrees; at which ComfyUI's 3D view opens, and what Render Splat takes where a view gives none
 
 
 def to_viewer(cameras: CameraTrajectory, frame: int) -> dict[str, Any]:
     """One camera of a path as LOAD3D_CAMERA, its target one unit ahead.
 
-    The view knows one angle and no principal point: ``fov`` is that of the smaller side of the picture, which is how
-    Render Splat reads it, and an off-centre principal point is lost.
+    The lens is written as ``zoom`` on top of the view's own angle: the 3D view heeds zoom and not an angle it is sent,
+    Render Splat heeds both. They span the smaller side of the picture. An off-centre principal point is lost.
     """
     if not 0 <= frame < len(cameras):
         raise ValueError(f"frame {frame}: the path '{cameras.name}' has frames 0..{len(cameras) - 1}")
@@ -33,8 +33,8 @@ def to_viewer(cameras: CameraTrajectory, frame: int) -> dict[str, Any]:
         "position": _to_dict("xyz", position.tolist()),
         "target": _to_dict("xyz", (position - rotation[:, 2]).tolist()),
         "quaternion": _to_dict("xyzw", Rotation.from_matrix(rotation.numpy()).as_quat().tolist()),
-        "fov": math.degrees(2 * math.atan(side[0] / 2 / side[1])),
-        "zoom": 1.0,
+        "fov": FOV,
+        "zoom": math.tan(math.radians(FOV) / 2) * side[1] / (side[0] / 2),
         "aspect": cameras.width / cameras.height,
         "cameraType": "perspective",
     }

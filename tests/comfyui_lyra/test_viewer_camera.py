@@ -75,11 +75,11 @@ def test_cameras_of_the_view_survive_the_way_to_ours_and_back():
     found = to_viewer(CameraTrajectory(c2w=c2w[None], K=K[None], width=96, height=64), 0)
     for entry in ("position", "quaternion"):
         assert found[entry] == pytest.approx(INFO[entry], abs=1e-6)
-    # zoom becomes part of the angle, the target lies on the same line of sight
-    assert math.tan(math.radians(found["fov"] / 2)) * 1.25 == pytest.approx(math.tan(math.radians(20)))
+    # the angle becomes part of zoom, the target lies on the same line of sight
+    assert found["zoom"] / 1.25 == pytest.approx(math.tan(math.radians(17.5)) / math.tan(math.radians(20)))
     sight = [[i["target"][a] - i["position"][a] for a in "xyz"] for i in (INFO, found)]
     assert torch.cosine_similarity(*torch.tensor(sight), dim=0).item() == pytest.approx(1)
-    assert (found["zoom"], found["cameraType"], found["aspect"]) == (1.0, "perspective", 1.5)
+    assert (found["fov"], found["cameraType"], found["aspect"]) == (35.0, "perspective", 1.5)
 
 
 def test_an_exported_target_says_the_same_as_the_quaternion_of_a_level_camera():
@@ -93,7 +93,8 @@ def test_the_identity_is_a_view_that_looks_down_its_own_minus_z():
     info = to_viewer(start, 0)
     assert info["target"] == {"x": 0, "y": 0, "z": -1}
     assert info["quaternion"] == pytest.approx({"x": 0, "y": 0, "z": 0, "w": 1})
-    assert info["fov"] == pytest.approx(50)
+    assert info["fov"] == 35  # the view's own, which it keeps; zoom widens it to 50 degrees
+    assert info["zoom"] == pytest.approx(math.tan(math.radians(17.5)) / math.tan(math.radians(25)))
 
 
 def test_keyframes_begin_with_the_start_camera_in_its_size():
