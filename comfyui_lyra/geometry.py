@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,8 +46,8 @@ class Geometry:
         moved = {name: getattr(self, name).to(device) for name in ("frames", "depth", "valid", "cameras")}
         return replace(self, **moved)
 
-    def __getitem__(self, frames: slice) -> "Geometry":
-        """Keep some frames; the world stays."""
+    def __getitem__(self, frames: Tensor | slice) -> "Geometry":
+        """Keep some frames, a slice or an index [M]; the world stays."""
         kept = {name: getattr(self, name)[frames] for name in ("frames", "depth", "valid", "cameras")}
         return replace(self, **kept)
 
@@ -72,7 +73,7 @@ class Geometry:
         divisor = center if scale == "auto" else 1.0
         cameras = relative_to((self.cameras,), self.cameras.c2w[0])[0]
         c2w = cameras.c2w.clone()
-        c2w[0] = torch.eye(4)
+        c2w[0] = torch.eye(4).to(c2w)
         _warn_if_moving(c2w, center)
         c2w[:, :3, 3] /= divisor
         return replace(self, depth=self.depth / divisor, cameras=replace(cameras, c2w=c2w), scale=self.scale * divisor)
@@ -92,19 +93,22 @@ def _warn_if_moving(c2w: Tensor, depth: float) -> None:
         )
 
 
+def transform(matrix: Tensor, points: Sequence[Tensor]) -> list[Tensor]:
+    """Matrices [I, 3, 3] or [I, 4, 4] times x, y, z, each [I or 1, ...]; plain sums, whatever a host sets matmul to."""
+    x, y, z = points
+    m = matrix.view(*matrix.shape, *[1] * (x.ndim - 1))
+    rows = [m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] * z for i in range(3)]
+    return [row + m[:, i, 3] for i, row in enumerate(rows)] if matrix.shape[1] == 4 else rows
+
+
 def pixel_rays(K: Tensor, height: int, width: int) -> Tensor:
     """Points [I, H, W, 3] at depth 1 behind each pixel of cameras K [I, 3, 3]; integers are pixel centres."""
-    v, u = torch.meshgrid(
-        torch.arange(height, dtype=K.dtype, device=K.device),
-        torch.arange(width, dtype=K.dtype, device=K.device),
-        indexing="ij",
-    )
-    pixels = torch.stack([u, v, torch.ones_like(u)], -1)
-    return (torch.linalg.inv(K)[:, None, None] * pixels[..., None, :]).sum(-1)
+    v = torch.arange(height, dtype=K.dtype, device=K.device)[None, :, None].expand(1, height, width)
+    u = torch.arange(width, dtype=K.dtype, device=K.device).expand(1, height, width)
+    return torch.stack(transform(torch.linalg.inv(K), (u, v, torch.ones_like(u))), -1)
 
 
 def unproject(depth: Tensor, K: Tensor, c2w: Tensor) -> Tensor:
     """World points [I, H, W, 3] of depth [I, H, W]; where depth is not positive, the origin (teacher.md 3.1)."""
-    points = pixel_rays(K, *depth.shape[1:]) * depth[..., None]
-    points = (c2w[:, None, None, :3, :3] * points[..., None, :]).sum(-1) + c2w[:, None, None, :3, 3]
-    return torch.where(depth[..., None] > 0, points, 0)
+    points = (pixel_rays(K, *depth.shape[1:]) * depth[..., None]).unbind(-1)
+    return torch.stack(transform(c2w, points), -1).masked_fill_(~(depth > 0)[..., None], 0)

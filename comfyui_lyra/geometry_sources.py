@@ -15,6 +15,7 @@ from .geometry import Geometry, Scale
 Meaning = Literal["depth", "disparity", "near-far"]
 
 SKY = 0.5  # probability from which Depth Anything's sky counts
+POSES = "use one picture, a ViPE folder, Depth Anything 3 in multiview mode, or depth pictures with cameras"
 VIPE_SKY = 1e3  # ViPE's lyra preset never lets the inverse depth fall below 1e-3
 
 
@@ -115,9 +116,6 @@ def from_depth(
     else:
         K, c2w = pinhole_K(width, height, fov).to(depth)[None], _still(depth)
     return _assemble(frames, depth, background, K, c2w, "the depth picture").normalized(scale)
-
-
-POSES = "use one picture, a ViPE folder, Depth Anything 3 in multiview mode, or depth pictures with cameras"
 
 
 def from_vipe(

@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
 from ..geometry import Geometry
 from .cameras_npz import read_intrinsics, read_poses
-from .pinhole import pinhole_matrix
+from .pinhole import camera_path
 from .reading import reading
 from .video import load_video
 
@@ -50,7 +49,7 @@ def load_vipe(
     height, width = frames.shape[1:3]
     check_pinhole(folder / "intrinsics" / f"{name}_camera.txt")
     c2w, numbers = (
-        torch.from_numpy(read_rows_at(folder / kind / f"{name}.npz", reader, wanted, total, strict)).float()
+        read_rows_at(folder / kind / f"{name}.npz", reader, wanted, total, strict)
         for kind, reader in (("pose", read_poses), ("intrinsics", read_intrinsics))
     )
     depth = read_maps(folder / "depth" / f"{name}.zip", "exr", decode_exr, wanted, (height, width))
@@ -58,7 +57,7 @@ def load_vipe(
     depth = torch.where(valid, depth, 0)
     if masks:
         valid &= read_maps(folder / "mask" / f"{name}.zip", "png", decode_png, wanted, (height, width)) > 0
-    cameras = CameraTrajectory(c2w=c2w, K=pinhole_matrix(numbers), height=height, width=width, fps=fps, name=name)
+    cameras = camera_path(c2w, numbers, height, width, fps=fps, name=name)
     return Geometry(frames=frames, depth=depth, valid=valid, cameras=cameras)[rows]
 
 

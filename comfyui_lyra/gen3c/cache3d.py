@@ -170,14 +170,15 @@ class Cache3D:
         cameras, count = cameras.to(self.buffers[0].points.device), len(self.buffers)
         w2c, K, meshes = cameras.viewmats, cameras.K, self.meshes() if foreground_masking else None
         step = max(BATCH_BYTES // (BYTES_A_PIXEL * height * width * count) // PAIR, 1) * PAIR
-        parts = []
+        pixels = w2c.new_empty(len(cameras), count, 3, height, width)
+        masks = w2c.new_empty(len(cameras), count, 1, height, width)
         for start in range(0, len(cameras), step):
             part = slice(start, start + step)
             part_meshes = meshes and [m if len(m) == 1 else m[part] for m in meshes]
             warped = self[part].warp(w2c[part], K[part], part_meshes)
-            parts.append((warped.image.unflatten(0, (-1, count)), warped.mask.unflatten(0, (-1, count))))
+            pixels[part] = warped.image.unflatten(0, (-1, count))
+            masks[part] = warped.mask.unflatten(0, (-1, count))
             on_step(min(start + step, len(cameras)), len(cameras))
-        pixels, masks = (torch.cat(part) for part in zip(*parts, strict=True))
         if noise:
             strength = noise * torch.arange(count - 1, -1, -1, device=pixels.device)[:, None, None, None]
             drawn = torch.randn(pixels.shape, generator=generator, device=generator.device if generator else "cpu")

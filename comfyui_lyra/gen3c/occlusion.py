@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import pixel_rays
+from ..geometry import pixel_rays, transform
 
 REDUCTION = 4  # the mesh has one vertex for 4 x 4 pixels
 NEAR = 1e-6  # triangles are cut at this depth only to bound where they appear
@@ -42,18 +42,11 @@ def _corners(grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]
 
 
-def in_camera(matrix: Tensor, points: Sequence[Tensor]) -> list[Tensor]:
-    """Matrices [I, 3, 3] or [I, 4, 4] times x, y, z, each [I, ...]; plain sums, whatever a host sets for matmul."""
-    entries = matrix.view(*matrix.shape, *[1] * (points[0].ndim - 1))
-    rows = [sum(entries[:, i, j] * points[j] for j in range(3)) for i in range(3)]
-    return [row + entries[:, i, 3] for i, row in enumerate(rows)] if matrix.shape[1] == 4 else rows
-
-
 def mesh_depth(meshes: Sequence[BoundaryMesh], w2c: Tensor, K: Tensor, height: int, width: int) -> Tensor:
     """Depth [I, H, W] of the nearest triangle each pixel's ray meets, seen from either side; 0 where it meets none."""
     triangles, owner = [], []
     for i, mesh in enumerate(meshes):
-        vertices = torch.stack(in_camera(w2c[i : i + 1], mesh.vertices[None].unbind(-1)), -1)[0]
+        vertices = torch.stack(transform(w2c[i : i + 1], mesh.vertices[None].unbind(-1)), -1)[0]
         triangles.append(vertices[mesh.faces])
         owner.append(torch.full((len(mesh.faces),), i, device=K.device))
     return rasterize_triangles(torch.cat(triangles), torch.cat(owner), K, height, width)

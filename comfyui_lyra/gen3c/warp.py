@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry import transform
 from ..shapes import check_shapes
-from .occlusion import BoundaryMesh, in_camera, mesh_depth
+from .occlusion import BoundaryMesh, mesh_depth
 
 PAIR = 2  # consecutive pictures share one depth-weight maximum: GEN3C was trained with this
 SHARPNESS = 50.0  # the farthest point of a pair weighs exp(-50) of one at the camera
@@ -49,7 +50,7 @@ def forward_warp(
 
 def project(points: Tensor, w2c: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pixel column, pixel row and depth of world points [I, ..., 3] in each camera; integers are pixel centres."""
-    x, y, z = in_camera(K, in_camera(w2c, points.unbind(-1)))
+    x, y, z = transform(K, transform(w2c, points.unbind(-1)))
     return x / (z + 1e-7), y / (z + 1e-7), z
 
 
@@ -65,12 +66,12 @@ def splat(image: Tensor, mask: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Warpe
     here = torch.arange(z.numel(), device=z.device).view_as(z)  # where points go that miss the picture, with weight 0
     canvas = here[:, :1, :1]
     x, y = x + 1, y + 1  # a border of one pixel around the canvas; the sum's rounding decides what is an integer
-    columns = [(edge.clamp(0, width + 1), 1 - (x - edge).abs()) for edge in (x.floor(), x.ceil())]
-    rows = [(edge.clamp(0, height + 1), 1 - (y - edge).abs()) for edge in (y.floor(), y.ceil())]
+    columns = [(edge.clamp(0, width + 1).int(), 1 - (x - edge).abs()) for edge in (x.floor(), x.ceil())]
+    rows = [(edge.clamp(0, height + 1).int(), 1 - (y - edge).abs()) for edge in (y.floor(), y.ceil())]
     for row, row_weight in rows:
         for column, column_weight in columns:
             lands = (row >= 1) & (row <= height) & (column >= 1) & (column <= width)
-            index = torch.where(lands, canvas + ((row - 1) * width + (column - 1)).long(), here)
+            index = torch.where(lands, canvas + (row - 1) * width + (column - 1), here)
             part = torch.where(lands, row_weight * column_weight * weight, 0)
             total.index_add_(1, index.flatten(), (values * part).flatten(1))
     total = total.view_as(values)

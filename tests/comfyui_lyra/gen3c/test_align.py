@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.gen3c.align import align, align_rigid
+from lyra_pack.comfyui_lyra.gen3c.align import SMOOTHNESS, STEPS, align, align_rigid
 from lyra_pack.comfyui_lyra.geometry import unproject
 
 SIZE = 20, 24
@@ -41,6 +41,7 @@ def test_a_camera_that_sees_nothing_known_is_an_error():
 @pytest.mark.slow
 @pytest.mark.golden("teacher/cache")
 def test_alignment_agrees_with_the_reference(golden):
+    assert f"{STEPS} iters, lambda {SMOOTHNESS}" in golden.meta["update_alignment"]
     depth, w2c, K = golden["update.depth"][0, 0], golden["update.w2c"], golden["K"]
     target, mask = golden["update.target_depth"][0, 0, 0], golden["update.target_mask"][0, 0, 0, 0] > 0
     assert torch.allclose(align_rigid(depth, target, mask), golden["update.align_rigid"], rtol=2e-5, atol=2e-5)

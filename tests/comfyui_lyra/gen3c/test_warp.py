@@ -1,9 +1,9 @@
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.gen3c.cache3d import reliability
-from lyra_pack.comfyui_lyra.gen3c.occlusion import boundary_mesh, in_camera, mesh_depth
+from lyra_pack.comfyui_lyra.gen3c.occlusion import boundary_mesh, mesh_depth
 from lyra_pack.comfyui_lyra.gen3c.warp import PAIR, depth_weight, forward_warp, project, splat
-from lyra_pack.comfyui_lyra.geometry import pixel_rays, unproject
+from lyra_pack.comfyui_lyra.geometry import pixel_rays, transform, unproject
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -22,6 +22,11 @@ def check(golden, name: str, warped) -> None:
     assert close(warped.image * same[:, None], image * same[:, None]), name
 
 
+def source_mask(golden) -> str:
+    """Key of the weights of the points; what it leaves out is the boundary."""
+    return golden.meta["note"].split("mask1 = ")[1].split(";")[0]
+
+
 def repeated(tensor: torch.Tensor, count: int) -> torch.Tensor:
     return tensor.expand(count, *tensor.shape[1:])
 
@@ -35,7 +40,7 @@ def test_warps_agree_with_the_reference(golden):
         if key.startswith("reliable_mask_thr"):
             found = reliability(depth[:, 0], float(key.removeprefix("reliable_mask_thr")))
             assert torch.equal(found[:, None].float(), golden[key])
-    mask = golden[golden.meta["note"].split("mask1 = ")[1].split(";")[0]]
+    mask = golden[source_mask(golden)]
     mesh = boundary_mesh(points[0], mask[0, 0] == 0)
     everything = torch.ones_like(mask)
     for name in sorted({key.rsplit(".", 1)[0] for key in golden if key.startswith("cam") and key.count(".") == 2}):
@@ -56,7 +61,7 @@ def test_flows_and_rays_agree_with_the_reference(golden):
     lengths = rays.norm(dim=-1)
     assert close(rays / lengths[..., None], golden["rays"])
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    boundary = golden["reliable_mask_thr0.05"][0, 0] == 0
+    boundary = golden[source_mask(golden)][0, 0] == 0
     for key in golden:
         if key.endswith(".flow"):
             x, y, _ = project(points, golden["target_w2c"][int(key[3 : key.index(".")]), None], K)
@@ -65,7 +70,7 @@ def test_flows_and_rays_agree_with_the_reference(golden):
             camera = key[: key.index(".")]
             w2c = golden["target_w2c"][int(camera[3:]), None]
             mesh = boundary_mesh(points[0], boundary)
-            vertices = torch.stack(in_camera(w2c, mesh.vertices[None].unbind(-1)), -1)[0]
+            vertices = torch.stack(transform(w2c, mesh.vertices[None].unbind(-1)), -1)[0]
             assert close(vertices, golden[f"{camera}.mesh_vertices"])
             assert torch.equal(mesh.faces, golden[f"{camera}.mesh_faces"])
             found, expected = mesh_depth([mesh], w2c, K, height, width)[0] * lengths, golden[key]
