@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...kernels_glue.rasterize import rasterize
 from ..cameras import CameraTrajectory
 from ..gaussians import Gaussians
-from ...kernels_glue.rasterize import rasterize
 from ..render import DEFAULT, Frames, RenderSettings
 
 Renderer = Callable[[Gaussians, CameraTrajectory], Frames]  # of one camera
