@@ -43,9 +43,10 @@ def causal_conv_triton(
     x = x if x.stride(-1) == 1 else x.contiguous()
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     rows, columns = 32, 128
-    _convolve[(triton.cdiv(length, rows), triton.cdiv(channels, columns), batch)](
-        x, weight.contiguous(), bias, x if history is None else history.to(x.dtype).contiguous(), y,
-        *x.stride()[:2], length, channels, TAPS=weight.shape[-1], ROWS=rows, COLUMNS=columns, REVERSE=reverse,
-        HISTORY=history is not None,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _convolve[(triton.cdiv(length, rows), triton.cdiv(channels, columns), batch)](
+            x, weight.contiguous(), bias, x if history is None else history.to(x.dtype).contiguous(), y,
+            *x.stride()[:2], length, channels, TAPS=weight.shape[-1], ROWS=rows, COLUMNS=columns, REVERSE=reverse,
+            HISTORY=history is not None,
+        )  # fmt: skip
     return y

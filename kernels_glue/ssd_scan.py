@@ -66,7 +66,7 @@ def ssd_scan_torch(
     return (torch.cat(parts, 1) if parts else torch.empty_like(x)), state
 
 
-def _recomputed(*args) -> tuple[Tensor, Tensor]:
+def _recomputed(*args: Tensor | bool | int) -> tuple[Tensor, Tensor]:
     return checkpoint(_scan_group, *args, use_reentrant=False, preserve_rng_state=False)
 
 

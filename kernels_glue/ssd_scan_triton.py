@@ -12,6 +12,8 @@ from .ssd_scan import _sums
 
 TILE = 64  # tokens a tile of scores
 STATES = 32  # columns of the state a program carries
+CARRY = {"num_warps": 4, "num_stages": 3}
+EMIT = {"num_warps": 4, "num_stages": 1}  # a tile is read once or twice: nothing to prefetch, and it must fit 99 KB
 
 
 @triton.jit
@@ -114,12 +116,13 @@ def ssd_scan_triton(
     x_strides, b_strides = (x.stride(0), x.stride(1), x.stride(2)), B.stride()[:2]
     sizes = {"P": channels, "S": states, "CHUNK": chunk, "TILE": tile, "REVERSE": reverse}
     columns = min(STATES, states)
-    _carry[(states // columns, heads, batch)](
-        x, B, dt, sums, state, before, last, *x_strides, *b_strides, length, chunks, **sizes, STATES=columns,
-        num_warps=4, num_stages=3,
-    )  # fmt: skip
-    _emit[(chunks * (chunk // tile), heads, batch)](
-        x, B, C, dt, sums, before, D.float(), y, *x_strides, *b_strides, *C.stride()[:2], length, chunks, **sizes,
-        num_warps=4, num_stages=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _carry[(states // columns, heads, batch)](
+            x, B, dt, sums, state, before, last, *x_strides, *b_strides, length, chunks, **sizes, STATES=columns,
+            **CARRY,
+        )  # fmt: skip
+        _emit[(chunks * (chunk // tile), heads, batch)](
+            x, B, C, dt, sums, before, D.float(), y, *x_strides, *b_strides, *C.stride()[:2], length, chunks, **sizes,
+            **EMIT,
+        )  # fmt: skip
     return y, last

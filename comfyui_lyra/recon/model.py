@@ -11,7 +11,7 @@ from .blocks import AttentionBlock, PatchEmbed
 from .heads import OPACITY, RAW, gaussians, opacity, upsample
 from .inputs import ReconInputs
 from .mamba import MambaBlock
-from .schedule import Schedule
+from .schedule import DEFAULT, Schedule
 
 
 class Recon(nn.Module):
@@ -41,7 +41,7 @@ class Recon(nn.Module):
         inputs: ReconInputs,
         *,
         keep: float | None = None,
-        schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+        schedule: Schedule = DEFAULT,
         on_step: OnStep = no_progress,
     ) -> tuple[Gaussians, ...]:
         """Gaussians of each scene: the share ``keep`` (the config's if None), most opaque first.

@@ -14,7 +14,7 @@ from ..progress import OnStep, no_progress
 from ..tokenizer.protocol import Tokenizer
 from .inputs import EncodeCache, in_splat_world, relative_times, static_inputs, time_latents
 from .model import Recon
-from .schedule import Schedule
+from .schedule import DEFAULT, Schedule
 
 log = logging.getLogger("lyra")
 
@@ -27,7 +27,7 @@ def reconstruct(
     times: Sequence[int] = (0,),
     *,
     keep: float | None = None,
-    schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+    schedule: Schedule = DEFAULT,
     cache: EncodeCache | None = None,
     on_step: OnStep = no_progress,
 ) -> tuple[GaussianSequence, tuple[CameraTrajectory, ...]]:

@@ -20,3 +20,6 @@ class Schedule:
     def spans(self, length: int) -> list[slice]:
         """The segments of a sequence."""
         return [slice(start, min(start + self.segment, length)) for start in range(0, length, self.segment)]
+
+
+DEFAULT = Schedule()

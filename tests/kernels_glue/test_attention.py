@@ -57,6 +57,20 @@ def test_a_score_matrix_that_does_not_fit_is_refused():
         torch.testing.assert_close(op(*inputs()), softmax_attention(*inputs()))  # small ones may
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_every_usual_precision_finds_a_fused_kernel():
+    q, k, v = (t.cuda() for t in inputs(size=64))
+    half = choose_backend(*(t.bfloat16() for t in (q, k, v)))
+    hopper = torch.cuda.get_device_capability()[0] == 9
+    assert half == (SDPBackend.CUDNN_ATTENTION if hopper else SDPBackend.FLASH_ATTENTION)
+    assert choose_backend(*(t.float() for t in (q, k, v))) == SDPBackend.EFFICIENT_ATTENTION
+    assert choose_backend(q, k, v) == SDPBackend.MATH
+    large = q[:1, :1, :1].expand(1, 8, 337_920, 64)
+    with pytest.raises(KernelUnavailable, match="score matrix would take"):
+        op(large, large, large)
+
+
 def test_the_choice_leaves_the_process_as_it_was():
     before = [getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "math")]
     attention_torch(*inputs())

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+from lyra_pack.kernels_glue import KernelUnavailable
 from lyra_pack.kernels_glue import ssd_scan as op
 from lyra_pack.kernels_glue.causal_conv import causal_conv_torch
 from lyra_pack.kernels_glue.ssd_scan import ssd_scan_torch
@@ -110,6 +111,12 @@ def test_bfloat16_differs_by_its_rounding_only():
     assert y.dtype == torch.bfloat16 and state.dtype == torch.float32
     torch.testing.assert_close(y.double(), truth, rtol=2**-8, atol=1e-4)
     torch.testing.assert_close(state.double(), last, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["triton", "mamba-ssm"])
+def test_kernels_asked_for_by_name_say_what_they_need(backend):
+    with pytest.raises(KernelUnavailable, match=f"backend '{backend}' cannot run here: needs CUDA tensors"):
+        op(**inputs(0, 8), backend=backend)
 
 
 def test_wrong_shapes_are_named():
