@@ -54,7 +54,7 @@ def ssd_scan_torch(
     spans = [(start, min(start + chunks * chunk, whole)) for start in range(0, whole, chunks * chunk)]
     spans += [(whole, length)] if whole < length else []
 
-    recompute = torch.is_grad_enabled() and len(spans) > 1  # otherwise backward would hold the decays of all groups
+    recompute = torch.is_grad_enabled() and len(spans) > 2  # otherwise backward would hold the decays of all groups
     run: Callable = _recomputed if recompute else _scan_group
     parts = []
     for start, stop in reversed(spans) if reverse else spans:

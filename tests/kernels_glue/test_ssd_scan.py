@@ -83,15 +83,21 @@ def test_segments_of_random_sizes_equal_the_whole(seed, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("length", [12, 14], ids=["one group kept", "two groups recomputed"])
-def test_gradients(length, reverse):
-    args = [t.requires_grad_() for t in inputs(5, length, batch=1, heads=2, channels=2, state=2).values()]
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_gradients(recomputed, reverse, monkeypatch):
+    scanned = sys.modules[ssd_scan_torch.__module__]
+    runs = []
+    monkeypatch.setattr(scanned, "_recomputed", lambda *a, f=scanned._recomputed: runs.append(1) or f(*a))
+    if recomputed:  # a chunk a group
+        monkeypatch.setattr(scanned, "DECAY_BYTES", 1)
+    args = [t.requires_grad_() for t in inputs(5, 14, batch=1, heads=2, channels=2, state=2).values()]
     state = torch.ones(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
 
     def scan(*tensors):
         return ssd_scan_torch(*tensors[:-1], initial_state=tensors[-1], reverse=reverse, chunk=4)
 
     assert torch.autograd.gradcheck(scan, (*args, state))
+    assert bool(runs) == recomputed
 
 
 def test_strong_decay_neither_overflows_nor_makes_nan():
