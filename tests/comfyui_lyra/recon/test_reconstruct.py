@@ -125,3 +125,16 @@ def test_a_clip_longer_than_the_statistics_is_refused(tiny_model, pool, scene):
     pool.mean, pool.std = pool.mean[:, :1], pool.std[:, :1]
     with pytest.raises(ValueError, match="cover 1 latent frames, the clip has 2; use at most 1 frames"):
         reconstruct(tiny_model, pool, scene)
+
+
+@pytest.mark.slow
+def test_the_cosmos_tokenizer_serves(tiny_model, scene):
+    from lyra_pack.comfyui_lyra.configs import TokenizerConfig
+    from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder
+
+    torch.manual_seed(0)
+    config = TokenizerConfig(channels=8, multipliers=(1, 2, 3), layers=1, latent_channels=4)
+    tokenizer = CosmosTokenizer(config, build_autoencoder(config), torch.zeros(4, 16), torch.ones(4, 16))
+    found, _ = reconstruct(tiny_model, tokenizer, scene, (0, 8))
+    assert found.times == (0, 8) and not torch.equal(found.frames[0].means, found.frames[1].means)
+    found.frames[1].check_finite()
