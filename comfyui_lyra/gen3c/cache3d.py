@@ -122,8 +122,8 @@ class Cache3D:
         camera, depth = camera.to(depth.device), depth.nan_to_num(FARTHEST_NEW).clamp(0, FARTHEST_NEW)
         seen = self.warp(camera.viewmats, camera.K)
         aligned = align(depth[0], seen.depth[0], seen.mask[0, 0] > 0, camera.K[0], camera.c2w[0])
-        aligned = aligned.nan_to_num(0).clamp(max=FARTHEST_NEW)
-        newest = remember(image, aligned[None], camera.K, camera.c2w, threshold=threshold)
+        aligned = aligned[None].clamp(max=FARTHEST_NEW)
+        newest = remember(image, aligned, camera.K, camera.c2w, threshold=threshold)
         return Cache3D(buffers=(newest, *(self.buffers if len(self.buffers) < BUFFERS else self.buffers[1:])))
 
     def warp(self, w2c: Tensor, K: Tensor, meshes: Sequence[Sequence[BoundaryMesh]] | None = None) -> Warped:

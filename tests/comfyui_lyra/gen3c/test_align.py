@@ -19,7 +19,6 @@ def test_rigid_alignment_finds_the_line_between_inverse_depths():
     assert torch.allclose(aligned, target, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_scale_map_pulls_points_onto_the_target():
     depth, mask = bumpy(0), torch.ones(SIZE, dtype=torch.bool)
     mask[:, 15:] = False
@@ -38,7 +37,6 @@ def test_a_camera_that_sees_nothing_known_is_an_error():
         align_rigid(depth, torch.zeros(SIZE), torch.zeros(SIZE, dtype=torch.bool))
 
 
-@pytest.mark.slow
 @pytest.mark.golden("teacher/cache")
 def test_alignment_agrees_with_the_reference(golden):
     assert f"{STEPS} iters, lambda {SMOOTHNESS}" in golden.meta["update_alignment"]

@@ -166,7 +166,6 @@ def test_noise_spares_the_oldest_buffer_and_depends_on_the_generator():
     assert added[:, 0].std() == pytest.approx(0.5, rel=0.05)
 
 
-@pytest.mark.slow
 def test_new_pictures_come_first_and_the_first_of_all_stays():
     ramp = torch.linspace(1, 1.12, HEIGHT)[None, :, None] * torch.linspace(1, 1.05, WIDTH)
     first, camera = Cache3D.of(replace(scene(), depth=ramp)), sideways(3)[1:2]
