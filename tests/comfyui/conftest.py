@@ -1,7 +1,9 @@
 """A real ComfyUI for the tests marked ``comfyui``: started once, on a base directory of its own, with this pack in it.
 
 COMFYUI_DIR     a ComfyUI checkout; without it these tests are skipped
-COMFYUI_PYTHON  an interpreter with ComfyUI's requirements and ours; without it, the one that runs pytest
+COMFYUI_PYTHON  an interpreter with ComfyUI's requirements and ours; without it, that of a .venv or venv in the
+                checkout, else the one that runs pytest
+COMFYUI_GPU     set it to run on the GPU instead of the CPU
 
 The server inherits the environment, so whatever lets that interpreter start ComfyUI by hand (PYTHONPATH, CUDA
 settings) works here too. Nothing in the checkout is written.
@@ -119,6 +121,13 @@ class ComfyUI:
             self.process.wait()
 
 
+def interpreter(checkout: Path) -> str:
+    """The Python that starts this ComfyUI."""
+    own = [checkout / venv / python for venv in (".venv", "venv") for python in ("bin/python", "Scripts/python.exe")]
+    found = (str(path.absolute()) for path in own if path.exists())
+    return os.environ.get("COMFYUI_PYTHON") or next(found, sys.executable)
+
+
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory):
     """A running ComfyUI with this pack, or a skip that says why there is none."""
@@ -127,9 +136,7 @@ def comfyui(tmp_path_factory):
         pytest.skip("COMFYUI_DIR is not set: no ComfyUI to run in")
     if not Path(checkout, "main.py").is_file():
         pytest.fail(f"COMFYUI_DIR={checkout} holds no main.py; it must be a ComfyUI checkout")
-    server = ComfyUI(
-        Path(checkout).resolve(), os.environ.get("COMFYUI_PYTHON") or sys.executable, tmp_path_factory.mktemp("comfyui")
-    )
+    server = ComfyUI(Path(checkout).resolve(), interpreter(Path(checkout)), tmp_path_factory.mktemp("comfyui"))
     try:
         server.wait()
         log = server.log.read_text(errors="replace")
