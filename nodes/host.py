@@ -17,7 +17,7 @@ from ..comfyui_lyra.progress import OnStep
 
 log = logging.getLogger("lyra")
 
-# Marks an expert widget; cores before 0.3.70 do not know the word.
+# Marks an expert widget, where the core knows the word.
 EXPERT = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
 
 
@@ -60,7 +60,7 @@ def intermediate_device() -> torch.device:
 
 
 def intermediate_dtype() -> torch.dtype:
-    """Number format of pictures between nodes; cores before it was a choice use float32."""
+    """Number format of pictures between nodes; cores that offer no choice use float32."""
     choose = getattr(comfy.model_management, "intermediate_dtype", None)
     return choose() if choose else torch.float32
 
