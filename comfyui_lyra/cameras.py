@@ -47,6 +47,10 @@ class CameraTrajectory:
         """Keep some frames: a slice or an index [M]."""
         return replace(self, c2w=self.c2w[frames], K=self.K[frames])
 
+    def backwards(self) -> "CameraTrajectory":
+        """The path from its last camera to its first."""
+        return self[torch.arange(len(self) - 1, -1, -1)]
+
     def resized(self, height: int, width: int) -> "CameraTrajectory":
         """The cameras of the pictures after ``largest_crop`` about the centre and a resize (decoder.md 2.3 step 3)."""
         crop_height, crop_width = largest_crop(self.height, self.width, height, width)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .cameras import CameraTrajectory
+from .configs import COMPRESSION
 from .shapes import check_shapes
 
 SIGMA_DATA = 0.5  # EDM data deviation; diffusion latents are normalised to it (teacher.md 7.1)
@@ -68,6 +69,29 @@ class MultiViewLatents:
             raise ValueError(
                 f"MultiViewLatents: {self.latents.values.shape[0]} views of latents, {len(self.cameras)} camera paths"
             )
+
+    @property
+    def chunks(self) -> int:
+        """How many clips the latents hold one after another: a long video is made of clips encoded each alone.
+
+        Each begins with the frame that ends the one before, which so has a latent in both: F frames in n chunks have
+        (F - 1) / 8 + n latents (teacher.md 1).
+        """
+        return self.latents.values.shape[2] - (len(self.cameras[0]) - 1) // COMPRESSION
+
+    def chunk(self, index: int) -> "MultiViewLatents":
+        """The latents and cameras of one of the clips."""
+        count, times = self.chunks, self.latents.values.shape[2]
+        if not 0 <= index < count or times % count:
+            raise ValueError(
+                f"chunk {index} of {times} latents for {len(self.cameras[0])} frames: they hold {max(count, 0)} chunks"
+            )
+        length, steps = times // count, (len(self.cameras[0]) - 1) // count
+        return replace(
+            self,
+            latents=replace(self.latents, values=self.latents.values[:, :, index * length : (index + 1) * length]),
+            cameras=tuple(path[index * steps : (index + 1) * steps + 1] for path in self.cameras),
+        )
 
     def to(self, *args: torch.device | torch.dtype | str) -> "MultiViewLatents":
         """Move or cast latents and cameras, as ``Tensor.to``."""

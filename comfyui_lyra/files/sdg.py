@@ -1,9 +1,11 @@
 """The reference's layout of generated data: ``<root>/<view>/{rgb,pose,intrinsics,latent}/<clip>.{mp4,npz,npz,pkl}``.
 
 Views are folders "0", "1", ...; a clip has the same name in each. A single path may be written without the view level.
+Ours (see ``sdg_writer``) has latents as safetensors too, which say more of themselves.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,8 +13,10 @@ import torch
 from ..cameras import CameraTrajectory
 from ..latents import MultiViewLatents, VideoLatents
 from .cameras_npz import load_cameras_npz, save_cameras_npz
+from .latents import load_latents
 from .latents_pkl import load_latent_pkl
 from .pinhole import by_number
+from .sdg_manifest import Manifest, lyra_folder
 from .video import load_video
 
 PIXELS = 8  # of a picture a latent pixel, each way
@@ -76,17 +80,45 @@ def save_sdg_cameras(root: Path | str, clip: str, paths: Sequence[CameraTrajecto
 def load_sdg(
     root: Path | str, clip: str | None = None, *, family: str = "lyra", dynamic: bool = False
 ) -> MultiViewLatents:
-    """Latents and cameras of a clip, all views. The layout does not say whether the source moved: ``dynamic`` does."""
+    """Latents and cameras of a clip, all views but the time-flipped ones, whose latents run backwards.
+
+    Our own files say of which family they are and whether the source moved; for the reference's, the arguments do.
+    """
     clip = clip or only_clip(root)
-    views = find_views(root)
-    values = [load_latent_pkl(view / "latent" / f"{clip}.pkl") for view in views]
-    shapes = {tuple(latent.shape) for latent in values}
-    if len(shapes) > 1:
-        raise ValueError(f"{root}: latents of '{clip}' differ in shape between views: {sorted(shapes)[:3]}")
-    size = tuple(PIXELS * pixels for pixels in values[0].shape[2:])
+    check_finished(Path(root), clip)
+    scenes = [load_view(view, clip, family, dynamic) for view in find_views(root)]
+    scenes = [scene for scene in scenes if "flipped" not in scene.provenance]
+    first = scenes[0]
+    for what in (lambda scene: tuple(scene.latents.values.shape[1:]), lambda scene: scene.family):
+        if len(found := {what(scene) for scene in scenes}) > 1:
+            raise ValueError(f"{root}: latents of '{clip}' differ between views: {sorted(found)[:3]}")
+    values = torch.cat([scene.latents.values for scene in scenes])
+    cameras = tuple(path for scene in scenes for path in scene.cameras)
+    return replace(first, latents=replace(first.latents, values=values), cameras=cameras)
+
+
+def check_finished(root: Path, clip: str) -> None:
+    """Raise ValueError for a clip of ours of which not all paths are there yet."""
+    file = lyra_folder(root) / f"{clip}.json"
+    if file.is_file():
+        wanted = len(Manifest.read(file).keys)
+        there = sum((root / str(view) / "latent" / f"{clip}.safetensors").is_file() for view in range(wanted))
+        if there < wanted:
+            raise ValueError(
+                f"{root}: {there} of the {wanted} paths of '{clip}' are finished; generate it once more with the same "
+                "inputs to make the rest"
+            )
+
+
+def load_view(view: Path, clip: str, family: str, dynamic: bool) -> MultiViewLatents:
+    """One view of a clip."""
+    ours = view / "latent" / f"{clip}.safetensors"
+    if ours.is_file():
+        return load_latents(ours)
+    values = load_latent_pkl(view / "latent" / f"{clip}.pkl")
     return MultiViewLatents(
-        latents=VideoLatents(values=torch.stack(values)),
-        cameras=tuple(read_view(view, clip, size) for view in views),
+        latents=VideoLatents(values=values[None]),
+        cameras=(read_view(view, clip, (PIXELS * values.shape[2], PIXELS * values.shape[3])),),
         family=family,
         dynamic=dynamic,
         provenance={"source": "sdg", "clip": clip},

@@ -80,7 +80,7 @@ def chunks(frames: int, length: int = 121) -> list[slice]:
     """The parts of ``length`` frames in which a video is made, each beginning with the last frame of the one before."""
     count, rest = divmod(frames - 1, length - 1)
     if rest or count < 1:
-        fitting = [(length - 1) * n + 1 for n in (max(count, 1), max(count, 0) + 1)]
+        fitting = [(length - 1) * n + 1 for n in (max(count, 1), max(count, 1) + 1)]
         raise ValueError(
             f"{frames} frames cannot be made in chunks of {length} that share a frame; use {fitting[0]} or {fitting[1]}"
         )

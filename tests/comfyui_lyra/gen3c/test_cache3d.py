@@ -189,7 +189,7 @@ def test_chunks_share_a_frame():
     assert chunks(121) == [slice(0, 121)]
     assert chunks(361) == [slice(0, 121), slice(120, 241), slice(240, 361)]
     assert chunks(17, 9) == [slice(0, 9), slice(8, 17)]
-    for wrong, remedy in ((120, "121 or 121"), (200, "121 or 241"), (1, "121")):
+    for wrong, remedy in ((120, "121 or 241"), (200, "121 or 241"), (1, "121 or 241")):
         with pytest.raises(ValueError, match=remedy):
             chunks(wrong)
 

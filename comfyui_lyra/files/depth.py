@@ -1,0 +1,61 @@
+"""Depth pictures that people have: EXR, npz and npy with lengths, PNG and the like with levels."""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import OpenEXR
+import torch
+from torch import Tensor
+
+from .images import load_image
+from .reading import reading
+
+EXR_CHANNELS = ("Z", "depth.Z", "Y", "V", "R")  # where depth is found, the first that is there
+TINT = 1 / 128  # difference of colours up to which a picture is grey; JPEG leaves some
+
+
+def load_depth(path: Path | str) -> Tensor:
+    """Read a depth picture [H, W], float32: values of EXR, npz and npy files as they are, levels in [0, 1] of others.
+
+    An npz holds it as ``depth``, or alone.
+    """
+    with reading(path) as file:
+        suffix = file.suffix.lower()
+        values = read_exr(file) if suffix == ".exr" else read_array(file) if suffix in (".npz", ".npy") else None
+        if values is None:
+            picture = load_image(file)
+            if (picture.amax(-1) - picture.amin(-1)).max() > TINT:
+                raise ValueError("a coloured picture holds no depth; save the depth itself, grey or as EXR or npz")
+            return picture[..., 0].contiguous()
+        depth = torch.from_numpy(values.astype(np.float32)).squeeze()
+        if depth.ndim != 2:
+            raise ValueError(f"expected one depth picture [H W], got {values.shape}")
+        return depth
+
+
+def read_exr(file: Path) -> np.ndarray:
+    """The depth channel of an EXR."""
+    try:
+        channels = OpenEXR.File(str(file), separate_channels=True).channels()
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"not an EXR file, or a damaged one: {error}") from error
+    name = next((name for name in EXR_CHANNELS if name in channels), None)
+    if name is None:
+        raise ValueError(f"expected a depth channel named {', '.join(EXR_CHANNELS)}, found {', '.join(channels)}")
+    return channels[name].pixels
+
+
+def read_array(file: Path) -> np.ndarray:
+    """The depth of an npz or npy."""
+    try:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found as arrays:
+            name = "depth" if "depth" in arrays else arrays.files[0] if len(arrays.files) == 1 else None
+            if name is None:
+                raise ValueError(f"expected an array 'depth', found {', '.join(arrays.files)}")
+            return arrays[name]
+    except (OSError, EOFError, BadZipFile) as error:
+        raise ValueError(f"not a numpy file, or a damaged one: {error}") from error

@@ -1,0 +1,158 @@
+"""Writing generated paths in the reference's layout (see ``sdg``), each as soon as it is finished.
+
+    <root>/<view>/latent/<clip>.safetensors   latents and cameras as they were generated (see ``latents``)
+    <root>/<view>/latent/<clip>.pkl           on request: the reference's form, the first chunk only, as there
+    <root>/<view>/{pose,intrinsics}/<clip>.npz
+    <root>/<view>/rgb/<clip>.mp4              on request
+    <root>.lyra/<clip>.json                   what the clip was made from (see ``sdg_manifest``)
+    <root>.lyra/<clip>.unfinished/            files being written; nothing else may lie in the root: it counts as a view
+
+A file gets its name when it is complete, and latents come last but for the video: a path with latents is finished.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from ..cameras import CameraTrajectory
+from ..latents import MultiViewLatents
+from .cameras_npz import save_cameras_npz
+from .latents import load_latents, save_latents
+from .latents_pkl import save_latent_pkl
+from .sdg_manifest import Manifest, lyra_folder
+from .video import save_video
+
+MP4_BYTES = 0.5  # a pixel, at most, at the quality of save_video
+PKL_BYTES = 6  # a number: float32 as text, where half of all bytes take two
+
+
+def clip_name(stem: str, prompt: str = "", index: int | None = None) -> str:
+    """The reference's name of a clip, ``<stem>_<prompt>_<index>``, made fit for a file name anywhere."""
+    parts = (stem, prompt, "" if index is None else str(index))
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts if part)
+    return name[:120].strip("-.") or "clip"
+
+
+class PathStore:
+    """The paths of one clip below a folder; a stopped run goes on with those that are missing.
+
+    ``flipped`` is for training data: the paths over the clip played backwards (see gen3c.flips), in the folders after
+    the forward ones. Their videos and cameras are saved in the clip's own time; their latents cannot be turned round.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        clip: str,
+        *,
+        rgb: bool = True,
+        reference_format: bool = False,
+        flipped: bool = False,
+    ):
+        if clip.startswith(".") or not re.fullmatch(r'[^\\/:*?"<>|\x00-\x1f]+', clip):
+            raise ValueError(f"'{clip}' cannot be the name of a clip's files; use '{clip_name(clip)}'")
+        self.root, self.clip = Path(root).absolute(), clip
+        self.rgb, self.reference_format, self.flipped = rgb, reference_format, flipped
+        self._first = 0  # number of the first view
+        self._lyra = lyra_folder(self.root, flipped)
+        self._staging = self._lyra / f"{clip}.unfinished"
+
+    def begin(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory], latents: int) -> None:
+        """Claim the clip for the paths of one recipe; ``latents`` is how many numbers each path has.
+
+        Raises ValueError if the clip was made from something else, if the other clips of the folder have another
+        number of paths, or if the disk is too full for what is missing.
+        """
+        self._first = len(paths) if self.flipped else 0
+        manifest = Manifest.of(recipe, paths)
+        self._check_owner(manifest)
+        self._check_count(len(paths))
+        pixels = len(paths[0]) * paths[0].height * paths[0].width
+        size = 4 * latents + PKL_BYTES * latents * self.reference_format + int(MP4_BYTES * pixels) * self.rgb
+        check_disk(self.root, size * sum(not self.file(i, "latent").is_file() for i in range(len(paths))))
+        shutil.rmtree(self._staging, ignore_errors=True)
+        manifest.write(self._lyra / f"{self.clip}.json")
+
+    def load(self, index: int) -> MultiViewLatents | None:
+        """A finished path as a scene of one view, or None."""
+        file = self.file(index, "latent")
+        return load_latents(file) if file.is_file() else None
+
+    def save(self, index: int, scene: MultiViewLatents, frames: Callable[[], Tensor]) -> None:
+        """Write what is missing of a path: a scene of one view, ``frames`` [F, H, W, 3] in [0, 1] made if wanted."""
+        path = scene.cameras[0]
+        if self.flipped:
+            scene = replace(scene, provenance=scene.provenance | {"flipped": "yes"})
+            path = path.backwards()
+        self._write(index, ("pose", "intrinsics"), lambda *files: save_cameras_npz(*files, path))
+        if self.reference_format:
+            self._write(index, ("pkl",), lambda file: save_latent_pkl(file, scene.chunk(0).latents.values[0]))
+        self._write(index, ("latent",), lambda file: save_latents(file, scene))
+        if self.rgb:
+            in_time = (lambda: frames().flip(0)) if self.flipped else frames
+            self._write(index, ("rgb",), lambda file: save_video(file, in_time(), path.fps))
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    def file(self, index: int, kind: Literal["pose", "intrinsics", "pkl", "latent", "rgb"]) -> Path:
+        """Where a file of a path lies."""
+        folder, suffix = {"pkl": ("latent", "pkl"), "latent": ("latent", "safetensors"), "rgb": ("rgb", "mp4")}.get(
+            kind, (kind, "npz")
+        )
+        return self.root / str(self._first + index) / folder / f"{self.clip}.{suffix}"
+
+    def _write(self, index: int, kinds: Sequence[str], write: Callable[..., None]) -> None:
+        """Let ``write`` make the files beside the root and move them to their places, unless they are there."""
+        targets = [self.file(index, kind) for kind in kinds]
+        if all(target.is_file() for target in targets):
+            return
+        staged = [self._staging / f"{kind}{target.suffix}" for kind, target in zip(kinds, targets, strict=True)]
+        write(*staged)
+        for file, target in zip(staged, targets, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+
+    def _check_owner(self, manifest: Manifest) -> None:
+        """Raise ValueError unless the clip's files, if there are any, were made from the same things."""
+        place = self._lyra / f"{self.clip}.json"
+        if not place.is_file():
+            kinds = ("pose", "intrinsics", "pkl", "latent", "rgb")
+            files = (self.file(index, kind) for index in range(len(manifest.keys)) for kind in kinds)
+            if there := next((file for file in files if file.is_file()), None):
+                raise ValueError(
+                    f"{there} is there and nothing says what it was made from; choose another name than '{self.clip}', "
+                    "or another folder"
+                )
+            return
+        stored = Manifest.read(place)
+        if stored.keys != manifest.keys:
+            names = sorted(stored.recipe.keys() | manifest.recipe.keys())
+            other = [name for name in names if stored.recipe.get(name) != manifest.recipe.get(name)]
+            raise ValueError(
+                f"{self.root} holds paths of '{self.clip}' made with other {' and '.join(other) or 'camera paths'}; "
+                f"choose another name (such as '{self.clip}_2') or folder, or go back to what they were made with"
+            )
+
+    def _check_count(self, paths: int) -> None:
+        """Raise ValueError if other clips have another number of paths: the reference wants each clip in all."""
+        counts = {len(Manifest.read(file).keys) for file in lyra_folder(self.root).glob("*.json")}
+        if other := counts - {paths}:
+            raise ValueError(
+                f"{self.root} holds clips of {min(other)} camera paths, this one has {paths}; choose another folder"
+            )
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise ValueError if the disk of a folder, which need not exist, has fewer bytes free than needed."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ValueError(
+            f"{folder}: {needed} bytes ({needed / 1e9:.2f} GB) are needed and {free} ({free / 1e9:.2f} GB) are free; "
+            "free some space or choose a folder on another disk"
+        )

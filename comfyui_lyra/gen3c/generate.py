@@ -1,0 +1,234 @@
+"""The teacher's two flows: from one picture, or from a clip, to the latents of several camera paths (teacher.md 1, 2).
+
+What all paths share is made once: the 3D cache, the latent of the condition picture, text and initial noise. Each path
+is then drawn from the cache, encoded, sampled and stored before the next one begins.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...kernels_glue.attention import attention
+from ..cameras import CameraTrajectory
+from ..files.sdg_writer import PathStore
+from ..fit import REFERENCE_BACKGROUND, condition_frame
+from ..geometry import Geometry
+from ..latents import MultiViewLatents, VideoLatents
+from ..progress import OnStep, no_progress
+from ..tokenizer.clips import decode_clip, encode_clip
+from ..tokenizer.model import to_uint8
+from ..tokenizer.protocol import Tokenizer
+from ..weights import fingerprint
+from .cache3d import RELIABLE, Cache3D
+from .check import check_inputs
+from .load import Teacher
+from .sampler import Conditions, compose_warp_latents, condition_noise, initial_noise, sample
+from .text import TextEmbeddings, zero_text
+
+log = logging.getLogger("lyra")
+
+OnPreview = Callable[[int, Tensor], None]  # (path, x0 [16, T, h, w] as it looks after a step)
+EstimateDepth = Callable[[Tensor], Tensor]  # picture [H, W, 3] in [0, 1] -> depth [H, W], inf where background
+CheckFrames = Callable[[Tensor], Tensor]  # frames [F, H, W, 3] in [0, 1] -> the same, changed or refused (hooks.py)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings:
+    """How latents are made. The defaults are the reference's."""
+
+    steps: int = 35
+    guidance: float = 1.0  # F = Fc + guidance (Fc - Fu), what others call a scale of 2; 0 takes half of the time
+    solver: Literal["euler", "dpmpp_2m"] = "euler"  # dpmpp_2m: of second order, for fewer steps
+    seed: int = 1
+    foreground_masking: bool = True  # hides the background behind stretched foreground
+    reliable: float = RELIABLE  # relative depth range of a 5 x 5 window up to which a pixel is drawn; 1 draws all
+    cache_noise: float = 0.0  # noise on the drawn pictures of newer cache buffers
+    step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
+    attention: str = "auto"  # backend; "sage" deviates
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or not 0 <= self.seed < 2**32:
+            raise ValueError(f"steps {self.steps} must be 2 or more, seed {self.seed} lie in 0..{2**32 - 1}")
+        if self.solver not in ("euler", "dpmpp_2m"):
+            raise ValueError(f"solver '{self.solver}' is neither 'euler' nor 'dpmpp_2m'")
+        if self.attention not in attention.backends:
+            raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.backends)}")
+        if not min(self.guidance, self.reliable, self.cache_noise, self.step_cache) >= 0:
+            raise ValueError("guidance, reliable, cache_noise and step_cache must not be negative")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shared:
+    """What the paths of a scene have in common, where the teacher computes."""
+
+    cache: Cache3D
+    first: Tensor  # [1, 16, 1, h, w] latent of the picture that every path starts from
+    text: Tensor  # [1, M, D]
+    negative: Tensor  # [1, M, D]
+    noise: Tensor  # [n, 16, T, h, w] unit noise of each chunk
+    condition_noise: Tensor  # [1, 16, T, h, w]
+
+
+@torch.inference_mode()
+def generate(
+    teacher: Teacher,
+    tokenizer: Tokenizer,
+    geometry: Geometry,
+    cameras: Sequence[CameraTrajectory],
+    *,
+    settings: GenerateSettings = GenerateSettings(),  # noqa: B008  (frozen)
+    text: TextEmbeddings | None = None,
+    noise: Tensor | None = None,
+    estimate_depth: EstimateDepth | None = None,
+    check_frames: CheckFrames | None = None,
+    device: torch.device | None = None,
+    store: PathStore | None = None,
+    on_step: OnStep = no_progress,
+    on_preview: OnPreview = lambda path, x0: None,
+    on_block: OnStep = no_progress,
+) -> MultiViewLatents:
+    """Latents along each camera path of a picture's or clip's geometry, in float32 on the CPU.
+
+    Geometry and paths have the teacher's trained size. Paths have its trained length or several times that, joined at
+    a frame (see ``MultiViewLatents.chunks``): each chunk after the first starts from the last frame made, whose depth,
+    for a picture, comes from ``estimate_depth``. A clip has a frame for each of the paths'. Text is none by default.
+    ``noise`` [chunks, 16, T, h, w] stands in for the seed's, ``device`` is the teacher's by default.
+
+    ``store`` keeps each path as soon as it is finished, and gives it back to a later call with equal inputs; where it
+    wants videos, ``check_frames`` sees them first. ``on_step`` counts steps over all paths, ``on_block`` the
+    transformer's blocks of each pass; both may raise to stop.
+    """
+    cameras = tuple(cameras)
+    config, device = teacher.config, device or teacher.device
+    text = text or zero_text(config)
+    parts = check_inputs(config, tokenizer, geometry, cameras, text, estimate_depth is not None)
+    shape = (len(parts), *config.latent_shape)
+    noise = initial_noise(shape, settings.seed) if noise is None else noise.float().cpu()
+    if noise.shape != shape:
+        raise ValueError(f"noise: expected [chunks 16 T h w] = {shape}, got {tuple(noise.shape)}")
+    recipe = describe(teacher, tokenizer, geometry, text, noise, settings)
+    found: list[MultiViewLatents | None] = [None] * len(cameras)
+    if store:
+        store.begin(recipe, cameras, latents=noise.numel())
+        found = [store.load(index) for index in range(len(cameras))]
+    shared = None
+    if not all(found):
+        shared = share(tokenizer, geometry.to(device), text, noise, settings)
+    total = len(cameras) * len(parts) * settings.steps
+    for index, path in enumerate(cameras):
+        done = index * len(parts) * settings.steps
+        if found[index] is None:
+            log.info("path %d of %d: %s", index + 1, len(cameras), path.name)
+            values = follow(
+                teacher, tokenizer, shared, path, parts, settings, estimate_depth,
+                on_step=lambda step, done=done: on_step(done + step, total),
+                on_x0=partial(on_preview, index), on_block=on_block,
+            )  # fmt: skip
+            found[index] = MultiViewLatents(
+                latents=VideoLatents(values=values.cpu()),
+                cameras=(path,),
+                family=config.family,
+                dynamic=len(geometry.frames) > 1,
+                provenance=recipe,
+            )
+        else:
+            on_step(done + len(parts) * settings.steps, total)
+        if store:
+            store.save(index, found[index], partial(frames_of, tokenizer, found[index], device, check_frames))
+    values = torch.cat([scene.latents.values for scene in found])
+    return replace(found[0], latents=VideoLatents(values=values), cameras=cameras, provenance=recipe)
+
+
+def share(
+    tokenizer: Tokenizer, geometry: Geometry, text: TextEmbeddings, noise: Tensor, settings: GenerateSettings
+) -> Shared:
+    """What the paths have in common, where the geometry lies."""
+    device = geometry.depth.device
+    return Shared(
+        cache=Cache3D.of(geometry, settings.reliable),
+        first=encode_clip(tokenizer, condition_frame(geometry)),  # alone: what follows cannot change its latent
+        text=text.prompt.to(device),
+        negative=text.negative.to(device),
+        noise=noise.to(device),
+        condition_noise=condition_noise((1, *noise.shape[1:]), settings.seed).to(device),
+    )
+
+
+def follow(
+    teacher: Teacher,
+    tokenizer: Tokenizer,
+    shared: Shared,
+    path: CameraTrajectory,
+    parts: Sequence[slice],
+    settings: GenerateSettings,
+    estimate_depth: EstimateDepth | None,
+    *,
+    on_step: Callable[[int], None],
+    on_x0: Callable[[Tensor], None],
+    on_block: OnStep,
+) -> Tensor:
+    """Latents [1, 16, chunks T, h, w] along one path, chunk after chunk."""
+    cache, first, latents = shared.cache, shared.first, []
+    generator = torch.Generator().manual_seed(settings.seed)  # of the cache's noise
+    for number, part in enumerate(parts):
+        if number:
+            frame = to_uint8(decode_clip(tokenizer, latents[-1][0])[:, -1:]).float() / 255  # [1, H, W, 3]
+            picture = frame.permute(0, 3, 1, 2) * 2 - 1
+            first = encode_clip(tokenizer, picture[:, :, None])
+            if not cache.is_dynamic:
+                depth = estimate_depth(frame[0]).to(frame)[None]
+                depth = depth.masked_fill(depth.isinf(), REFERENCE_BACKGROUND)
+                camera = path[part][:1].to(frame.device)
+                cache = cache.updated(picture, depth, camera, settings.reliable)
+        drawn = cache[part].render(path[part], settings.foreground_masking, settings.cache_noise, generator)
+        warps = compose_warp_latents(partial(encode_clip, tokenizer), drawn.pixels[None], drawn.masks[None])
+        del drawn
+        conditions = Conditions(first=first, warps=warps, text=shared.text, negative=shared.negative)
+        network = partial(teacher.network, fps=teacher.config.fps, backend=settings.attention, on_block=on_block)
+        with teacher.network.step_cache(settings.step_cache) if settings.step_cache else nullcontext():
+            latents.append(
+                sample(
+                    network, conditions, shared.noise[number : number + 1], shared.condition_noise,
+                    steps=settings.steps, guidance=settings.guidance, solver=settings.solver, dtype=teacher.dtype,
+                    on_step=lambda step, _, before=number * settings.steps: on_step(before + step),
+                    on_x0=lambda x0: on_x0(x0[0]),
+                )
+            )  # fmt: skip
+    return torch.cat(latents, dim=2)
+
+
+def frames_of(
+    tokenizer: Tokenizer, scene: MultiViewLatents, device: torch.device, check_frames: CheckFrames | None
+) -> Tensor:
+    """Frames [F, H, W, 3] in [0, 1] of the one view of a scene, on the CPU, at the reference's 256 levels."""
+    video = decode_clip(tokenizer, scene.latents.values[0].to(device), scene.chunks)
+    frames = to_uint8(video).cpu().float() / 255
+    return check_frames(frames) if check_frames else frames
+
+
+def describe(
+    teacher: Teacher,
+    tokenizer: Tokenizer,
+    geometry: Geometry,
+    text: TextEmbeddings,
+    noise: Tensor,
+    settings: GenerateSettings,
+) -> dict[str, str]:
+    """Everything besides the camera path that the latents depend on, and the geometry's scale."""
+    seen = {name: getattr(geometry, name) for name in ("frames", "depth", "valid")}
+    seen |= {"c2w": geometry.cameras.c2w, "K": geometry.cameras.K}
+    return {
+        "teacher": teacher.identity,
+        "tokenizer": tokenizer.identity,
+        "geometry": fingerprint(seen),
+        "scale": repr(geometry.scale),
+        "text": fingerprint({"prompt": text.prompt, "negative": text.negative}),
+        "noise": fingerprint({"noise": noise}),
+        **{name: str(value) for name, value in asdict(settings).items()},
+    }

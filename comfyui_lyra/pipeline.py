@@ -1,0 +1,166 @@
+"""The whole story in one page: a picture or a clip -> geometry -> camera paths -> latents -> Gaussians -> frames.
+
+What the shell verbs and the nodes call. Each step takes what the one before gives, and may be replaced.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .cameras import CameraTrajectory
+from .configs import TeacherConfig
+from .files.depth import load_depth
+from .files.images import load_image
+from .files.sdg_writer import PathStore
+from .fit import fit
+from .gaussians import GaussianSequence
+from .gen3c.generate import CheckFrames, GenerateSettings, generate
+from .gen3c.load import Teacher
+from .gen3c.text import TextEmbeddings, encode_text
+from .geometry import Geometry, Scale
+from .geometry_sources import Meaning, from_depth
+from .latents import MultiViewLatents
+from .pictures import crop_resize
+from .progress import OnStep, no_progress
+from .recon.model import Recon
+from .recon.reconstruct import reconstruct
+from .render import Frames, render
+from .tokenizer.clips import decode_clip
+from .tokenizer.protocol import Tokenizer
+from .trajectories import camera_paths
+
+CheckPrompt = Callable[[str], str]
+"""A hook that sees a prompt before it is encoded and returns the one to use, or raises ValueError.
+
+This is the place of a prompt upsampler and of a text guardrail, as ``gen3c.generate.CheckFrames`` is that of a video
+guardrail, which may change or refuse frames. None is set by default, as in the reference's programs that make training
+data. Mind the licence of the released weights: NVIDIA's ends the right to use a model whose guardrail is bypassed
+without a substantially similar one.
+"""
+SIZE_ERROR = 1.02  # difference in aspect ratio up to which picture and depth count as of one shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scene:
+    """All that came of one picture or clip."""
+
+    geometry: Geometry
+    latents: MultiViewLatents
+    splats: GaussianSequence
+    cameras: tuple[CameraTrajectory, ...]  # the latents' paths, in the world of the splats
+
+
+def picture_geometry(
+    picture: Path | str,
+    depth: Path | str,
+    meaning: Meaning = "depth",
+    *,
+    near: float | None = None,
+    far: float | None = None,
+    fov: float = 38.0,
+    scale: Scale = "auto",
+) -> Geometry:
+    """Geometry of a picture file and a depth file (see ``geometry_sources.from_depth``); ``fov`` in degrees, vertical.
+
+    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture.
+    """
+    frames, values = load_image(picture)[None], load_depth(depth)[None]
+    height, width = frames.shape[1:3]
+    if values.shape[1:] != (height, width):
+        ratio = values.shape[2] * height / (values.shape[1] * width)
+        if not 1 / SIZE_ERROR < ratio < SIZE_ERROR:
+            raise ValueError(
+                f"{depth}: depth of {values.shape[2]}x{values.shape[1]} for a picture of {width}x{height}; make the "
+                "depth from this very picture"
+            )
+        values = crop_resize(values[:, None], height, width, mode="nearest")[:, 0]
+    return from_depth(frames, values, meaning, near, far, fov, scale=scale)
+
+
+def encode_prompt(
+    folder: Path,
+    config: TeacherConfig,
+    prompt: str,
+    negative: str | None = None,
+    *,
+    check_prompt: CheckPrompt | None = None,
+    device: torch.device | str = "cpu",
+) -> TextEmbeddings:
+    """Embeddings of a prompt by the T5 encoder in ``folder``; None is the released negative prompt."""
+    if check_prompt:
+        prompt = check_prompt(prompt)
+    return encode_text(folder, config, prompt, negative, device=device)
+
+
+def paths_for(
+    geometry: Geometry,
+    config: TeacherConfig,
+    preset: str = "six_paths",
+    *,
+    movement: float = 1.0,
+    rotation: str = "center_facing",
+    seed: int = 1,
+    frames: int | None = None,
+) -> tuple[CameraTrajectory, ...]:
+    """Camera paths around a picture's camera, or on top of a clip's; of the teacher's trained length by default."""
+    moving = len(geometry.frames) > 1
+    frames = frames or (len(geometry.frames) if moving else config.trained_frames)
+    base = replace(geometry.cameras, fps=geometry.cameras.fps if moving else config.fps)
+    return camera_paths(base, preset, frames, seed=seed, movement=movement, rotation=rotation)
+
+
+def fitted(
+    geometry: Geometry, cameras: Sequence[CameraTrajectory], config: TeacherConfig
+) -> tuple[Geometry, tuple[CameraTrajectory, ...]]:
+    """Geometry and the paths made from it, cropped about the centre and resized to the teacher's pictures."""
+    size = (geometry.cameras.height, geometry.cameras.width)
+    for path in cameras:
+        if (path.height, path.width) != size:
+            raise ValueError(
+                f"camera path '{path.name}' is of {path.width}x{path.height} pictures, the geometry of {size[1]}x"
+                f"{size[0]}; make the camera paths from this geometry"
+            )
+    return fit(geometry, *config.trained_size), tuple(path.resized(*config.trained_size) for path in cameras)
+
+
+def decode(
+    tokenizer: Tokenizer, latents: MultiViewLatents, view: int, check_frames: CheckFrames | None = None
+) -> Tensor:
+    """Frames [F, H, W, 3] in [0, 1] that one view's latents stand for, all chunks, where the latents lie."""
+    if not 0 <= view < len(latents.cameras):
+        raise ValueError(f"view {view}: the latents have {len(latents.cameras)} views, counted from 0")
+    video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks)
+    frames = ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)
+    return check_frames(frames) if check_frames else frames
+
+
+def build_scene(
+    teacher: Teacher,
+    tokenizer: Tokenizer,
+    recon: Recon,
+    geometry: Geometry,
+    *,
+    preset: str = "six_paths",
+    settings: GenerateSettings = GenerateSettings(),  # noqa: B008  (frozen)
+    text: TextEmbeddings | None = None,
+    times: Sequence[int] = (0,),
+    store: PathStore | None = None,
+    progress: Callable[[str], OnStep] = lambda label: no_progress,
+) -> Scene:
+    """Everything from the geometry of a picture (see ``picture_geometry``) or clip (``geometry_sources.from_vipe``)."""
+    geometry = fit(geometry, *teacher.config.trained_size)
+    paths = paths_for(geometry, teacher.config, preset)
+    latents = generate(
+        teacher, tokenizer, geometry, paths, settings=settings, text=text, store=store, on_step=progress("generate")
+    )
+    splats, cameras = reconstruct(recon, tokenizer, latents, times, on_step=progress("reconstruct"))
+    return Scene(geometry=geometry, latents=latents, splats=splats, cameras=cameras)
+
+
+def watch(scene: Scene, view: int, time: int = 0, on_step: OnStep = no_progress) -> Frames:
+    """Frames along one of a scene's paths, of the splats of one of its bullet times (the number in the list)."""
+    splats = scene.splats.frames[time]
+    return render(splats, scene.cameras[view].to(splats.means.device), on_step=on_step)

@@ -1,0 +1,41 @@
+"""Between pictures and latents in diffusion space, whatever the tokenizer."""
+
+import torch
+from torch import Tensor
+
+from ..latents import VideoLatents
+from .protocol import Tokenizer
+
+
+def encode_clip(tokenizer: Tokenizer, video: Tensor) -> Tensor:
+    """Latents [B, C, T, h, w] in diffusion space, float32, of a video [B, 3, F, H, W] in [-1, 1]."""
+    raw = VideoLatents(values=tokenizer.encode(video), space="tokenizer")
+    return raw.to_diffusion(*statistics(tokenizer, raw.values)).values
+
+
+def decode_clip(tokenizer: Tokenizer, latents: Tensor, chunks: int = 1) -> Tensor:
+    """Video [3, F, H, W], about [-1, 1] and not clamped, of one view's latents [C, T, h, w] in diffusion space.
+
+    Of several chunks (see ``MultiViewLatents.chunks``) each is decoded alone and the frame it shares is dropped.
+    """
+    if chunks < 1 or latents.shape[1] % chunks:
+        raise ValueError(f"{latents.shape[1]} latents do not hold {chunks} chunks; they belong to other cameras")
+    parts = []
+    for part in latents.chunk(chunks, dim=1):
+        raw = VideoLatents(values=part[None]).to_tokenizer(*statistics(tokenizer, part[None])).values
+        video = tokenizer.decode(raw)[0]
+        parts.append(video[:, 1:] if parts else video)
+    return torch.cat(parts, dim=1)
+
+
+def statistics(tokenizer: Tokenizer, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [C, T] for latents [B, C, T, h, w], where they lie."""
+    count, covered = latents.shape[2], tokenizer.mean.shape[1]
+    if count > covered:
+        frames = [1 + tokenizer.time_compression * (times - 1) for times in (covered, count)]
+        raise ValueError(
+            f"the tokenizer's statistics cover {covered} latent frames ({frames[0]} frames), the clip has {count}; "
+            f"use clips of at most {frames[0]} frames"
+        )
+    mean, std = (statistic[:, :count].to(latents.device) for statistic in (tokenizer.mean, tokenizer.std))
+    return mean, std

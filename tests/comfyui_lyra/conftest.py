@@ -1,0 +1,93 @@
+"""A whole family of tiny models with random weights, and what they are shown."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
+from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
+from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C
+from lyra_pack.comfyui_lyra.gen3c.load import Teacher
+from lyra_pack.comfyui_lyra.geometry import Geometry
+from lyra_pack.comfyui_lyra.recon.model import Recon
+from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder
+from lyra_pack.comfyui_lyra.trajectories import camera_paths
+
+HEIGHT, WIDTH, FRAMES = 32, 48, 9
+
+
+def shaken(model: torch.nn.Module, seed: int, std: float) -> torch.nn.Module:
+    """Weights that matter everywhere, also those that start at zero or one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += std * torch.randn(weight.shape, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def small_teacher() -> Teacher:
+    """Two blocks of width 32 for clips of 9 frames of 32x48."""
+    config = TeacherConfig(
+        family="small", trained_size=(HEIGHT, WIDTH), trained_frames=FRAMES, heads=2, head_dim=16, blocks=2,
+        adaln_rank=8, text_dim=12, text_rows=5, max_grid=(8, 16, 16), bf16_angles=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = shaken(GEN3C(config), 0, 0.05)
+    return Teacher(network=network, config=config, fingerprint="random", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> CosmosTokenizer:
+    """A tokenizer of 16 channels with statistics of two latent frames."""
+    config = TokenizerConfig(family="small", channels=8, multipliers=(1, 2, 2), layers=1)
+    torch.manual_seed(1)
+    autoencoder = shaken(build_autoencoder(config), 1, 0.05)
+    generator = torch.Generator().manual_seed(2)
+    mean = 0.1 * torch.randn(16, 2, generator=generator)
+    return CosmosTokenizer(config, autoencoder, mean, torch.rand(16, 2, generator=generator) + 0.5)
+
+
+@pytest.fixture(scope="session")
+def small_recon() -> Recon:
+    """A dynamic splat decoder of two blocks."""
+    config = ReconConfig(
+        family="small", dynamic=True, trained_size=(HEIGHT, WIDTH), trained_frames=FRAMES, width=32, blocks=2,
+        attention_every=2, heads=2, head_size=16, state=8, keep=0.3,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    return shaken(Recon(config), 2, 0.05)
+
+
+def geometry_of(frames: int) -> Geometry:
+    """A near box that moves to the right before a far wall, with sky above."""
+    depth = torch.full((frames, HEIGHT, WIDTH), 2.0)
+    for frame in range(frames):
+        depth[frame, 12:24, 14 + frame : 30 + frame] = 1.0
+    depth[:, :5] = torch.inf
+    camera = pinhole_camera(WIDTH, HEIGHT, 50)
+    return Geometry(
+        frames=torch.rand(frames, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(3)),
+        depth=depth,
+        valid=depth.isfinite(),
+        cameras=replace(camera, c2w=camera.c2w.repeat(frames, 1, 1), K=camera.K.repeat(frames, 1, 1), name="source"),
+        scale=2.5,
+    )
+
+
+@pytest.fixture
+def picture() -> Geometry:
+    """One picture with depth."""
+    return geometry_of(1)
+
+
+@pytest.fixture
+def clip() -> Geometry:
+    """A clip of the trained length with depth."""
+    return geometry_of(FRAMES)
+
+
+@pytest.fixture
+def two_moves(picture) -> tuple[CameraTrajectory, ...]:
+    """The first two of the six paths around the picture's camera."""
+    return camera_paths(picture.cameras, "six_paths", FRAMES)[:2]
