@@ -50,12 +50,10 @@ def read_array(file: Path) -> np.ndarray:
     """The depth of an npz or npy."""
     try:
         found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found as arrays:
-            name = "depth" if "depth" in arrays else arrays.files[0] if len(arrays.files) == 1 else None
-            if name is None:
-                raise ValueError(f"expected an array 'depth', found {', '.join(arrays.files)}")
-            return arrays[name]
-    except (OSError, EOFError, BadZipFile) as error:
-        raise ValueError(f"not a numpy file, or a damaged one: {error}") from error
+        arrays = {"depth": found} if isinstance(found, np.ndarray) else dict(found)
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise ValueError(f"not a numpy file of numbers, or a damaged one: {error}") from error
+    name = "depth" if "depth" in arrays or len(arrays) != 1 else next(iter(arrays))
+    if name not in arrays:
+        raise ValueError(f"expected an array 'depth', found {', '.join(arrays) or 'none'}")
+    return arrays[name]

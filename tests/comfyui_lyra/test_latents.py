@@ -37,3 +37,28 @@ def test_each_view_needs_its_camera_path():
     camera = CameraTrajectory(c2w=torch.eye(4)[None], K=torch.eye(3)[None], height=32, width=48)
     with pytest.raises(ValueError, match="2 views of latents, 1 camera paths"):
         MultiViewLatents(latents=VideoLatents(values=torch.zeros(2, 16, 1, 4, 6)), cameras=(camera,), family="mini")
+
+
+def long_video(latents: int, frames: int) -> MultiViewLatents:
+    camera = CameraTrajectory(
+        c2w=torch.arange(frames)[:, None, None] * torch.ones(4, 4),
+        K=torch.eye(3).repeat(frames, 1, 1),
+        height=32,
+        width=48,
+    )
+    values = torch.arange(latents)[:, None, None] * torch.ones(2, 16, latents, 4, 6)
+    return MultiViewLatents(latents=VideoLatents(values=values), cameras=(camera, camera), family="mini")
+
+
+def test_a_long_video_is_clips_that_share_a_frame():
+    assert long_video(16, 121).chunks == 1 and long_video(1, 1).chunks == 1
+    joined = long_video(48, 361)
+    assert joined.chunks == 3
+    last = joined.chunk(2)
+    assert (last.chunks, last.latents.values.shape) == (1, (2, 16, 16, 4, 6))
+    assert last.latents.values[0, 0, :, 0, 0].tolist() == list(range(32, 48))
+    assert [path.c2w[:, 0, 0].tolist() for path in last.cameras] == [list(range(240, 361))] * 2
+    with pytest.raises(ValueError, match="chunk 3 of 48 latents for 361 frames: they hold 3 chunks"):
+        joined.chunk(3)
+    with pytest.raises(ValueError, match="chunk 0 of 16 latents for 361 frames: they hold 0 chunks"):
+        long_video(16, 361).chunk(0)

@@ -1,0 +1,106 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.files.images import save_image
+from lyra_pack.comfyui_lyra.files.sdg import load_sdg
+from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
+from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
+from lyra_pack.comfyui_lyra.pipeline import (
+    build_scene,
+    decode,
+    encode_prompt,
+    fitted,
+    paths_for,
+    picture_geometry,
+    watch,
+)
+from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
+
+QUICK = GenerateSettings(steps=2, guidance=0.0)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """Files of a 96x80 picture, wider than the models want, and of its depth in metres, of half the size."""
+    gen = torch.Generator().manual_seed(0)
+    save_image(tmp_path / "photo.png", torch.rand(80, 96, 3, generator=gen))
+    depth = np.full((40, 48), 6.0, np.float32)
+    depth[10:30, 20:40] = 3.0
+    np.savez(tmp_path / "depth.npz", depth=depth)
+    return tmp_path / "photo.png", tmp_path / "depth.npz"
+
+
+def test_from_a_photo_to_frames(photo, tmp_path, small_teacher, small_tokenizer, small_recon):
+    geometry = picture_geometry(*photo)
+    assert (geometry.frames.shape, geometry.scale, geometry.center_depth) == ((1, 80, 96, 3), 6.0, 1.0)
+    seen = []
+    scene = build_scene(
+        small_teacher, small_tokenizer, small_recon, geometry,
+        settings=QUICK, times=(0, 8), store=PathStore(tmp_path / "out", "photo"),
+        progress=lambda label: lambda done, total: seen.append((label, done, total)),
+    )  # fmt: skip
+    assert [path.name for path in scene.latents.cameras] == ["left", "right", "up", "zoom_out", "zoom_in", "clockwise"]
+    assert (len(scene.splats), len(scene.splats.frames[0])) == (2, int(6 * 9 * 4 * 6 * 0.3))
+    assert seen[11] == ("generate", 12, 12) and seen[-1][0] == "reconstruct" and seen[-1][1] == seen[-1][2]
+    frames = watch(scene, view=3, time=1)
+    assert frames.rgb.shape == (9, 32, 48, 3) and frames.rgb.isfinite().all() and frames.alpha.max() > 0
+    torch.testing.assert_close(scene.cameras[5].c2w[0], torch.eye(4))
+    # the folder that was written reconstructs to the same splats
+    splats, _ = reconstruct(small_recon, small_tokenizer, load_sdg(tmp_path / "out"), (8,))
+    torch.testing.assert_close(splats.frames[0].means, scene.splats.frames[1].means)
+
+
+def test_from_a_clip_to_frames(clip, small_teacher, small_tokenizer, small_recon):
+    scene = build_scene(small_teacher, small_tokenizer, small_recon, clip, preset="zoom_in", settings=QUICK, times=(4,))
+    assert scene.latents.dynamic and [path.name for path in scene.cameras] == ["zoom_in"]
+    assert watch(scene, 0).rgb.shape == (9, 32, 48, 3)
+
+
+def test_pictures_of_any_size_are_brought_to_the_models(photo, small_teacher):
+    config = small_teacher.config
+    geometry = picture_geometry(*photo, fov=60)
+    paths = paths_for(geometry, config, movement=2, seed=3)
+    assert {(len(p), p.height, p.width, p.fps) for p in paths} == {(9, 80, 96, 24.0)}
+    small, cameras = fitted(geometry, paths, config)
+    assert small.frames.shape == (1, 32, 48, 3)
+    for path in cameras:
+        assert (path.height, path.width) == (32, 48)
+        torch.testing.assert_close(path.K[0], small.cameras.K[0])
+    same, unchanged = fitted(small, cameras, config)
+    assert same is small and torch.equal(unchanged[0].K, cameras[0].K)
+    with pytest.raises(ValueError, match="'left' is of 48x32 pictures, the geometry of 96x80; make the camera paths"):
+        fitted(geometry, cameras, config)
+
+
+def test_paths_of_a_clip_stand_on_its_own_cameras(clip, small_teacher):
+    c2w = clip.cameras.c2w.clone()
+    c2w[:, 1, 3] = torch.arange(9)
+    moving = replace(clip, cameras=replace(clip.cameras, c2w=c2w, fps=30.0))
+    (path,) = paths_for(moving, small_teacher.config, "left")
+    assert (len(path), path.fps) == (9, 30.0)
+    assert path.c2w[-1, 1, 3] > 7
+
+
+def test_depth_of_another_shape_is_refused(photo, tmp_path):
+    np.savez(tmp_path / "wide.npz", depth=np.ones((40, 60), np.float32))
+    with pytest.raises(ValueError, match="wide.npz: depth of 60x40 for a picture of 96x80; make the depth from this"):
+        picture_geometry(photo[0], tmp_path / "wide.npz")
+
+
+def test_decoding_shows_one_view_and_passes_the_check(clip, two_moves, small_teacher, small_tokenizer, small_recon):
+    scene = build_scene(small_teacher, small_tokenizer, small_recon, clip, preset="left", settings=QUICK)
+    frames = decode(small_tokenizer, scene.latents, 0)
+    assert frames.shape == (9, 32, 48, 3) and frames.min() >= 0 and frames.max() <= 1
+    assert torch.equal(decode(small_tokenizer, scene.latents, 0, lambda seen: 1 - seen), 1 - frames)
+    with pytest.raises(ValueError, match="view 1: the latents have 1 views"):
+        decode(small_tokenizer, scene.latents, 1)
+
+
+def test_a_prompt_passes_the_check_before_anything_is_loaded(tmp_path, small_teacher):
+    def refuse(prompt: str) -> str:
+        raise ValueError(f"'{prompt}' is not allowed")
+
+    with pytest.raises(ValueError, match="'a cat' is not allowed"):
+        encode_prompt(tmp_path, small_teacher.config, "a cat", check_prompt=refuse)
