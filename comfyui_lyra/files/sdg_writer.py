@@ -23,6 +23,7 @@ from torch import Tensor
 from ..cameras import CameraTrajectory
 from ..latents import MultiViewLatents
 from .cameras_npz import save_cameras_npz
+from .disk import check_disk
 from .latents import load_latents, save_latents
 from .latents_pkl import save_latent_pkl
 from .sdg_manifest import Manifest, lyra_folder
@@ -145,14 +146,3 @@ class PathStore:
             raise ValueError(
                 f"{self.root} holds clips of {min(other)} camera paths, this one has {paths}; choose another folder"
             )
-
-
-def check_disk(folder: Path, needed: int) -> None:
-    """Raise ValueError if the disk of a folder, which need not exist, has fewer bytes free than needed."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise ValueError(
-            f"{folder}: {needed} bytes ({needed / 1e9:.2f} GB) are needed and {free} ({free / 1e9:.2f} GB) are free; "
-            "free some space or choose a folder on another disk"
-        )
