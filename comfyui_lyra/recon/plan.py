@@ -1,5 +1,6 @@
 """What reconstructing a scene will need, and the segment size that fits a memory budget."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -55,6 +56,25 @@ def plan(
         splats=splats,
         kept=splats if config.keep == 1 else int(splats * config.keep),
     )
+
+
+def schedules(
+    config: ReconConfig,
+    views: int,
+    frames: int,
+    height: int,
+    width: int,
+    budget: int,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Iterator[Schedule]:
+    """What to try one after another when memory may run out: what ``plan`` chooses, or the least, and ever smaller."""
+    try:
+        segment = plan(config, views, frames, height, width, budget, dtype).schedule.segment
+    except ValueError:
+        segment = LEAST
+    while segment >= LEAST:
+        yield Schedule(segment=segment)
+        segment //= 2
 
 
 def count_tokens(config: ReconConfig, views: int, frames: int, height: int, width: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ def reconstruct(
     keep: float | None = None,
     schedule: Schedule = DEFAULT,
     cache: EncodeCache | None = None,
+    store: torch.device | None = None,
     on_step: OnStep = no_progress,
 ) -> tuple[GaussianSequence, tuple[CameraTrajectory, ...]]:
     """Gaussians at each bullet time (a frame index), and the scene's cameras in the Gaussians' world.
@@ -36,7 +37,8 @@ def reconstruct(
     A static decoder does not look at the times and makes one set, of time 0. All that does not depend on the bullet
     time is done once, except the patch embeddings, which are cheaper to redo (0.02 % of a pass) than to hold.
     ``cache`` keeps encoded Pluecker and time pictures for later calls. The Gaussians are float32, on the model's
-    device; ``keep`` is their share, by default the config's. ``on_step`` counts encoded views and blocks.
+    device or in ``store``; ``keep`` is their share, by default the config's. ``on_step`` counts encoded views and
+    blocks.
     """
     config, clip = model.config, scene.cameras[0]
     times = tuple(times) if config.dynamic else (0,)
@@ -64,7 +66,7 @@ def reconstruct(
             )
             inputs = replace(inputs, time_source=source, time_target=target)
         (gaussians,) = model(inputs, keep=keep, schedule=schedule, on_step=step)
-        frames.append(gaussians.to(torch.float32))
+        frames.append(gaussians.to(store or weight.device, torch.float32))
     return GaussianSequence(frames=tuple(frames), times=times), cameras
 
 

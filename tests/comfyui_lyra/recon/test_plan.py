@@ -5,7 +5,7 @@ import torch
 from lyra_pack.comfyui_lyra.bench.recon import random_inputs
 from lyra_pack.comfyui_lyra.configs import RECON_PRESETS, ReconConfig
 from lyra_pack.comfyui_lyra.recon.model import Recon
-from lyra_pack.comfyui_lyra.recon.plan import bytes_needed, count_flops, count_tokens, plan
+from lyra_pack.comfyui_lyra.recon.plan import LEAST, bytes_needed, count_flops, count_tokens, plan, schedules
 from lyra_pack.comfyui_lyra.recon.schedule import Schedule
 from torch.profiler import profile
 
@@ -30,6 +30,13 @@ def test_a_smaller_budget_means_smaller_segments_and_too_small_a_one_an_error():
     assert all(each.bytes <= gib * 2**30 for each, gib in zip(found, (1.8, 2.5, 6), strict=True))
     with pytest.raises(ValueError, match=r"6 paths of 121 frames of 1280x704 need \d\.\d\d GiB at least.*is 1\.00 GiB"):
         plan(RELEASED, 6, *SIZE, budget=2**30)
+
+
+def test_when_memory_runs_out_smaller_segments_are_tried_down_to_the_least():
+    chosen = plan(RELEASED, 6, *SIZE, budget=int(1.8 * 2**30)).schedule.segment
+    tried = [schedule.segment for schedule in schedules(RELEASED, 6, *SIZE, budget=int(1.8 * 2**30))]
+    assert tried == [chosen // 2**i for i in range(len(tried))] and len(tried) > 2 and tried[-1] == LEAST
+    assert list(schedules(RELEASED, 6, *SIZE, budget=0)) == [Schedule(segment=LEAST)]
 
 
 def peak_bytes(run) -> int:

@@ -42,6 +42,12 @@ def test_many_times_equal_one_call_each(tiny_model, pool, scene, columns):
     assert shared == 2 * 2 + 3 * 2 and pool.encodes == shared + 3 * (2 * 2 + 2)
 
 
+def test_splats_go_where_they_are_to_be_stored(tiny_model, pool, scene):
+    found, cameras = reconstruct(tiny_model, pool, scene, (0, 8), store=torch.device("meta"))
+    assert {frame.means.device.type for frame in found.frames} == {"meta"}
+    assert cameras[0].c2w.device.type == "cpu"
+
+
 def test_a_static_decoder_makes_one_set_and_encodes_no_times(tiny, random_model, pool, scene):
     still = replace(scene, dynamic=False)
     found, _ = reconstruct(random_model(replace(tiny, dynamic=False)), pool, still, (5, 6))
