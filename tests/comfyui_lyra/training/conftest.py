@@ -1,8 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
 from lyra_pack.comfyui_lyra.training.perceptual import CONVOLUTIONS, WIDTHS, load_lpips
+from torch.nn import functional
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,3 +55,37 @@ def lpips_files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def lpips(lpips_files):
     return load_lpips(*lpips_files)
+
+
+def rays_of(camera: CameraTrajectory) -> torch.Tensor:
+    """Directions [H, W, 3] with z 1 through the centres of the pixels of a camera at the origin."""
+    (fx, _, cx), (_, fy, cy), _ = camera.K[0]
+    y, x = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
+    return torch.stack(((x - cx) / fx, (y - cy) / fy, torch.ones_like(x)), -1)
+
+
+def error_of(from_rgb, from_depth, from_camera, to_rgb, to_depth, to_camera) -> tuple[float, float]:
+    """Share of pixels of the first picture seen in the second too, and the median difference of their colours."""
+    rays = rays_of(replace(from_camera, c2w=torch.eye(4)[None]))
+    known = from_depth.isfinite() & (from_depth > 0)
+    points = rays * torch.where(known, from_depth, 1)[..., None]
+    points = points @ from_camera.c2w[0, :3, :3].T + from_camera.c2w[0, :3, 3]
+    w2c = to_camera.viewmats[0]
+    x, y, z = (points @ w2c[:3, :3].T + w2c[:3, 3]).unbind(-1)
+    (fx, _, cx), (_, fy, cy), _ = to_camera.K[0]
+    grid = torch.stack(((fx * x / z + cx) / to_camera.width, (fy * y / z + cy) / to_camera.height), -1) * 2 - 1
+    near = torch.where(to_depth > 0, to_depth, 1e4).clamp_max(1e4)[None, None]
+    found = functional.grid_sample(near, grid[None], align_corners=False, mode="nearest")[0, 0]
+    seen = known & (z > 0) & (grid.abs() < 1).all(-1) & ((found - z).abs() < 0.03 * z)
+    colors = functional.grid_sample(to_rgb.movedim(-1, 0)[None], grid[None], align_corners=False)[0].movedim(0, -1)
+    return seen.float().mean().item(), (colors - from_rgb).abs().mean(-1)[seen].median().item()
+
+
+@pytest.fixture(scope="session")
+def pixel_rays():
+    return rays_of
+
+
+@pytest.fixture(scope="session")
+def warp_error():
+    return error_of

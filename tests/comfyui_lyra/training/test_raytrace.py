@@ -3,12 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
+from lyra_pack.comfyui_lyra.cameras import pinhole_camera
 from lyra_pack.comfyui_lyra.training import raytrace
 from lyra_pack.comfyui_lyra.training.draw_scenes import base_camera, draw_scenes, scene_paths, source_geometry
 from lyra_pack.comfyui_lyra.training.raytrace import seen_from, trace
 from lyra_pack.comfyui_lyra.training.scenes import SHAPES, Scenes, about_vertical
-from torch.nn import functional
 
 HEIGHT, WIDTH = 48, 80
 START = torch.zeros(1)
@@ -30,14 +29,7 @@ def with_body(scene: Scenes, shape: str, center, size, angle: float = 0.0) -> Sc
     return replace(scene, **changed)
 
 
-def pixel_rays(camera: CameraTrajectory) -> torch.Tensor:
-    """Directions [H, W, 3] with z 1 through the centres of the pixels of a camera at the origin."""
-    (fx, _, cx), (_, fy, cy), _ = camera.K[0]
-    y, x = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
-    return torch.stack(((x - cx) / fx, (y - cy) / fy, torch.ones_like(x)), -1)
-
-
-def test_depth_of_the_ground_is_the_plane_s():
+def test_depth_of_the_ground_is_the_plane_s(pixel_rays):
     camera = base_camera(HEIGHT, WIDTH)
     depth = trace(empty_room(), [camera], START).depth[0, 0]
     rays = pixel_rays(camera)
@@ -46,7 +38,7 @@ def test_depth_of_the_ground_is_the_plane_s():
     assert torch.allclose(depth, expected, rtol=1e-5) and 0.2 < depth.isinf().float().mean() < 0.8
 
 
-def test_depth_of_a_ball_is_the_sphere_s():
+def test_depth_of_a_ball_is_the_sphere_s(pixel_rays):
     camera = base_camera(HEIGHT, WIDTH)
     depth = trace(with_body(empty_room(), "ball", (0.2, -0.3, 4.0), (0.9, 0.9, 0.9)), [camera], START).depth[0, 0]
     rays, center = pixel_rays(camera).double(), torch.tensor([0.2, -0.3, 4.0]).double()
@@ -59,7 +51,7 @@ def test_depth_of_a_ball_is_the_sphere_s():
     assert torch.equal(depth[~hit], ground[~hit])
 
 
-def test_depth_of_a_box_face_and_of_a_drum_is_closed_form():
+def test_depth_of_a_box_face_and_of_a_drum_is_closed_form(pixel_rays):
     camera = base_camera(HEIGHT, WIDTH)
     room = empty_room(ground=9.0)
     box = trace(with_body(room, "box", (0.0, 0.0, 5.0), (0.5, 0.7, 1.0)), [camera], START).depth[0, 0]
@@ -78,7 +70,7 @@ def test_depth_of_a_box_face_and_of_a_drum_is_closed_form():
     assert drum[HEIGHT // 2, ~hit].isinf().all()
 
 
-def test_depth_is_along_the_camera_axis_of_a_moved_and_turned_camera():
+def test_depth_is_along_the_camera_axis_of_a_moved_and_turned_camera(pixel_rays):
     scene = with_body(empty_room(), "box", (0.0, 0.0, 5.0), (1.0, 1.0, 0.5))
     c2w = torch.eye(4)[None].repeat(2, 1, 1)
     c2w[1, :3, :3] = about_vertical(torch.tensor(0.2))
@@ -91,25 +83,8 @@ def test_depth_is_along_the_camera_axis_of_a_moved_and_turned_camera():
     assert front.sum() > 200 and (points[front][:, :2].abs() < 1 + 1e-4).all()
 
 
-def warp_error(from_rgb, from_depth, from_camera, to_rgb, to_depth, to_camera) -> tuple[float, float]:
-    """Share of pixels of the first picture seen in the second too, and the median difference of their colours."""
-    rays = pixel_rays(replace(from_camera, c2w=torch.eye(4)[None]))
-    known = from_depth.isfinite()
-    points = rays * torch.where(known, from_depth, 1)[..., None]
-    points = points @ from_camera.c2w[0, :3, :3].T + from_camera.c2w[0, :3, 3]
-    w2c = to_camera.viewmats[0]
-    x, y, z = (points @ w2c[:3, :3].T + w2c[:3, 3]).unbind(-1)
-    (fx, _, cx), (_, fy, cy), _ = to_camera.K[0]
-    grid = torch.stack(((fx * x / z + cx) / to_camera.width, (fy * y / z + cy) / to_camera.height), -1) * 2 - 1
-    near = torch.where(to_depth.isfinite(), to_depth, 1e4)[None, None]
-    found = functional.grid_sample(near, grid[None], align_corners=False, mode="nearest")[0, 0]
-    seen = known & (z > 0) & (grid.abs() < 1).all(-1) & ((found - z).abs() < 0.03 * z)
-    colors = functional.grid_sample(to_rgb.movedim(-1, 0)[None], grid[None], align_corners=False)[0].movedim(0, -1)
-    return seen.float().mean().item(), (colors - from_rgb).abs().mean(-1)[seen].median().item()
-
-
 @pytest.mark.parametrize("moving", [False, True], ids=["static", "moving"])
-def test_views_of_one_time_agree_with_one_another_through_their_depth(moving):
+def test_views_of_one_time_agree_with_one_another_through_their_depth(moving, warp_error):
     scene = draw_scenes([21], moving)
     times = torch.linspace(0, 1, 5)
     paths = scene_paths(21, 5, HEIGHT, WIDTH, "large")[:3]
@@ -148,7 +123,7 @@ def test_a_pattern_moves_and_turns_with_its_object():
     assert (seen.rgb[0, 1] - seen.rgb[0, 0]).abs().max() > 0.05
 
 
-def test_a_camera_sees_all_that_it_sees_and_holes_open_on_the_way():
+def test_a_camera_sees_all_that_it_sees_and_holes_open_on_the_way(pixel_rays):
     scene = draw_scenes([900_000])
     times = torch.linspace(0, 1, 5)
     for path in scene_paths(900_000, 5, HEIGHT, WIDTH, "large")[:4]:

@@ -1,0 +1,102 @@
+"""Where the files of the training data lie: in folders, or inside tar files that are read without unpacking.
+
+``<anything>/<view>/<kind>/<scene>.<suffix>``, views 0..5 and, time-flipped, 6..11 (training.md 9.1).
+"""
+
+import json
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files.atomic import replacing
+
+SUFFIXES = {"rgb": "mp4", "pose": "npz", "intrinsics": "npz", "latent": "safetensors|pkl", "depth": "zip"}
+PLACE = re.compile(r"(?:^|/)(\d+)/(" + "|".join(SUFFIXES) + r")/([^/]+)\.(\w+)$")
+Key = tuple[int, str]  # view, kind
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file, or a stretch of a tar file."""
+
+    file: Path
+    name: str  # what to call it in messages
+    size: int
+    offset: int | None = None  # in the tar file
+
+    @contextmanager
+    def opened(self) -> Iterator[Path]:
+        """A path to read it from: of a tar's member, or of a file whose name is no text, a copy that is gone after."""
+        is_text = not re.search(r"[\udc80-\udcff]", str(self.file))
+        if self.offset is None and is_text:
+            yield self.file
+            return
+        with tempfile.TemporaryDirectory(prefix="lyra-") as folder:
+            copy = Path(folder) / f"member{Path(self.name).suffix}"
+            with self.file.open("rb") as tar, copy.open("wb") as target:
+                tar.seek(self.offset or 0)
+                left = self.size
+                while left and (block := tar.read(min(left, 1 << 20))):
+                    target.write(block)
+                    left -= len(block)
+            if left:
+                raise ValueError(f"{self.file}: ends {left} bytes before its member {self.name} does")
+            yield copy
+
+
+def find_members(roots: Sequence[Path | str], cache: Path | str | None = None) -> dict[str, dict[Key, Member]]:
+    """Every file of the layout, by scene, then by view and kind. A root is a folder, a folder of tars, or a tar.
+
+    ``cache`` is a folder that keeps the tables of contents of tars, whose headers take long to visit.
+    """
+    found: dict[str, dict[Key, Member]] = {}
+    for root in map(Path, roots):
+        if not root.exists():
+            raise FileNotFoundError(f"{root}: no such folder or tar file of training data")
+        for member in list_tar(root, cache) if root.is_file() else list_folder(root, cache):
+            place = PLACE.search("/" + member.name)
+            if place and re.fullmatch(SUFFIXES[place[2]], place[4]):
+                of_scene = found.setdefault(place[3], {})
+                key = int(place[1]), place[2]
+                # of latents in both forms ours says more of itself
+                if key not in of_scene or place[4] == "safetensors":
+                    of_scene[key] = member
+    if not found:
+        listed = ", ".join(map(str, roots))
+        raise FileNotFoundError(f"{listed}: holds no files <view>/<kind>/<scene>, with kinds {', '.join(SUFFIXES)}")
+    return found
+
+
+def list_folder(root: Path, cache: Path | str | None) -> Iterator[Member]:
+    """The files below a folder, and the members of tars in it."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.suffix == ".tar":
+                yield from list_tar(path, cache)
+            else:
+                yield Member(path, path.relative_to(root).as_posix(), path.stat().st_size)
+
+
+def list_tar(path: Path, cache: Path | str | None) -> list[Member]:
+    """The regular members of an uncompressed tar file."""
+    about = path.stat()
+    stored = None if cache is None else Path(cache) / f"{path.name}.{about.st_size}.{about.st_mtime_ns}.json"
+    if stored is not None and stored.is_file():
+        rows = json.loads(stored.read_text())
+    else:
+        try:
+            with tarfile.open(path, "r:", errors="surrogateescape") as tar:
+                rows = [(m.name, m.size, m.offset_data) for m in tar if m.isreg()]
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise ValueError(f"{path}: not an uncompressed tar file, or a damaged one: {error}") from error
+        if stored is not None:
+            with replacing(stored) as temporary:
+                temporary.write_text(json.dumps(rows))
+    return [Member(path, name, size, offset) for name, size, offset in rows]

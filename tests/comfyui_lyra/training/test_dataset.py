@@ -1,0 +1,390 @@
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.files.depth_zip import load_depth_zip, save_depth_zip
+from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
+from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
+from lyra_pack.comfyui_lyra.training import dataset as module
+from lyra_pack.comfyui_lyra.training.dataset import SdgDataset, hashed_split, split_scenes
+from lyra_pack.comfyui_lyra.training.draw_scenes import draw_scenes, scene_paths
+from lyra_pack.comfyui_lyra.training.members import find_members
+from lyra_pack.comfyui_lyra.training.raytrace import trace
+from lyra_pack.comfyui_lyra.training.sdg_scene import BrokenScene, SdgScene
+from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
+
+HEIGHT, WIDTH, FRAMES, PATHS = 32, 48, 9, 2
+NAMES = ("apple", "bird", "cloud", "door")
+STATIC = replace(
+    MINI_STAGES["m4"], size=(HEIGHT, WIDTH), input_frames=FRAMES, target_frames=2, max_views=PATHS
+)  # fmt: skip
+DYNAMIC = replace(STATIC, dynamic=True, target_views=2 * PATHS)
+
+
+def write_scene(root: Path, name: str, seed: int) -> None:
+    """A moving scene as our generator writes it, from true renders: two paths, their twins, latents, depth."""
+    scene, times = draw_scenes([seed], moving=True), torch.linspace(0, 1, FRAMES)
+    paths = scene_paths(seed, FRAMES, HEIGHT, WIDTH, "large")[:PATHS]
+    generator = torch.Generator().manual_seed(seed)
+    for flipped in (False, True):
+        store = PathStore(root, name, reference_format=not flipped, flipped=flipped)
+        store.begin({"seed": str(seed)}, paths, 16 * 2 * 4 * 6)
+        for index, path in enumerate(paths):
+            made = trace(scene, [path], times.flip(0) if flipped else times)  # as a perfect teacher generates
+            latents = VideoLatents(values=torch.randn(1, 16, 2, HEIGHT // 8, WIDTH // 8, generator=generator))
+            store.save(
+                index, MultiViewLatents(latents=latents, cameras=(path,), family="mini", dynamic=True),
+                lambda made=made: made.rgb[0],
+            )  # fmt: skip
+            depth = made.depth[0].flip(0) if flipped else made.depth[0]
+            save_depth_zip(root / str(index + PATHS * flipped) / "depth" / f"{name}.zip", depth)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("sdg") / "data"
+    for seed, name in enumerate(NAMES):
+        write_scene(root, name, seed)
+    return root
+
+
+@pytest.fixture
+def root(written, tmp_path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(written, tmp_path / "data"))
+
+
+@pytest.fixture
+def everything(monkeypatch):
+    """All scenes in the training split."""
+    monkeypatch.setitem(module.SHARES, "train", 1e9)
+
+
+def scene_of(root: Path, name: str, views: int = PATHS) -> SdgScene:
+    return SdgScene(name, find_members([root])[name], PATHS, range(views))
+
+
+def test_what_the_generator_writes_is_what_a_sample_shows(written):
+    scene = scene_of(written, "bird", 2 * PATHS)
+    assert scene.frames == FRAMES
+    truth = trace(draw_scenes([1], moving=True), [scene_paths(1, FRAMES, HEIGHT, WIDTH, "large")[1]],
+                  torch.linspace(0, 1, FRAMES))  # fmt: skip
+    shown = scene.pictures(1, [7, 2])
+    assert (shown - truth.rgb[0, [7, 2]]).abs().mean() < 0.03
+    assert torch.allclose(scene.cameras(1).c2w, scene_paths(1, FRAMES, HEIGHT, WIDTH, "large")[1].c2w)
+    depth, expected = scene.depth(1, [7, 2]), truth.depth[0, [7, 2]]
+    assert torch.equal(depth == 0, expected.isinf())
+    known = expected.isfinite()
+    assert torch.allclose(depth[known], expected[known], rtol=1e-3)
+    assert scene.latents(1).shape == (16, 2, 4, 6)
+
+
+def test_latents_of_both_forms_are_the_same(root):
+    ours = scene_of(root, "bird").latents(0)
+    for file in root.glob("*/latent/*.safetensors"):
+        file.unlink()
+    assert torch.equal(scene_of(root, "bird").latents(0), ours)
+
+
+def test_flipped_views_agree_with_the_forward_ones_at_every_time(written, warp_error):
+    for name in NAMES[:2]:
+        scene = scene_of(written, name, 2 * PATHS)
+        for path in range(PATHS):
+            cameras, twins = scene.cameras(path), scene.cameras(PATHS + path)
+            for time in (1, 4, 7):
+                first, second = (
+                    (scene.pictures(view, [time])[0], scene.depth(view, [time])[0]) for view in (path, PATHS + path)
+                )
+                here, there = cameras[time : time + 1], twins[time : time + 1]
+                seen, error = warp_error(*first, here, *second, there)
+                assert seen > 0.25 and error < 0.03
+                if time != 4:  # in the middle both stand at nearly one place
+                    unflipped = twins[FRAMES - 1 - time : FRAMES - time]  # as the reference saves it
+                    assert warp_error(*first, here, *second, unflipped)[0] < 0.6 * seen
+
+
+@pytest.mark.parametrize("stage", [STATIC, DYNAMIC], ids=["static", "dynamic"])
+def test_a_sample_of_a_stage(written, tmp_path, everything, stage):
+    data = SdgDataset([written], stage, state=tmp_path, paths=PATHS)
+    assert data.scenes == sorted(NAMES) and len(data) == 4
+    for position in range(6):
+        sample = data.sample(position)
+        views = len(sample.cameras)
+        assert 1 <= views <= PATHS and sample.latents.shape == (views, 16, 2, 4, 6) and sample.pictures is None
+        assert torch.allclose(sample.cameras[0].c2w[0], torch.eye(4), atol=1e-6)
+        count = 2 * PATHS if stage.dynamic else 2 * views
+        assert sample.targets.shape == (count, HEIGHT, WIDTH, 3) and len(sample.target_cameras) == count
+        assert (sample.time is None) != stage.dynamic and sample.times.tolist()[::8] == [0, 1]
+        assert (sample.depth > 0).float().mean() > 0.5
+
+
+def test_targets_are_the_pictures_of_their_cameras(written, tmp_path, everything):
+    """Every target, traced along its stored camera at its time, is what the sample shows."""
+    data = SdgDataset([written], DYNAMIC, state=tmp_path, paths=PATHS)
+    for position in range(4):
+        sample = data.sample(position)
+        seed = NAMES.index(sample.scene)
+        time = sample.time.expand(2 * PATHS)
+        first = scene_of(written, sample.scene).cameras(0).c2w[0]  # all paths start at one camera
+        path = replace(sample.target_cameras, c2w=first @ sample.target_cameras.c2w)
+        truth = trace(draw_scenes([seed] * 1, moving=True), [path], time).rgb[0]
+        assert (truth - sample.targets).abs().mean() < 0.03
+
+
+def test_other_frames_than_the_whole_clip_are_given_as_pictures(written, tmp_path, everything):
+    stage = replace(STATIC, input_frames=5, encodes_frames=True, size=(16, 24))
+    sample = SdgDataset([written], stage, state=tmp_path / "a", paths=PATHS).sample(0)
+    assert sample.latents is None and sample.pictures.shape[1:] == (5, 16, 24, 3)
+    assert sample.cameras[0].width == 24 and sample.cameras[0].K[0, 0, 2] == 12
+    shorter = replace(STATIC, input_frames=5)
+    sample = SdgDataset([written], shorter, state=tmp_path / "b", paths=PATHS, may_encode=True).sample(0)
+    assert sample.pictures.shape[1] == 5
+    with pytest.raises(RuntimeError, match="10 scenes in a row are broken"):
+        SdgDataset([written], shorter, state=tmp_path / "c", paths=PATHS).sample(0)
+    longer = replace(STATIC, input_frames=17)  # mirrored
+    sample = SdgDataset([written], longer, state=tmp_path / "d", paths=PATHS, may_encode=True).sample(0)
+    assert sample.pictures.shape[1] == 17
+
+
+def test_a_position_is_one_sample_and_an_epoch_shows_each_scene_once(written, tmp_path, everything):
+    one, two = (SdgDataset([written], STATIC, state=tmp_path / n, paths=PATHS, seed=3) for n in "ab")
+    first = [one.sample(position) for position in range(8)]
+    for position in (6, 2):  # in another order, by another process
+        assert torch.equal(two.sample(position).targets, first[position].targets)
+    orders = [[sample.scene for sample in first[i : i + 4]] for i in (0, 4)]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(NAMES)
+    other = SdgDataset([written], STATIC, state=tmp_path / "c", paths=PATHS, seed=4)
+    assert [other.sample(position).scene for position in range(8)] != sum(orders, [])
+
+
+def spoil(member: str, change):
+    """Change the bytes of one file of the scene ``bird``."""
+    return lambda root: (root / member).write_bytes(change((root / member).read_bytes()))
+
+
+def rewritten(change):
+    def again(data: bytes) -> bytes:
+        with np.load(io.BytesIO(data)) as arrays:
+            arrays = dict(arrays)
+        out = io.BytesIO()
+        np.savez(out, **change(arrays))
+        return out.getvalue()
+
+    return again
+
+
+def with_nan(arrays):
+    arrays["data"][3, 0, 3] = np.nan
+    return arrays
+
+
+def sheared(arrays):
+    arrays["data"][2, 0, 0] = 3
+    return arrays
+
+
+def without_frame(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(data)) as old, ZipFile(out, "w") as new:
+        for name in old.namelist()[:-3]:
+            new.writestr(name, old.read(name))
+    return out.getvalue()
+
+
+def bad_exr(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(data)) as old, ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name)[:100])
+    return out.getvalue()
+
+
+MALICE = b"cos\nsystem\n(S'touch stolen'\ntR."
+
+
+def malicious(root: Path) -> None:
+    (root / "0/latent/bird.safetensors").unlink()
+    (root / "0/latent/bird.pkl").write_bytes(MALICE)
+
+
+def wrong_length(root: Path) -> None:
+    for suffix in ("safetensors", "pkl"):
+        (root / f"0/latent/bird.{suffix}").unlink()
+    torch.save(np.zeros((1, 16, 3, 4, 6), np.float32), root / "0/latent/bird.pkl")
+
+
+def not_finite(root: Path) -> None:
+    (root / "0/latent/bird.safetensors").unlink()
+    torch.save(np.full((1, 16, 2, 4, 6), np.inf, np.float32), root / "0/latent/bird.pkl")
+
+
+DAMAGES = {
+    "truncated mp4": ("0/rgb/bird.mp4", spoil("0/rgb/bird.mp4", lambda data: data[: len(data) // 2])),
+    "mp4 of noise": ("0/rgb/bird.mp4", spoil("0/rgb/bird.mp4", lambda data: data[::-1])),
+    "zero-byte npz": ("1/pose/bird.npz", spoil("1/pose/bird.npz", lambda _: b"")),
+    "npz without inds": (
+        "1/pose/bird.npz",
+        spoil("1/pose/bird.npz", rewritten(lambda arrays: {"data": arrays["data"]})),
+    ),
+    "NaN pose": ("0/pose/bird.npz", spoil("0/pose/bird.npz", rewritten(with_nan))),
+    "pose that is no rotation": ("0/pose/bird.npz", spoil("0/pose/bird.npz", rewritten(sheared))),
+    "negative focal length": (
+        "0/pose/bird.npz",  # found where both are put together
+        spoil("0/intrinsics/bird.npz", rewritten(lambda a: a | {"data": -a["data"]})),
+    ),
+    "frame numbers that start at 1": (
+        "1/pose/bird.npz",
+        spoil("1/pose/bird.npz", rewritten(lambda a: a | {"inds": a["inds"] + 1})),
+    ),
+    "latent with wrong T'": ("0/latent/bird.pkl", wrong_length),
+    "latent of infinities": ("0/latent/bird.pkl", not_finite),
+    "malicious pickle": ("0/latent/bird.pkl", malicious),
+    "truncated safetensors": (
+        "0/latent/bird.safetensors",
+        spoil("0/latent/bird.safetensors", lambda data: data[:-40]),
+    ),
+    "zip missing frames": ("0/depth/bird.zip", spoil("0/depth/bird.zip", without_frame)),
+    "corrupt zip directory": ("0/depth/bird.zip", spoil("0/depth/bird.zip", lambda data: data[:-30])),
+    "corrupt EXR": ("0/depth/bird.zip", spoil("0/depth/bird.zip", bad_exr)),
+}
+
+
+@pytest.mark.parametrize(("file", "damage"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_broken_file_is_named_and_its_scene_gives_way(root, tmp_path, caplog, monkeypatch, everything, file, damage):
+    monkeypatch.chdir(tmp_path)
+    damage(root)
+    stage = replace(STATIC, target_frames=FRAMES)  # so that every frame's depth is looked at
+    with pytest.raises(BrokenScene) as caught:
+        scene = scene_of(root, "bird")
+        scene.latents(0), scene.pictures(0, range(FRAMES)), scene.depth(0, range(FRAMES)), scene.cameras(0)
+    assert caught.value.scene == "bird" and caught.value.file == file and "scene bird: " + file in str(caught.value)
+    data = SdgDataset([root], stage, state=tmp_path / "state", paths=PATHS)
+    with caplog.at_level(logging.WARNING, "lyra"):
+        shown = [data.sample(position).scene for position in range(12)]
+    broken = data.failures["bird"]
+    assert len(shown) == 12 and data.failures.keys() == {"bird"} and set(broken) == {file} and file in caplog.text
+    assert json.loads((tmp_path / "state" / "quarantine.json").read_text())["bird"] == {file: data.strikes("bird")}
+    assert not Path("stolen").exists()
+    if "bird" not in shown:  # every draw of it failed: three strikes, and the next run does not try it again
+        assert data.strikes("bird") == 3
+        again = SdgDataset([root], stage, state=tmp_path / "state", paths=PATHS)
+        assert again.strikes("bird") == 3 and "bird" not in [again.sample(p).scene for p in range(8)]
+        assert again.failed == 0
+
+
+def test_permuted_frame_numbers_are_followed(root, written):
+    order = np.random.RandomState(0).permutation(FRAMES)
+    spoil("0/pose/bird.npz", rewritten(lambda a: {"data": a["data"][order], "inds": a["inds"][order]}))(root)
+    assert torch.equal(scene_of(root, "bird").cameras(0).c2w, scene_of(written, "bird").cameras(0).c2w)
+
+
+def test_a_shorter_view_shortens_the_scene(root):
+    spoil("1/pose/bird.npz", rewritten(lambda a: {"data": a["data"][:6], "inds": a["inds"][:6]}))(root)
+    scene = scene_of(root, "bird")
+    assert scene.frames == 6 == len(scene.cameras(0))
+
+
+def test_without_depth_nothing_is_known_of_it(root, tmp_path, everything):
+    for file in root.glob("*/depth/*"):
+        file.unlink()
+    sample = SdgDataset([root], STATIC, state=tmp_path / "state", paths=PATHS).sample(0)
+    assert (sample.depth == 0).all() and sample.targets.mean() > 0.1
+
+
+def test_scenes_with_missing_files_are_listed_and_left_out(root, tmp_path, everything):
+    (root / "1/rgb/bird.mp4").unlink()
+    for file in root.glob("0/latent/cloud.*"):
+        file.unlink()
+    data = SdgDataset([root], STATIC, state=tmp_path / "a", paths=PATHS)
+    assert data.missing == {"bird": ["1/rgb"], "cloud": ["0/latent"]} and data.scenes == ["apple", "door"]
+    encoding = SdgDataset([root], STATIC, state=tmp_path / "b", paths=PATHS, may_encode=True)
+    assert encoding.missing == {"bird": ["1/rgb"]}
+    assert {encoding.sample(position).latents is None for position in range(12)} == {True, False}
+    shutil.rmtree(root / "1")
+    with pytest.raises(ValueError, match="no scene of the split 'train' is whole: 4 found, 4 with files missing"):
+        SdgDataset([root], STATIC, state=tmp_path / "c", paths=PATHS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_a_name_like_any_other(root, tmp_path, everything):
+    for file in root.rglob("bird.*"):
+        os.rename(file, os.fsencode(file.parent) + b"/b\xffrd" + os.fsencode(file.suffix))
+    data = SdgDataset([root], DYNAMIC, state=tmp_path / "state", paths=PATHS)
+    shown = {data.sample(position).scene for position in range(4)}
+    assert "b\udcffrd" in shown and not data.failures
+    assert "b\udcffrd" in SdgDataset([root], DYNAMIC, state=tmp_path / "state", paths=PATHS).scenes
+
+
+@pytest.mark.parametrize("prefix", ["", "static/diffusion_output/"])
+def test_tars_are_read_without_unpacking(written, tmp_path, everything, prefix):
+    with tarfile.open(tmp_path / "part1.tar", "w") as one, tarfile.open(tmp_path / "part2.tar", "w") as two:
+        for view in range(2 * PATHS):
+            (one if view % 2 else two).add(written / str(view), f"{prefix}{view}")
+    plain = SdgDataset([written], DYNAMIC, state=tmp_path / "a", paths=PATHS)
+    for roots in ([tmp_path / "part1.tar", tmp_path / "part2.tar"], [tmp_path]):
+        packed = SdgDataset(roots, DYNAMIC, state=tmp_path / "b", paths=PATHS)
+        for position in range(2):
+            found, expected = packed.sample(position), plain.sample(position)
+            assert torch.equal(found.targets, expected.targets) and torch.equal(found.latents, expected.latents)
+            assert torch.equal(found.depth, expected.depth)
+    assert len(list((tmp_path / "b").glob("part?.tar.*.json"))) == 2  # their tables of contents, kept
+
+
+def test_a_tar_that_was_cut_short_or_packed_is_named(written, tmp_path):
+    with tarfile.open(tmp_path / "whole.tar", "w") as tar:
+        tar.add(written / "0", "0")
+    members = find_members([tmp_path / "whole.tar"], tmp_path / "cache")
+    data = (tmp_path / "whole.tar").read_bytes()
+    last = max(members["bird"].values(), key=lambda member: member.offset)
+    (tmp_path / "whole.tar").write_bytes(data[: last.offset + 5])
+    scene = SdgScene("bird", members["bird"], PATHS, [0], FRAMES)
+    with pytest.raises(BrokenScene, match="ends .* bytes before its member"):
+        scene.depth(0, [0]), scene.latents(0), scene.pictures(0, [0]), scene.cameras(0)
+    (tmp_path / "noise.tar").write_bytes(b"noise" * 500)
+    with pytest.raises(ValueError, match="noise.tar: not an uncompressed tar file"):
+        find_members([tmp_path / "noise.tar"])
+
+
+def test_too_many_broken_scenes_end_the_run(root, tmp_path, monkeypatch, everything):
+    monkeypatch.setattr(module, "ENOUGH", 10)
+    for name in NAMES[:2]:
+        (root / f"0/pose/{name}.npz").write_bytes(b"")
+    data = SdgDataset([root], STATIC, state=tmp_path / "state", paths=PATHS)
+    with pytest.raises(RuntimeError, match=r"of 1\d draws failed, the last with: scene .*; repair or remove"):
+        for position in range(60):
+            data.sample(position)
+
+
+def test_splits_share_no_scene_and_stay_as_they_were(tmp_path):
+    names = [f"scene-{i}" for i in range(2000)]
+    shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    first = split_scenes(names[:1500], tmp_path / "splits.json", shares)
+    later = split_scenes(names, tmp_path / "splits.json", {"train": 0.0, "validation": 0.0, "test": 1.0})
+    assert sorted(sum(first.values(), [])) == sorted(names[:1500]) and sorted(sum(later.values(), [])) == sorted(names)
+    for split in shares:
+        assert set(first[split]) <= set(later[split])
+        assert abs(len(first[split]) / 1500 - shares[split]) < 0.04
+    assert set(names[1500:]) <= set(later["test"])
+    assert split_scenes(names[:3], tmp_path / "other.json", shares) == {
+        split: [n for n in names[:3] if hashed_split(n, shares) == split] for split in shares
+    }
+
+
+def test_a_missing_root_and_an_empty_one_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder or tar"):
+        find_members([tmp_path / "missing"])
+    with pytest.raises(FileNotFoundError, match="holds no files <view>/<kind>/<scene>"):
+        find_members([tmp_path])
+    with pytest.raises(ValueError, match="expected frames|frame 9|00009.exr is missing"):
+        save_depth_zip(tmp_path / "d.zip", torch.ones(2, 4, 4))
+        load_depth_zip(tmp_path / "d.zip", [9])
