@@ -88,6 +88,8 @@ def load_sdg(
     check_finished(Path(root), clip)
     scenes = [load_view(view, clip, family, dynamic) for view in find_views(root)]
     scenes = [scene for scene in scenes if "flipped" not in scene.provenance]
+    if not scenes:
+        raise ValueError(f"{root}: '{clip}' has time-flipped paths only; generate the forward ones too")
     first = scenes[0]
     for what in (lambda scene: tuple(scene.latents.values.shape[1:]), lambda scene: scene.family):
         if len(found := {what(scene) for scene in scenes}) > 1:

@@ -153,6 +153,9 @@ def test_flipped_paths_are_saved_in_the_clips_own_time(tmp_path, scenes, paths):
         assert (frames - brightening().flip(0)).abs().max() < 0.02
     loaded = load_sdg(tmp_path / "out")  # latents cannot be turned round: only the forward ones are inputs
     assert torch.equal(loaded.latents.values, torch.cat([scene.latents.values for scene in scenes]))
+    fill(PathStore(tmp_path / "only", "night", flipped=True, rgb=False), scenes)
+    with pytest.raises(ValueError, match="'night' has time-flipped paths only; generate the forward ones too"):
+        load_sdg(tmp_path / "only")
 
 
 def test_names_are_made_fit_for_files():
