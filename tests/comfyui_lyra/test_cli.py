@@ -1,13 +1,21 @@
 """The shell verbs, called as the shell calls them."""
 
+from hashlib import sha256
+
+import numpy as np
 import pytest
 import torch
+from lyra_pack.comfyui_lyra import download
 from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.cli.verbs import RELEASES
 from lyra_pack.comfyui_lyra.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.files.cameras import load_cameras
-from lyra_pack.comfyui_lyra.files.images import load_image
+from lyra_pack.comfyui_lyra.files.images import load_image, save_image
 from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.files.video import load_video
+from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
+from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
+from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 
 SMALL = ["--frames", "4", "--width", "48", "--height", "32"]
 
@@ -70,3 +78,53 @@ def test_what_cannot_be_used_is_one_sentence_and_status_1(words, message, tmp_pa
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"lyra {words[0]}: ")
     assert message in told
+
+
+@pytest.fixture
+def models(tmp_path, small_teacher, small_tokenizer, small_recon):
+    """Files of a family of tiny models."""
+    save_teacher(small_teacher, tmp_path / "teacher.safetensors")
+    save_tokenizer(small_tokenizer, tmp_path / "tokenizer.safetensors")
+    save_recon(small_recon, tmp_path / "recon.safetensors")
+    return tmp_path
+
+
+def test_a_picture_becomes_splats_verb_by_verb(models, picture, capsys, monkeypatch):
+    folder, precise = models, ["--dtype", "float32"]
+    save_image(folder / "picture.png", picture.frames[0])
+    np.save(folder / "depth.npy", picture.depth[0].clamp(max=50).numpy())
+    teacher, tokenizer, recon = (
+        [f"--{name}", str(folder / f"{name}.safetensors")] for name in ("teacher", "tokenizer", "recon")
+    )
+    steps = (
+        ["geometry", "picture.png", "scene.safetensors", "--depth", "depth.npy", "--fov", "50"],
+        ["generate", "scene.safetensors", "latents", *teacher, *tokenizer, *precise, "--steps", "2"],
+        ["decode", "latents", "view.mp4", *tokenizer, *precise, "--view", "5"],
+        ["reconstruct", "latents", "splats", *recon, *tokenizer, *precise, "--times", "0,4"],
+        ["render", "splats/splats_0004.ply", "frames", "--preset", "left", *SMALL],
+    )
+    monkeypatch.chdir(folder)
+    for words in steps:
+        assert main(words) == 0, capsys.readouterr().err
+    assert len(load_video(folder / "view.mp4")[0]) == 9
+    assert sorted(path.name for path in (folder / "splats").iterdir()) == ["splats_0000.ply", "splats_0004.ply"]
+    assert load_video(folder / "frames" / "left.mp4")[0].shape == (4, 32, 48, 3)
+
+
+def test_weights_convert_with_their_hash(models, capsys):
+    assert main(["convert-weights", str(models / "recon.safetensors"), str(models / "again.safetensors")]) == 0
+    written = (models / "again.safetensors").read_bytes()
+    assert sha256(written).hexdigest() in capsys.readouterr().out
+
+
+def test_plan_tells_memory_and_kept_splats(capsys):
+    assert main(["plan"]) == 0
+    assert "2044415 kept" in capsys.readouterr().out
+    assert main(["plan", "--budget", "0.1"]) == 1
+    assert "GiB at least" in capsys.readouterr().err
+
+
+def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path, capsys):
+    assert main(["fetch", "lyra", str(tmp_path)]) == 1
+    assert "NVIDIA Open Model License" in capsys.readouterr().err
+    assert set(RELEASES) == set(download.RELEASES)

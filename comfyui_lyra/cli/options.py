@@ -1,0 +1,35 @@
+"""What several verbs make of their options, and their progress bars."""
+
+import argparse
+
+from tqdm import tqdm
+
+from ..cameras import CameraTrajectory, pinhole_camera
+from ..progress import OnStep
+from ..trajectories import camera_paths
+
+
+def paths_of(options: argparse.Namespace) -> tuple[CameraTrajectory, ...]:
+    """The paths that the path and camera options ask for."""
+    return camera_paths(
+        pinhole_camera(options.width, options.height, options.fov),
+        options.preset,
+        frames=options.frames,
+        movement=options.movement,
+        rotation=options.rotation,
+        seed=options.path_seed,
+    )
+
+
+def progress(label: str) -> OnStep:
+    """An on_step callback that draws a tqdm bar once there is something to show."""
+    bars: list[tqdm] = []
+
+    def on_step(done: int, total: int) -> None:
+        if not bars:
+            bars.append(tqdm(desc=label, total=total, mininterval=0.5))
+        bars[0].update(done - bars[0].n)
+        if done == total:
+            bars[0].close()
+
+    return on_step

@@ -1,0 +1,83 @@
+"""Verbs over cameras and splats: path, render, convert, info, demo, bench."""
+
+import argparse
+from dataclasses import replace
+
+import torch
+
+from ...kernels_glue import OPS
+from .. import bench, demo
+from ..files.cameras import load_cameras, save_cameras
+from ..files.images import save_image
+from ..files.ply import load_ply, save_ply
+from ..files.video import save_video
+from ..path_picture import draw_paths
+from ..render import RenderSettings, render_each
+from .options import paths_of, progress
+
+
+def run_path(options: argparse.Namespace) -> None:
+    """Write camera paths, and their picture."""
+    paths = paths_of(options)
+    save_cameras(options.out, paths)
+    if options.picture:
+        save_image(options.picture, draw_paths(paths))
+    print(f"{len(paths)} paths of {options.frames} cameras: {options.out}")
+
+
+def run_render(options: argparse.Namespace) -> None:
+    """Draw splats along each path, frame by frame into an mp4."""
+    device = torch.device(options.device)
+    splats = load_ply(options.splats).to(device)
+    settings = RenderSettings(mode=options.mode, backend=options.backend)
+    for path in load_cameras(options.cameras) if options.cameras else paths_of(options):
+        seen = replace(path[:: options.every], fps=path.fps / options.every).to(device)
+        frames = (frame.rgb[0] for frame in render_each(splats, seen, settings, progress(path.name)))
+        with torch.inference_mode():
+            save_video(options.out / f"{path.name}.mp4", frames, seen.fps)
+        print(options.out / f"{path.name}.mp4")
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Rewrite splats or cameras."""
+    if options.out.suffix == ".ply":
+        splats = load_ply(options.source)
+        save_ply(options.out, splats, scale=options.scale, min_opacity=options.min_opacity)
+        print(f"{len(splats)} splats: {options.out}")
+    else:
+        paths = load_cameras(options.source)
+        save_cameras(options.out, paths)
+        print(f"{len(paths)} camera paths: {options.out}")
+
+
+def run_info(options: argparse.Namespace) -> None:
+    """Describe a file, or this machine's kernels."""
+    if options.file is None:
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+        print(f"torch {torch.__version__}, {gpu}")
+        for op in OPS:
+            kernels = (f"{name} {op.absent(name) or 'ready'}" for name in op.kernels)
+            print(f"{op.name}: {'; '.join(('torch ready', *kernels))}")
+    elif options.file.suffix == ".ply":
+        splats = load_ply(options.file)
+        low, high = splats.means.amin(0).tolist(), splats.means.amax(0).tolist()
+        bands = 0 if splats.sh_rest is None else int((splats.sh_rest.shape[1] + 1) ** 0.5) - 1
+        print(f"{len(splats)} splats, harmonics to band {bands}, opacity {splats.opacities.mean():.3f} on average")
+        print("  ".join(f"{axis} {a:.3f} to {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True)))
+    else:
+        for path in load_cameras(options.file):
+            print(f"{path.name}: {len(path)} cameras of {path.width}x{path.height} at {path.fps:g} fps")
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Make the demo's files and say where they are."""
+    print("\n".join(str(path) for path in demo.run(options.out, progress)))
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    device = torch.device(options.device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{where}, torch {torch.__version__}\n", flush=True)
+    for line in bench.rows(options.what, device):
+        print(line, flush=True)

@@ -1,0 +1,169 @@
+"""What the shell command takes: every verb and its options. What they do is in ``splats`` and ``scene``."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from .. import bench
+from ..configs import RECON_PRESETS
+from ..trajectories import PRESETS, ROTATIONS
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+RELEASES = ("gen3c", "lyra", "t5", "tokenizer")  # of ``download``, whose import takes a second
+
+
+def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
+    """Verbs over cameras and splats."""
+    verb = verbs.add_parser("path", help="make camera paths and a picture of them")
+    add_path_options(verb)
+    add_camera_options(verb)
+    verb.add_argument("out", type=Path, help="cameras to write: a .json file, or a folder for COLMAP text and npz")
+    verb.add_argument("--picture", type=Path, help="also draw the paths from above and from the side")
+    verb.set_defaults(run="splats.run_path")
+
+    verb = verbs.add_parser("render", help="draw splats along camera paths, one mp4 a path")
+    verb.add_argument("splats", type=Path, help="a PLY file of Gaussian splats")
+    verb.add_argument("out", type=Path, help="folder for <path>.mp4")
+    verb.add_argument("--cameras", type=Path, help="a camera file; without it the path options below make the cameras")
+    add_path_options(verb)
+    add_camera_options(verb)
+    verb.add_argument("--every", type=int, default=1, metavar="N", help="draw every Nth camera")
+    verb.add_argument("--mode", choices=["ut_eval3d", "ewa"], default="ut_eval3d", help="3DGUT as Lyra, or classic")
+    verb.add_argument("--backend", default="auto", help="auto, torch or gsplat")
+    add_device(verb)
+    verb.set_defaults(run="splats.run_render")
+
+    verb = verbs.add_parser("convert", help="rewrite splats as 3DGS PLY, or cameras in another format")
+    verb.add_argument("source", type=Path, help="any PLY of splats, or any camera file or folder")
+    verb.add_argument("out", type=Path, help=".ply for splats; .json or a folder for cameras")
+    verb.add_argument("--scale", type=float, default=1.0, help="splats: multiply the world by this")
+    verb.add_argument("--min-opacity", type=float, default=0.0, help="splats: drop what is more transparent")
+    verb.set_defaults(run="splats.run_convert")
+
+    verb = verbs.add_parser("info", help="say what a file holds; without a file, what can run here")
+    verb.add_argument("file", type=Path, nargs="?")
+    verb.set_defaults(run="splats.run_info")
+
+    verb = verbs.add_parser("demo", help="a coloured scene, six camera paths, their pictures")
+    verb.add_argument("--out", type=Path, default=Path("out"))
+    verb.set_defaults(run="splats.run_demo")
+
+    verb = verbs.add_parser("bench", help="repeat the figures of the README")
+    verb.add_argument("what", choices=bench.NAMES)
+    add_device(verb)
+    verb.set_defaults(run="splats.run_bench")
+
+
+def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
+    """Verbs from a picture or clip to splats, and what they need."""
+    verb = verbs.add_parser("geometry", help="picture and depth, or ViPE results, to a geometry file")
+    verb.add_argument("source", type=Path, help="a picture, or a ViPE results folder or its mp4")
+    verb.add_argument("out", type=Path, help="geometry to write, .safetensors")
+    verb.add_argument("--depth", type=Path, help="depth of the picture: .exr, .npz, .npy or a picture")
+    verb.add_argument("--meaning", choices=["depth", "disparity", "near-far"], default="depth", help="of its values")
+    verb.add_argument("--near", type=float, help="near-far: depth of white")
+    verb.add_argument("--far", type=float, help="near-far: depth of black")
+    verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
+    verb.add_argument("--start", type=int, default=0, help="ViPE: first frame")
+    verb.add_argument("--frames", type=int, default=121, help="ViPE: how many")
+    verb.add_argument("--scale", choices=["auto", "as_is"], default="auto", help="auto: median depth becomes 1")
+    verb.set_defaults(run="scene.run_geometry")
+
+    verb = verbs.add_parser("generate", help="latents along camera paths around a geometry; a stopped run goes on")
+    verb.add_argument("geometry", type=Path, help="what 'lyra geometry' wrote")
+    verb.add_argument("out", type=Path, help="folder in the SDG layout: <view>/{latent,rgb,pose,intrinsics}/<name>.*")
+    add_path_options(verb)
+    add_models(verb, "teacher", "tokenizer")
+    verb.add_argument("--name", help="of the clip; by default the geometry file's")
+    verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
+    verb.add_argument("--steps", type=int, default=35)
+    verb.add_argument(
+        "--guidance", type=float, default=1.0, help="1 is what others call a scale of 2; 0 halves the time"
+    )
+    verb.add_argument("--solver", choices=["euler", "dpmpp_2m"], default="euler", help="dpmpp_2m needs fewer steps")
+    verb.add_argument("--step-cache", type=float, default=0.0, help="reuse blocks that change less; 0 computes all")
+    verb.add_argument("--seed", type=int, default=1, help="of the noise")
+    verb.add_argument("--no-rgb", action="store_true", help="do not decode and write mp4s")
+    verb.add_argument("--reference-format", action="store_true", help="also write the reference's .pkl latents")
+    verb.set_defaults(run="scene.run_generate")
+
+    verb = verbs.add_parser("decode", help="latents of one view to an mp4")
+    add_latents(verb)
+    verb.add_argument("out", type=Path, help="mp4 to write")
+    add_models(verb, "tokenizer")
+    verb.add_argument("--view", type=int, default=0, help="counted from 0")
+    verb.set_defaults(run="scene.run_decode")
+
+    verb = verbs.add_parser("reconstruct", help="latents to splats, one PLY a bullet time")
+    add_latents(verb)
+    verb.add_argument("out", type=Path, help="folder for splats_<time>.ply")
+    add_models(verb, "recon", "tokenizer")
+    verb.add_argument(
+        "--times", default="0", help="bullet times as frame indices, '0,60,120'; a static decoder has one"
+    )
+    verb.add_argument("--keep", type=float, help="share of splats kept, by opacity; by default the decoder's")
+    verb.add_argument("--budget", type=float, default=8.0, help="GB of memory for the splat decoder")
+    verb.set_defaults(run="scene.run_reconstruct")
+
+    verb = verbs.add_parser("plan", help="memory and work of a splat decoder before it runs")
+    verb.add_argument("--preset", choices=RECON_PRESETS, default="lyra_static")
+    verb.add_argument("--views", type=int, default=6)
+    verb.add_argument("--budget", type=float, default=8.0, help="GB of memory")
+    verb.set_defaults(run="scene.run_plan")
+
+    verb = verbs.add_parser("encode-text", help="T5 embeddings of a prompt, once, for many scenes")
+    verb.add_argument("t5", type=Path, help="folder of google-t5/t5-11b")
+    verb.add_argument("out", type=Path, help="embeddings to write, .safetensors (2 MB)")
+    verb.add_argument("--prompt", default="")
+    verb.add_argument("--negative", help="by default GEN3C's own; empty for none")
+    add_device(verb)
+    verb.set_defaults(run="scene.run_encode_text")
+
+    verb = verbs.add_parser("convert-weights", help="a splat decoder's .pt as safetensors, with its sha256")
+    verb.add_argument("source", type=Path, help="lyra_static.pt, lyra_dynamic.pt, or another splat decoder")
+    verb.add_argument("out", type=Path, help=".safetensors to write")
+    verb.set_defaults(run="scene.run_convert_weights")
+
+    verb = verbs.add_parser("fetch", help="download released weights, after their licence")
+    verb.add_argument("name", choices=RELEASES)
+    verb.add_argument("folder", type=Path, help="of all weights")
+    verb.add_argument("--accept-licence", action="store_true", help="without it, size and licence are shown")
+    verb.set_defaults(run="scene.run_fetch")
+
+
+def add_path_options(verb: argparse.ArgumentParser) -> None:
+    """What decides where camera paths go."""
+    verb.add_argument("--preset", choices=PRESETS, default=PRESETS[0])
+    verb.add_argument("--movement", type=float, default=1.0, help="factor on the path lengths (1 = Lyra's)")
+    verb.add_argument("--rotation", choices=ROTATIONS, default="center_facing")
+    verb.add_argument("--path-seed", type=int, default=1, help="of the path lengths")
+
+
+def add_camera_options(verb: argparse.ArgumentParser) -> None:
+    """The camera that paths start from, where no geometry tells it."""
+    verb.add_argument("--frames", type=int, default=121)
+    verb.add_argument("--width", type=int, default=1280, help="pixels")
+    verb.add_argument("--height", type=int, default=704, help="pixels")
+    verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
+
+
+def add_device(verb: argparse.ArgumentParser) -> None:
+    """Where to compute."""
+    verb.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+
+
+def add_models(verb: argparse.ArgumentParser, *names: str) -> None:
+    """Files of the models a verb needs, their precision and device."""
+    files = {"teacher": "GEN3C or another teacher", "recon": "a splat decoder", "tokenizer": "the video tokenizer"}
+    for name in names:
+        verb.add_argument(f"--{name}", type=Path, required=True, help=f"file of {files[name]}")
+    verb.add_argument("--dtype", choices=DTYPES, default="bfloat16" if torch.cuda.is_available() else "float32")
+    add_device(verb)
+
+
+def add_latents(verb: argparse.ArgumentParser) -> None:
+    """Where a verb reads latents."""
+    verb.add_argument("latents", type=Path, help="a latents file of ours, or a folder in the SDG layout")
+    verb.add_argument("--clip", help="of the folder, if it holds several")
+    verb.add_argument("--dynamic", action="store_true", help="the folder is the reference's, and its source moves")
