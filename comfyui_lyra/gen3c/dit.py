@@ -140,7 +140,7 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         grid = self._token_grid(x)
         x = torch.cat((x, self._padding_channel(x, padding_mask)), dim=1)
         angles = self.rope(grid, fps, x.device)
-        positions = self.position_embedding(grid).to(x.dtype)
+        positions = self.position_embedding(grid, x.device).to(x.dtype)
         x = self.patch_embed(x).flatten(1, 3)  # [B, L, D]
         shared, sinusoid = self.time_embed(x, c_noise)
         with self.cache_context(branch) if self.is_cache_enabled else nullcontext():
@@ -154,14 +154,15 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         t, h, w = grid  # the output patch is (h, w, channel), the input patch (channel, h, w)
         return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=2, q=2)
 
-    def position_embedding(self, grid: Grid) -> Tensor:
+    def position_embedding(self, grid: Grid, device: torch.device) -> Tensor:
         """Learned positions [1, L, D], float32: the sum of three tables over its root mean square (teacher.md 6.3).
 
-        Made once a forward pass and not kept: it depends on weights, takes 440 MiB at full size and a few ms.
+        Made once a forward pass and not kept: it depends on weights, takes 440 MiB at full size and a few ms. The
+        tables, 3 MB, are no layer: a host that streams layers leaves them where they are.
         """
         learned = self.learnable_pos_embed
         tables = (learned.pos_emb_t, learned.pos_emb_h, learned.pos_emb_w)
-        t, h, w = (table[:count].float() for table, count in zip(tables, grid, strict=True))
+        t, h, w = (table[:count].to(device, torch.float32) for table, count in zip(tables, grid, strict=True))
         total = (t[:, None, None] + h[None, :, None] + w[None, None]).flatten(0, 2)[None]
         rms = torch.linalg.vector_norm(total, dim=-1, keepdim=True) / total.shape[-1] ** 0.5
         return total / (EPSILON + rms)

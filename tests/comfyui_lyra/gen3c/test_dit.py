@@ -98,7 +98,7 @@ def test_every_part_equals_the_reference(golden):
     for i, out in enumerate(blocks):
         close(out.unflatten(1, grid).permute(1, 2, 3, 0, 4), golden[f"case1.block{i}_out_THWBD"])
     positions = golden["case1.extra_pos_emb"]
-    close(model.position_embedding(grid).unflatten(1, grid).expand_as(positions), positions)
+    close(model.position_embedding(grid, positions.device).unflatten(1, grid).expand_as(positions), positions)
 
     embedding = model.time_embed
     sinusoid = embedding.time_proj(golden["c_noise_case1"])
