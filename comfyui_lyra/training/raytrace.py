@@ -19,7 +19,7 @@ GAMMA = 0.8  # lifts the dark parts of the finished picture
 SHADOW = 0.7  # share of the sun's light that a shadow takes, and of the rest close to what stands there
 CONTACT = 0.4
 HAZE = (12.0, 40.0)  # room units from the origin where haze begins, and where ground becomes sky
-RAYS = {"cpu": 1 << 17, "cuda": 1 << 23}  # at a time
+RAYS = {"cpu": 1 << 18, "cuda": 1 << 23}  # at a time
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,7 +33,7 @@ class Traced:
         check_shapes(self, rgb="S F H W 3", depth="S F H W")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: losses keep these pictures for their backward pass
 def trace(scenes: Scenes, cameras: Sequence[CameraTrajectory], times: Tensor, supersample: int = 2) -> Traced:
     """Each scene along its path; ``times`` [F] are those of the frames, 0 the first of a clip and 1 the last.
 
@@ -49,7 +49,7 @@ def trace(scenes: Scenes, cameras: Sequence[CameraTrajectory], times: Tensor, su
         room = Room(scenes[rows], times[frames], c2w[rows, frames, :3, 3])
         poses = room.axes(c2w[rows, frames, :3, :3])
         for i, (dy, dx) in enumerate(((0.5, 0.5), *((y, x) for y in offsets for x in offsets))):
-            rays = poses @ pixel_directions(K[rows, frames], height, width, dx, dy)
+            rays = turned(poses, pixel_directions(K[rows, frames], height, width, dx, dy))
             length, place = room.hit(rays)
             if i == 0:
                 depth[rows, frames] = room.seen_depth(rays, length).unflatten(-1, (height, width))
@@ -60,7 +60,7 @@ def trace(scenes: Scenes, cameras: Sequence[CameraTrajectory], times: Tensor, su
     return Traced(rgb=rgb.clamp_(0, 1) ** GAMMA, depth=depth)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def seen_from(
     scenes: Scenes, depth: Tensor, cameras: Sequence[CameraTrajectory], base: CameraTrajectory, times: Tensor
 ) -> Tensor:
@@ -74,18 +74,18 @@ def seen_from(
     for rows, frames in chunks(len(scenes), len(times), height * width, device.type):
         path = torch.stack([cameras[row].c2w[frames].to(device) for row in range(len(scenes))[rows]])
         K = torch.stack([cameras[row].K[frames].to(device) for row in range(len(scenes))[rows]])
-        rays = path[..., :3, :3] @ pixel_directions(K, height, width, 0.5, 0.5)
+        rays = turned(path[..., :3, :3], pixel_directions(K, height, width, 0.5, 0.5))
         far = depth[rows, frames].flatten(2)[:, :, None]  # [S, F, 1, R]
         is_sky = far.isinf()
         # the sky is a direction; everything else a point, seen from the base camera
         towards = torch.where(is_sky, rays, path[..., :3, 3:] + rays * far - base.c2w[0, :3, 3:])
-        x, y, z = (base.c2w[0, :3, :3].T @ towards).unbind(2)
+        x, y, z = turned(base.c2w[0, :3, :3].T, towards).unbind(2)
         (fx, _, cx), (_, fy, cy), _ = base.K[0].tolist()
         u, v = fx * x / z + cx, fy * y / z + cy
         inside = (z > 0) & (u >= 0) & (u <= base.width) & (v >= 0) & (v <= base.height)
         eyes = base.c2w[0, :3, 3].expand(*path.shape[:2], 3)
         room = Room(scenes[rows], times[frames], eyes)
-        directions = room.axes(torch.eye(3, device=device).expand(*path.shape[:2], 3, 3)) @ towards
+        directions = room.axes(towards)
         length, _ = room.hit(directions)
         first = room.seen_depth(directions, length)
         free = torch.where(is_sky[:, :, 0], first.isinf(), first > 1 - 1e-3)  # a point lies at length 1
@@ -123,11 +123,11 @@ class Room:
 
     def axes(self, vectors: Tensor) -> Tensor:
         """World vectors, columns of [S, F, 3, R], in room axes and units."""
-        return self.scenes.room[:, None] @ vectors
+        return turned(self.scenes.room[:, None], vectors)
 
     def local(self, place: int, points: Tensor) -> Tensor:
         """Room points [S, F, 3, R] in the frame of an object of size 1."""
-        return self.locals[:, :, place] @ (points - self.centers[:, :, place, :, None])
+        return turned(self.locals[:, :, place], points - self.centers[:, :, place, :, None])
 
     def hit(self, rays: Tensor) -> tuple[Tensor, Tensor]:
         """Length [S, F, R] to the first thing along room rays [S, F, 3, R], and its place; the ground's is the last.
@@ -138,7 +138,7 @@ class Room:
         nearest = torch.where(rays[:, :, 1] > 0, ground / rays[:, :, 1], torch.inf)
         found = torch.full_like(nearest, len(SHAPES), dtype=torch.long)
         for place in self.places:
-            eye, ray = self.local(place, self.eyes), self.locals[:, :, place] @ rays
+            eye, ray = self.local(place, self.eyes), turned(self.locals[:, :, place], rays)
             enter, leave = INTERVALS[SHAPES[place]](eye, ray)
             is_first = (enter < leave) & (enter > 0) & (enter < nearest)
             is_first &= self.scenes.present[:, place, None, None]
@@ -209,7 +209,7 @@ class Room:
         for caster in self.places:
             if caster == WALL:
                 continue
-            q, towards = self.local(caster, points), self.locals[:, :, caster] @ sun
+            q, towards = self.local(caster, points), turned(self.locals[:, :, caster], sun)
             towards = towards / norm(towards)
             ahead = -(q * towards).sum(2)  # of the caster's centre on the way to the sun, in its sizes
             squared = q.square().sum(2)
@@ -231,6 +231,12 @@ def look_up(table: Tensor, place: Tensor) -> Tensor:
     first = torch.arange(s * f, device=place.device).view(s, f, 1) * count
     columns = table.flatten(0, 2).T.contiguous()  # [D, S F N]
     return columns[:, (first + place).flatten()].unflatten(1, place.shape).movedim(0, 2)
+
+
+def turned(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices [..., 3, 3] times vectors [S, F, 3, R]; no matrix product, which a GPU may be told to round (TF32)."""
+    x, y, z = vectors[..., 0:1, :], vectors[..., 1:2, :], vectors[..., 2:3, :]
+    return matrices[..., 0:1] * x + matrices[..., 1:2] * y + matrices[..., 2:3] * z
 
 
 def norm(vectors: Tensor) -> Tensor:

@@ -64,7 +64,10 @@ class Scenes:
         swing = torch.sin(self.rates[:, None, :, None] * t)
         centers = self.centers[:, None] + self.velocities[:, None] * t + self.swings[:, None] * swing
         angle = self.spins[:, None] * t[..., 0]
-        return centers, about_vertical(angle) @ self.turns[:, None]
+        turns = (
+            about_vertical(angle)[..., None] * self.turns[:, None, :, None]
+        )  # no matrix product: see raytrace.turned
+        return centers, turns.sum(-2)
 
 
 def about_vertical(angles: Tensor) -> Tensor:

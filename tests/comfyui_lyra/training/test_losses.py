@@ -77,10 +77,14 @@ def test_total_loss_and_its_gradients(golden, lpips):
         grads = {"grad_img": frames_back(image.grad), "grad_depth": depth.grad, "grad_opacity": opacities.grad}
         for name, grad in grads.items():
             if f"{case}.{name}" in list(golden):
-                # a ReLU of LPIPS that rounding flips changes a picture's gradient by parts in a thousand
-                tolerance = 1e-2 if name == "grad_img" and weights.perceptual else 1e-5
                 expected = golden[f"{case}.{name}"].reshape(grad.shape)
-                assert (grad - expected).abs().max() < tolerance * expected.abs().max()
+                worst = (grad - expected).abs().flatten(1).amax(1) / expected.abs().max()
+                if name == "grad_img" and weights.perceptual:
+                    # a ReLU of LPIPS that rounding flips changes one picture's gradient by parts in a thousand
+                    worst = (grad - expected).abs().flatten(2).amax(2) / expected.abs().max()
+                    assert worst.median() < 2e-4 and worst.max() < 3e-2
+                else:
+                    assert worst.max() < 1e-5
             else:
                 assert grad is None
 

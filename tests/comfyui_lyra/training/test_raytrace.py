@@ -181,3 +181,10 @@ def test_what_the_teacher_is_given():
         (geometry.depth > 0).all() and not geometry.valid.all() and torch.equal(geometry.cameras.c2w[2], torch.eye(4))
     )
     assert len(source_geometry(draw_scenes([5]), 24, 40).frames) == 1
+
+
+def test_pictures_can_be_learned_from():
+    picture = trace(draw_scenes([0]), [base_camera(8, 16)], START).rgb
+    guess = torch.full_like(picture, 0.5).requires_grad_()
+    (picture * guess).sum().backward()
+    assert torch.equal(guess.grad, picture)

@@ -60,9 +60,10 @@ def test_evaluation_draws_equal_the_reference(golden):
     cases = [case for case in golden.meta["cases"] if not case["training"]]
     assert cases
     for case in cases:
-        options, paths = case["overrides"], [int(view) for view in case["overrides"]["static_view_indices_fixed"]]
+        options = case["overrides"]
+        paths = [int(view) for view in options["static_view_indices_fixed"]][: options["num_input_multi_views"]]
         time = options.get("target_index_manual")
-        found = evaluation_draw(case["total_frames"], len(paths), options["target_index_subsample"], time)
+        found = evaluation_draw(case["total_frames"], len(paths), options["target_index_subsample"], time, paths)
         shown = [frame for view, frame in found.targets if view == paths[0]]
         assert list(found.views) == paths and found.time == time
         assert found.targets == tuple((view, frame) for view in paths for frame in shown)
