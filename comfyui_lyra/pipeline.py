@@ -21,9 +21,8 @@ from .gen3c.generate import CheckFrames, GenerateSettings, generate
 from .gen3c.load import Teacher
 from .gen3c.text import TextEmbeddings, encode_text
 from .geometry import Geometry, Scale
-from .geometry_sources import Meaning, from_depth
+from .geometry_sources import Meaning, depth_of_size, from_depth
 from .latents import MultiViewLatents
-from .pictures import crop_resize
 from .progress import OnStep, no_progress
 from .recon.model import Recon
 from .recon.reconstruct import reconstruct
@@ -40,7 +39,6 @@ guardrail, which may change or refuse frames. None is set by default, as in the 
 data. Mind the licence of the released weights: NVIDIA's ends the right to use a model whose guardrail is bypassed
 without a substantially similar one.
 """
-SIZE_ERROR = 1.02  # difference in aspect ratio up to which picture and depth count as of one shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,16 +65,8 @@ def picture_geometry(
 
     Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture.
     """
-    frames, values = load_image(picture)[None], load_depth(depth)[None]
-    height, width = frames.shape[1:3]
-    if values.shape[1:] != (height, width):
-        ratio = values.shape[2] * height / (values.shape[1] * width)
-        if not 1 / SIZE_ERROR < ratio < SIZE_ERROR:
-            raise ValueError(
-                f"{depth}: depth of {values.shape[2]}x{values.shape[1]} for a picture of {width}x{height}; make the "
-                "depth from this very picture"
-            )
-        values = crop_resize(values[:, None], height, width, mode="nearest")[:, 0]
+    frames = load_image(picture)[None]
+    values = depth_of_size(load_depth(depth)[None], *frames.shape[1:3], source=str(depth))
     return from_depth(frames, values, meaning, near, far, fov, scale=scale)
 
 
@@ -132,6 +122,11 @@ def decode(
     """Frames [F, H, W, 3] in [0, 1] that one view's latents stand for, all chunks, where the latents lie."""
     if not 0 <= view < len(latents.cameras):
         raise ValueError(f"view {view}: the latents have {len(latents.cameras)} views, counted from 0")
+    if latents.family != tokenizer.family:
+        raise ValueError(
+            f"latents of family '{latents.family}' and tokenizer '{tokenizer.family}' do not belong together; load the "
+            "tokenizer of the latents' family"
+        )
     video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks)
     frames = ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)
     return check_frames(frames) if check_frames else frames

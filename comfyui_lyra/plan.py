@@ -18,9 +18,9 @@ from .tokenizer.model import build_autoencoder
 # Shares of a matrix product's speed that the stages reach: the README's figures of an H200 (567, 127 and 342 TFLOP/s)
 # over the 700 TFLOP/s that such a product is assumed to reach there.
 TEACHER_SHARE, TOKENIZER_SHARE, RECON_SHARE = 0.8, 0.2, 0.5
-# Peaks measured there in bfloat16, without weights: numbers a pixel of one frame for the tokenizer, whose widest level
-# has 256 channels; numbers a token and channel for the teacher.
-ENCODE_NUMBERS, WIDEST, TEACHER_NUMBERS = 1060, 256, 9.2
+# Peaks measured there in bfloat16, without weights and clip: numbers a pixel of one frame for the tokenizer, whose
+# largest level has 256 channels; numbers a token and channel for the teacher.
+ENCODE_NUMBERS, DECODE_NUMBERS, LEVEL, TEACHER_NUMBERS = 1060, 1250, 256, 9.2
 LATENT_BYTES = 4  # a number, on disk
 
 
@@ -93,14 +93,24 @@ def encode_flops(config: TokenizerConfig, frames: int, height: int, width: int) 
     return float(counter.get_total_flops())
 
 
-@cache
 def encode_bytes(
     config: TokenizerConfig, frames: int, height: int, width: int, dtype: torch.dtype = torch.bfloat16
 ) -> int:
     """Peak memory of encoding one clip that lies on the device, weights and clip included."""
-    weights = sum(weight.numel() for weight in build_autoencoder(config, "meta").parameters())
-    level = ENCODE_NUMBERS * config.channels * config.multipliers[0] / WIDEST
-    return int((weights + (level + 3 * frames) * height * width) * dtype.itemsize)
+    numbers = ENCODE_NUMBERS * config.channels * config.multipliers[0] / LEVEL + 3 * frames
+    return int((count_weights(config) + numbers * height * width) * dtype.itemsize)
+
+
+def decode_bytes(config: TokenizerConfig, height: int, width: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Peak memory of decoding one clip whose frames go to RAM, weights included."""
+    numbers = DECODE_NUMBERS * config.channels * config.multipliers[0] / LEVEL
+    return int((count_weights(config) + numbers * height * width) * dtype.itemsize)
+
+
+@cache
+def count_weights(config: TokenizerConfig) -> int:
+    """Numbers in a tokenizer's weights."""
+    return sum(weight.numel() for weight in build_autoencoder(config, "meta").parameters())
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

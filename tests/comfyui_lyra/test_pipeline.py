@@ -96,6 +96,8 @@ def test_decoding_shows_one_view_and_passes_the_check(clip, two_moves, small_tea
     assert torch.equal(decode(small_tokenizer, scene.latents, 0, lambda seen: 1 - seen), 1 - frames)
     with pytest.raises(ValueError, match="view 1: the latents have 1 views"):
         decode(small_tokenizer, scene.latents, 1)
+    with pytest.raises(ValueError, match="latents of family 'lyra' and tokenizer 'small' do not belong together"):
+        decode(small_tokenizer, replace(scene.latents, family="lyra"), 0)
 
 
 def test_a_prompt_passes_the_check_before_anything_is_loaded(tmp_path, small_teacher):
