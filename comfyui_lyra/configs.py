@@ -1,6 +1,6 @@
 """Sizes and switches of the networks, and the released presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 COMPRESSION = 8  # pixels a latent row and column, and frames a latent frame after the first (Cosmos CV8x8x8)
@@ -50,9 +50,17 @@ class ReconConfig:
             raise ValueError(f"ReconConfig: near {self.near} and far {self.far} must satisfy 0 < near < far")
 
 
-RECON_PRESETS = MappingProxyType(
-    {"lyra_static": ReconConfig(), "lyra_dynamic": ReconConfig(dynamic=True)},
-)
+_MINI_RECON = ReconConfig(
+    family="mini", trained_size=(96, 160), trained_frames=17, width=128, heads=4, head_size=32, state=64,
+    pixels_per_splat=4, near=0.06, far=20.0, distance_shift=-3.0, bf16_plucker=False, bf16_rays=False,
+)  # fmt: skip
+
+RECON_PRESETS = MappingProxyType({
+    "lyra_static": ReconConfig(),
+    "lyra_dynamic": ReconConfig(dynamic=True),
+    "mini_static": _MINI_RECON,
+    "mini_dynamic": replace(_MINI_RECON, dynamic=True),
+})  # fmt: skip
 
 
 CHANNELS = 16  # of a video latent (Cosmos CV8x8x8)
@@ -85,7 +93,13 @@ class TeacherConfig:
         return CHANNELS, times, height // COMPRESSION, width // COMPRESSION
 
 
-TEACHER_PRESETS = MappingProxyType({"gen3c": TeacherConfig()})
+TEACHER_PRESETS = MappingProxyType({
+    "gen3c": TeacherConfig(),
+    "mini": TeacherConfig(
+        family="mini", trained_size=(96, 160), trained_frames=17, heads=8, head_dim=32, blocks=5, adaln_rank=32,
+        text_dim=8, text_rows=8, max_grid=(3, 12, 20), bf16_angles=False,
+    ),
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,4 +113,7 @@ class TokenizerConfig:
     latent_channels: int = CHANNELS
 
 
-TOKENIZER_PRESETS = MappingProxyType({"lyra": TokenizerConfig()})  # by family
+TOKENIZER_PRESETS = MappingProxyType({  # by family
+    "lyra": TokenizerConfig(),
+    "mini": TokenizerConfig(family="mini", channels=80, multipliers=(1, 1, 1), layers=1),
+})  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..weights import fingerprint, load_weights, read_file, read_state, save_weights, stored_config
 from .keys import rules
-from .streaming import HAAR_LEVELS, decode_frames, encode_frames, latent_chunks
+from .streaming import HAAR_LEVELS, Past, decode_frames, encode_frames, latent_chunks
 
 
 def build_autoencoder(config: TokenizerConfig, device: torch.device | str = "cpu") -> nn.Module:
@@ -80,7 +80,7 @@ class CosmosTokenizer(nn.Module):
         shape = self.latent_channels, latents, height // COMPRESSION, width // COMPRESSION
         found = video.new_empty(video.shape[0], *shape, dtype=self._weight.dtype)
         for source, target in zip(video, found, strict=True):
-            past = {}
+            past = Past()
             for some, frames in latent_chunks(latents):
                 chunk = source[:, frames].transpose(0, 1).to(self._weight.device)
                 target[:, some] = encode_frames(self.autoencoder, chunk, past).transpose(0, 1)
@@ -98,7 +98,7 @@ class CosmosTokenizer(nn.Module):
         shape = 3, COMPRESSION * (count - 1) + 1, COMPRESSION * height, COMPRESSION * width
         video = latents.new_empty(latents.shape[0], *shape, dtype=self._weight.dtype)
         for source, target in zip(latents, video, strict=True):
-            past = {}
+            past = Past()
             for some, frames in latent_chunks(count):
                 chunk = source[:, some].transpose(0, 1).to(self._weight.device)
                 target[:, frames] = decode_frames(self.autoencoder, chunk, past).transpose(0, 1)

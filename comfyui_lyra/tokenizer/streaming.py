@@ -2,8 +2,9 @@
 
 Nothing in the network looks ahead in time. So each layer keeps the last frames it has seen in ``past`` (the temporal
 convolutions two, the temporal attention its keys and values) and the next frames continue from there. Frames are the
-batch, x [T, C, H, W], and channels lie last in memory, which makes every convolution of the network a 2D one: its
-kernels are 1 x 3 x 3 (over pictures), 3 x 1 x 1 (over a grid of T rows and H W columns) and 1 x 1 x 1.
+batch, x [T B, C, H, W], the B clips of a moment side by side, and channels lie last in memory. That makes every
+convolution of the network a 2D one: its kernels are 1 x 3 x 3 (over pictures), 3 x 1 x 1 (over a grid of T rows and
+B H W columns) and 1 x 1 x 1.
 The modules are those of diffusers' AutoencoderKLCosmos; only their order of execution is ours.
 """
 
@@ -20,7 +21,13 @@ HAAR_LEVELS = 2  # a patch is 4 x 4 pixels of 4 frames
 CHUNK = 2  # latents at a time: 3 GB at 704x1280 in bfloat16, most of it in the decoder's last level
 MAX_SCORES = 2**27  # attention scores at a time; where no fused kernel runs they take 0.5 GB in float32
 
-Past = dict[nn.Module, Tensor]  # what each layer keeps of the frames before
+
+class Past(dict[nn.Module, Tensor]):
+    """What each layer keeps of the frames before, of clips that are worked on together."""
+
+    def __init__(self, clips: int = 1):
+        super().__init__()
+        self.clips = clips
 
 
 def latent_chunks(latents: int, chunk: int = CHUNK) -> Iterator[tuple[slice, slice]]:
@@ -35,11 +42,12 @@ def latent_chunks(latents: int, chunk: int = CHUNK) -> Iterator[tuple[slice, sli
 
 
 def encode_frames(autoencoder: nn.Module, frames: Tensor, past: Past) -> Tensor:
-    """Raw latents [T, C, h, w] of the next frames: one [1, 3, H, W] at first, then a multiple of 8."""
+    """Raw latents [T B, C, h, w] of the next frames [F B, 3, H, W]: 8 n + 1 at first (one, or all), then 8 n."""
     encoder, weight = autoencoder.encoder, autoencoder.quant_conv.weight
     if not past:
-        frames = frames.expand(2**HAAR_LEVELS, -1, -1, -1)  # the first frame of a clip is a patch of its own
-    x = haar(frames.float()).to(weight.dtype)
+        # the first frame of a clip is a patch of its own
+        frames = torch.cat((frames[: past.clips],) * (2**HAAR_LEVELS - 1) + (frames,))
+    x = haar(frames.unflatten(0, (-1, past.clips)).float()).flatten(0, 1).to(weight.dtype)
     x = convolve_twice(encoder.conv_in, x, past)
     for block in encoder.down_blocks:
         for layers in zip(block.resnets, block.attentions, block.temp_attentions, strict=True):
@@ -52,7 +60,7 @@ def encode_frames(autoencoder: nn.Module, frames: Tensor, past: Past) -> Tensor:
 
 
 def decode_frames(autoencoder: nn.Module, latents: Tensor, past: Past) -> Tensor:
-    """The frames [F, 3, H, W] of the next raw latents [T, C, h, w]: one at first, then any number."""
+    """The frames [F B, 3, H, W] of the next raw latents [T B, C, h, w], any number of them."""
     decoder, weight, first = autoencoder.decoder, autoencoder.post_quant_conv.weight, not past
     x = convolve(autoencoder.post_quant_conv, latents.to(weight.dtype), past)
     x = convolve_twice(decoder.conv_in, x, past)
@@ -63,26 +71,26 @@ def decode_frames(autoencoder: nn.Module, latents: Tensor, past: Past) -> Tensor
         for sampler in block.upsamplers or ():
             x = upsample(sampler, x, past)
     x = convolve_twice(decoder.conv_out, activate(decoder.norm_out, x), past)
-    frames = inverse_haar(x.float()).to(weight.dtype)
-    return frames[2**HAAR_LEVELS - 1 :] if first else frames
+    frames = inverse_haar(x.unflatten(0, (-1, past.clips)).float()).flatten(0, 1).to(weight.dtype)
+    return frames[(2**HAAR_LEVELS - 1) * past.clips :] if first else frames
 
 
 def haar(x: Tensor, levels: int = HAAR_LEVELS) -> Tensor:
-    """Haar wavelets of [T, C, H, W]: each level halves T, H, W and makes 8 C channels, mean first, width fastest."""
+    """Haar wavelets of [T, ..., C, H, W]: a level halves T, H, W and makes 8 C channels, mean first, width fastest."""
     for _ in range(levels):
         bands = [x]
-        for axis in (0, 2, 3):
+        for axis in (0, x.ndim - 2, x.ndim - 1):
             pairs = [band.unflatten(axis, (-1, 2)).unbind(axis + 1) for band in bands]
             bands = [band for even, odd in pairs for band in (even + odd, even - odd)]
-        x = torch.cat(bands, dim=1) / 8
+        x = torch.cat(bands, dim=-3) / 8
     return x
 
 
 def inverse_haar(x: Tensor, levels: int = HAAR_LEVELS) -> Tensor:
-    """The [T, C, H, W] whose ``haar`` is x."""
+    """The [T, ..., C, H, W] whose ``haar`` is x."""
     for _ in range(levels):
-        bands = x.chunk(8, dim=1)
-        for axis in (3, 2, 0):
+        bands = x.chunk(8, dim=-3)
+        for axis in (x.ndim - 1, x.ndim - 2, 0):
             pairs = zip(bands[::2], bands[1::2], strict=True)
             bands = [torch.stack((low + high, low - high), axis + 1).flatten(axis, axis + 1) for low, high in pairs]
         (x,) = bands
@@ -91,17 +99,18 @@ def inverse_haar(x: Tensor, levels: int = HAAR_LEVELS) -> Tensor:
 
 def convolve(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
     """Causal convolution; before the first frame stand copies of it, around the picture stand zeros."""
+    clips = past.clips
     if layer.temporal_pad:
-        before = past[layer] if layer in past else x[:1].expand(layer.temporal_pad, -1, -1, -1)
+        before = past[layer] if layer in past else x[:clips].repeat(layer.temporal_pad, 1, 1, 1)
         x = torch.cat((before, x))
-        past[layer] = x[-layer.temporal_pad :].clone()
+        past[layer] = x[-layer.temporal_pad * clips :].clone()
     x = x.contiguous(memory_format=torch.channels_last)
     if layer.kernel_size[0] == 1:
         return F.conv2d(x, layer.weight[:, :, 0], layer.bias, layer.stride[1:], layer.spatial_pad[0])
-    t, c, h, w = x.shape  # the same memory as a grid; a view would lose the mark of channels-last
-    grid = x.as_strided((1, c, t, h * w), (t * h * w * c, 1, h * w * c, c))
-    grid = F.conv2d(grid, layer.weight[..., 0], layer.bias, layer.stride[:2])
-    return rearrange(grid, "1 c t (h w) -> t c h w", h=h)
+    height, width = x.shape[2:]
+    grid = x.permute(0, 2, 3, 1).reshape(1, -1, clips * height * width, x.shape[1])  # a view: [1, T, B H W, C]
+    grid = F.conv2d(grid.permute(0, 3, 1, 2), layer.weight[..., 0], layer.bias, layer.stride[:2])
+    return rearrange(grid, "1 c t (b h w) -> (t b) c h w", b=clips, h=height)
 
 
 def convolve_twice(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
@@ -145,21 +154,21 @@ def middle(block: nn.Module, x: Tensor, past: Past) -> Tensor:
 
 
 def spatial_attention(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
-    """Single-head attention of each frame's positions to one another, a frame and a block of queries at a time."""
+    """Single-head attention of each frame's positions to one another, some frames or a block of queries at a time."""
     h = normalise(layer.norm, x).to(x.dtype)
     q, k, v = (
-        rearrange(convolve(project, h, past), "t c h w -> t 1 (h w) c")
+        rearrange(convolve(project, h, past), "n c h w -> n 1 (h w) c")
         for project in (layer.to_q, layer.to_k, layer.to_v)
     )
-    blocks = -(-(q.shape[2] ** 2) // MAX_SCORES)  # rounded up
-    h = torch.stack([
+    scores = q.shape[2] ** 2
+    blocks, frames = -(-scores // MAX_SCORES), max(1, MAX_SCORES // scores)  # the former rounded up
+    h = torch.cat([
         torch.cat([
-            F.scaled_dot_product_attention(queries[None], keys[None], values[None])[0]
-            for queries in frame.chunk(blocks, dim=1)
-        ], dim=1)
-        for frame, keys, values in zip(q, k, v, strict=True)
+            F.scaled_dot_product_attention(queries, keys, values) for queries in some.chunk(blocks, dim=2)
+        ], dim=2)
+        for some, keys, values in zip(q.split(frames), k.split(frames), v.split(frames), strict=True)
     ])  # fmt: skip
-    h = rearrange(h, "t 1 (h w) c -> t c h w", h=x.shape[2])
+    h = rearrange(h, "n 1 (h w) c -> n c h w", h=x.shape[2])
     return x + convolve(layer.to_out[0], h, past)
 
 
@@ -170,13 +179,13 @@ def temporal_attention(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
         new = convolve(project, h, past)
         past[project] = torch.cat((past[project], new)) if project in past else new
     q, k, v = (
-        rearrange(frames, "t c h w -> (h w) 1 t c")
+        rearrange(frames, "(t b) c h w -> (b h w) 1 t c", b=past.clips)
         for frames in (convolve(layer.to_q, h, past), past[layer.to_k], past[layer.to_v])
     )
     new, known = q.shape[2], k.shape[2]
     causal = torch.ones(new, known, dtype=torch.bool, device=x.device).tril(known - new)
     h = F.scaled_dot_product_attention(q, k, v, attn_mask=causal)
-    h = rearrange(h, "(h w) 1 t c -> t c h w", h=x.shape[2])
+    h = rearrange(h, "(b h w) 1 t c -> (t b) c h w", b=past.clips, h=x.shape[2])
     return x + convolve(layer.to_out[0], h, past)
 
 
@@ -186,16 +195,19 @@ def downsample(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
         x = F.pad(x, (0, 1, 0, 1))
         x = convolve(layer.conv1, x, past) + F.avg_pool2d(x, 2)
     if layer.temporal_downsample:
-        x = x if layer.conv2 in past else torch.cat((x[:1], x))  # the first frame of a clip is a pair of its own
-        x = convolve(layer.conv2, x, past) + (x[::2] + x[1::2]) / 2
+        # the first frame of a clip is a pair of its own
+        x = x if layer.conv2 in past else torch.cat((x[: past.clips], x))
+        even, odd = x.unflatten(0, (-1, 2, past.clips)).unbind(1)
+        x = convolve(layer.conv2, x, past) + (even + odd).flatten(0, 1) / 2
     return convolve(layer.conv3, x, past) if isinstance(layer.conv3, nn.Conv3d) else x
 
 
 def upsample(layer: nn.Module, x: Tensor, past: Past) -> Tensor:
     """Double the frames, then the picture: convolution plus repetition."""
     if layer.temporal_upsample:
-        first = layer.conv1 not in past
-        x = torch.stack((x, x), 1).flatten(0, 1)[int(first) :]  # the first frame of a clip stays one
+        first, pairs = layer.conv1 not in past, x.unflatten(0, (-1, past.clips))
+        pairs = torch.stack((pairs, pairs), 1).flatten(0, 2)
+        x = pairs[past.clips * first :]  # the first frame of a clip stays one
         x = convolve(layer.conv1, x, past) + x
     if layer.spatial_upsample:
         x = F.interpolate(x, scale_factor=2, mode="nearest")

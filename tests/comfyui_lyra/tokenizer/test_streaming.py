@@ -6,7 +6,7 @@ import torch
 from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.tokenizer import streaming
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder
-from lyra_pack.comfyui_lyra.tokenizer.streaming import decode_frames, encode_frames, latent_chunks
+from lyra_pack.comfyui_lyra.tokenizer.streaming import Past, decode_frames, encode_frames, latent_chunks
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,7 +22,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 def streamed(step, autoencoder, frames: Tensor, sizes: list[int]) -> Tensor:
     """``step`` over frames [N, ...] in chunks of the given sizes."""
-    past = {}
+    past = Past()
     return torch.cat([step(autoencoder, chunk, past) for chunk in frames.split(sizes)])
 
 

@@ -1,0 +1,208 @@
+"""What the trainers of all mini models share: steps in half precision, averages, time box, log and checkpoints."""
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..files.atomic import replacing
+from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
+from .log import RunLog
+from .optimizer import Ema, OptimConfig, Optimizer
+from .streams import Streams
+from .time_box import TimeBox
+
+log = logging.getLogger("lyra")
+
+EMA_DECAY, EMA_EVERY = 0.999, 4  # a step; taken in every few steps
+LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
+MOST_BYTES = 15 << 20  # of a checkpoint's file
+SPEED_STEPS = 10  # at the start of a run that do not count for its speed
+
+Part = TypeVar("Part")
+Losses = Callable[[nn.Module], dict[str, Tensor]]  # the network in compute precision -> terms, "loss" their sum
+Validate = Callable[[nn.Module], dict[str, float]]  # the averaged network -> numbers
+
+
+class Run:
+    """One training run of one network in one folder. Use in a with-block."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optim: OptimConfig,
+        out: Path | str,
+        *,
+        stage: str,
+        config: Json,
+        seed: int,
+        device: torch.device | str,
+        steps: int | None,
+        max_seconds: float | None = None,
+        reserve: float = 0.0,
+        resume: bool = False,
+    ):
+        if steps is None and max_seconds is None:
+            raise ValueError(f"{stage}: give a number of steps, a time, or both; this run would never end")
+        self.out, self.stage, self.config = Path(out), stage, config
+        self.model, self.device = model.to(device), torch.device(device)
+        self.is_half = self.device.type == "cuda"
+        self.network = copy.deepcopy(self.model).bfloat16() if self.is_half else self.model
+        self.streams = Streams(seed, device)
+        self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model, EMA_DECAY**EMA_EVERY)
+        self.steps, self.metrics = steps, {}
+        self.box = TimeBox(None if max_seconds is None else max_seconds - reserve)
+        self.resume = resume
+
+    def __enter__(self) -> "Run":
+        self.box.__enter__()
+        self.log = RunLog(self.out)
+        snapshot = latest(self.out, required=True) if self.resume else None
+        if snapshot is not None:
+            self.restore(snapshot)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.box.__exit__()
+        self.log.close()
+
+    @property
+    def step(self) -> int:
+        """Steps taken since the first run."""
+        return self.optimizer.step_count
+
+    def generator(self) -> torch.Generator:
+        """Random numbers where the network is."""
+        return self.streams.cuda or self.streams.torch
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a checkpoint; without the optimiser's memory that starts afresh."""
+        fill(self.model, snapshot.weights, f"step {snapshot.step} of {self.out.name}")
+        self.ema.restore(snapshot.ema, snapshot.ema_updates)
+        self.optimizer.restore(snapshot.optimizer, snapshot.step)
+        self.streams.restore(snapshot.rng)
+        self._refresh()
+        self.log.event(self.step, "resumed")
+        log.info("%s: resumed at step %d", self.stage, self.step)
+
+    def save(self) -> None:
+        """Write a checkpoint in files small enough for any machine; Adam's memory in bfloat16 on a GPU."""
+        snapshot = Snapshot(
+            step=self.step, stage=self.stage, weights=self.model.state_dict(), ema=self.ema.averages,
+            ema_updates=self.ema.updates, rng=self.streams.state(), config=self.config, metrics=self.metrics,
+            optimizer=self.optimizer.state(torch.bfloat16 if self.is_half else torch.float32),
+        )  # fmt: skip
+        save_snapshot(self.out, snapshot, keep_last=1, keep_every=0, most_bytes=MOST_BYTES)
+
+    def averaged(self) -> nn.Module:
+        """A copy of the network in float32 with the averaged weights, those that are shipped."""
+        model = copy.deepcopy(self.model)
+        fill(model, self.ema.averages, "the moving average")
+        return model.eval().requires_grad_(False)
+
+    def train(self, losses: Losses, validate: Validate, validations: int = 6) -> None:
+        """Steps until their number or the time is reached. ``validate`` is called some times, evenly, and at the end.
+
+        The learning rate falls over as many steps as the time seems to allow.
+        """
+        started, first, spoken = time.monotonic(), self.step, 0.0
+        shown = int(self.share(started) * validations)
+        while (why := self.ends(started)) is None:
+            terms = losses(self.network)
+            terms["loss"].backward()
+            numbers = self.follow()
+            now = time.monotonic()
+            if self.step - first == SPEED_STEPS:
+                started = now  # what is slow once is over
+            if now - spoken > LOG_SECONDS or self.step - first == 1:
+                spoken = now
+                rate = max(self.step - first - SPEED_STEPS, 1) / max(now - started, 1e-9)
+                if self.step - first > SPEED_STEPS:
+                    self.plan(rate, now)
+                numbers |= {name: value.item() for name, value in terms.items()} | {"steps_per_second": rate}
+                self.say(numbers)
+            if validations > self.share(now) * validations >= shown + 1:
+                shown += 1
+                self.check(validate)
+        log.info("%s: %s, at step %d", self.stage, why, self.step)
+        self.check(validate)
+
+    def ends(self, started: float) -> str | None:
+        """Why no further step should be taken."""
+        if self.steps is not None and self.step >= self.steps:
+            return f"{self.steps} steps are done"
+        return self.box.ends()
+
+    def plan(self, rate: float, now: float) -> None:
+        """Let the learning rate reach its end when the time does, at so many steps a second, or with the last step."""
+        if self.box.max_seconds is not None:
+            left = self.box.start + self.box.max_seconds - now
+            allowed = max(self.step + int(rate * left), self.optimizer.config.warmup + 1)
+            steps = allowed if self.steps is None else min(allowed, max(self.steps, self.optimizer.config.warmup + 1))
+            self.optimizer.config = replace(self.optimizer.config, steps=steps)
+
+    def share(self, now: float) -> float:
+        """How much of the run is over."""
+        done = 0.0 if self.steps is None else self.step / self.steps
+        return max(done, self.time_share(now))
+
+    def time_share(self, now: float) -> float:
+        """How much of the time is over; nothing where there is no end to it."""
+        return 0.0 if self.box.max_seconds is None else (now - self.box.start) / self.box.max_seconds
+
+    def gather(self, parts: Iterable[Part], most: float) -> Iterator[Part]:
+        """The parts of the data, or those that can be made in a share ``most`` of the time, which is logged."""
+        for count, part in enumerate(parts, start=1):
+            yield part
+            if count % SPOKEN_PARTS == 0:
+                log.info("%s: %d parts of the data after %.0f s", self.stage, count, time.monotonic() - self.box.start)
+            if self.time_share(time.monotonic()) > most:
+                log.warning("%s: only %d parts of the data are made, the time for more is over", self.stage, count)
+                self.log.event(self.step, "data cut short", parts=count)
+                return
+
+    def follow(self) -> dict[str, float]:
+        """Follow the gradients left by a backward pass."""
+        if self.is_half:
+            halves = list(self.network.parameters())
+            for master, half in zip(self.model.parameters(), halves, strict=True):
+                master.grad = None if half.grad is None else half.grad.float()
+                half.grad = None
+        numbers = self.optimizer.step()
+        self._refresh()
+        if self.step % EMA_EVERY == 0:
+            self.ema.update(self.model)
+        return numbers
+
+    def check(self, validate: Validate) -> None:
+        """Validate the averaged weights."""
+        with torch.no_grad():
+            self.metrics = validate(self.averaged())
+        self.say(self.metrics)
+
+    def say(self, numbers: Mapping[str, float]) -> None:
+        """Numbers to the log and to whoever watches."""
+        self.log.numbers(self.step, numbers)
+        words = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        log.info("%s %d: %s", self.stage, self.step, words)
+
+    def report(self, **more: Json) -> Path:
+        """metrics.json: what was measured last, and with what."""
+        path = self.out / f"{self.stage}_metrics.json"
+        about = {"stage": self.stage, "step": self.step, "config": self.config, "metrics": self.metrics, **more}
+        with replacing(path) as temporary:
+            Path(temporary).write_text(json.dumps(about, indent=1))
+        return path
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Bring the compute copy to the weights."""
+        if self.is_half:
+            torch._foreach_copy_(list(self.network.parameters()), list(self.model.parameters()))

@@ -1,0 +1,224 @@
+"""Training the mini video tokenizer on procedural scenes, and on all else that goes through it (training.md 13.4).
+
+Besides renders it sees what the 3D cache draws, with its black holes, masks, Pluecker coordinates and times: teacher
+and splat decoder are shown all of them through the same encoder.
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..cameras import CameraTrajectory, plucker
+from ..configs import TOKENIZER_PRESETS, TokenizerConfig
+from ..recon.inputs import relative_times, time_video
+from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer, save_tokenizer
+from .clips import decode_clips, encode_clips, plain_attention, to_frames, to_latents, to_video
+from .draw_scenes import SPLITS
+from .filming import film, film_mix, warped
+from .loop import Run
+from .metrics import psnr, sharpness, ssim
+from .optimizer import OptimConfig
+
+log = logging.getLogger("lyra")
+
+LICENCE = "Apache-2.0"
+SQUARED, GRADIENT, SMALL_LATENTS = 3.0, 0.25, 1e-3  # weights of the terms beside L1
+DATA_SHARE = 0.4  # most of the time that making data may take
+RESERVE = 15.0  # seconds kept for statistics and files
+STATISTICS = 1024  # clips, about, that the statistics of the latents come from
+AT_ONCE = 16  # scenes, or clips without gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """How the tokenizer is trained; the defaults are those of the shipped one."""
+
+    seed: int = 0
+    steps: int | None = None  # None: as many as the time allows
+    size: tuple[int, int] = (96, 160)
+    frames: int = 17
+    scenes: int = 1280  # of the split "pretraining", six clips each
+    others: int = 64  # scenes whose warps, masks and cameras are shown too
+    validation: int = 16  # clips
+    renders_a_step: int = 24
+    warps_a_step: int = 3
+    others_a_step: int = 5  # 15 %
+    latent_noise: float = 0.05  # of each channel's deviation
+    lr: float = 2e-3
+    warmup: int = 200
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenizerData:
+    """Clips that the tokenizer learns from, where it learns."""
+
+    renders: Tensor  # [N, F, H, W, 3] bytes
+    warps: Tensor  # [M, F, H, W, 3] bytes
+    others: Tensor  # [O, 3, F, H, W] float16, any values
+    held_out: Tensor  # [K, F, H, W, 3] bytes, of other scenes
+    held_out_others: Tensor  # [2, 3, F, H, W] moments and directions
+
+
+def train_tokenizer(
+    out: Path | str,
+    *,
+    config: TokenizerConfig = TOKENIZER_PRESETS["mini"],
+    training: TokenizerTraining = TokenizerTraining(),  # noqa: B008  (frozen)
+    max_seconds: float | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+) -> Path:
+    """Train, or go on in folder ``out``, and write ``mini_tokenizer.safetensors`` there; its path is returned.
+
+    ``max_seconds`` includes making the data. Checkpoints, log and pictures go to the same folder.
+    """
+    about = {"tokenizer": asdict(config), "training": asdict(training)}
+    optim = OptimConfig(
+        lr=training.lr, final_lr=training.lr / 50, warmup=training.warmup, betas=(0.9, 0.99),
+        steps=max(training.steps or 1_000_000, training.warmup + 1),
+    )  # fmt: skip
+    run = Run(
+        initial_autoencoder(config, training.seed), optim, out, stage="tokenizer", config=about, seed=training.seed,
+        device=device, steps=training.steps, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
+    )  # fmt: skip
+    with run, plain_attention():
+        data = make_data(training, run)
+        run.train(
+            lambda network: losses(network, draw_batch(data, training, run), training.latent_noise, run.generator()),
+            lambda network: validate(network, data),
+        )
+        run.save()
+        file = run.out / "mini_tokenizer.safetensors"
+        ship(run.averaged(), config, data.renders[:: max(1, len(data.renders) // STATISTICS)], file)
+        tokenizer = load_tokenizer(file).float().to(device)
+        run.metrics = validate(tokenizer.autoencoder, data)
+        run.log.pictures(run.step, "tokenizer", preview(tokenizer, data.held_out))
+        run.say(run.metrics)
+        run.report(renders=len(data.renders), mean=tokenizer.mean.tolist(), std=tokenizer.std.tolist())
+    return file
+
+
+def initial_autoencoder(config: TokenizerConfig, seed: int) -> nn.Module:
+    """The network with random weights, almost linear at first: residual branches and attention add nothing yet.
+
+    All wavelet bands count alike on the way in, although the details are weaker than the mean, and stay weak on the
+    way out.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        autoencoder = build_autoencoder(config)
+        for name, layer in autoencoder.named_modules():
+            if isinstance(layer, nn.Conv3d):
+                is_branch_end = name.endswith(("conv2.conv_t", "to_out.0"))
+                nn.init.normal_(layer.weight, std=0.0 if is_branch_end else layer.weight[0].numel() ** -0.5)
+                nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        inward, outward = autoencoder.encoder.conv_in.conv_s.weight, autoencoder.decoder.conv_out.conv_t.weight
+        inward[:, :3] *= 2
+        inward[:, 3:] *= 8
+        outward[:3] *= 0.3
+        outward[3:] *= 0.03
+    return autoencoder
+
+
+def make_data(training: TokenizerTraining, run: Run) -> TokenizerData:
+    """Film the scenes, on the device of the run."""
+    shape = {"size": training.size, "frames": training.frames, "device": run.device}
+    split = SPLITS["pretraining"]
+    renders = [part.rgb.flatten(0, 1) for part in run.gather(film_mix(split[: training.scenes], **shape), DATA_SHARE)]
+    others = [film(split[i : i + AT_ONCE][: training.others - i], **shape) for i in range(0, training.others, AT_ONCE)]
+    drawn = [warped(part) for part in others]
+    masks = torch.cat([mask for _, mask in drawn])
+    held_out = film(SPLITS["validation"][: training.validation], **shape)
+    views = held_out.rgb.shape[1]
+    log.info("tokenizer: %d clips of renders, %d warps", sum(map(len, renders)), len(masks))
+    return TokenizerData(
+        renders=torch.cat(renders),
+        warps=torch.cat([pixels for pixels, _ in drawn]),
+        others=torch.cat((
+            *(torch.stack(camera_videos(path.to(run.device))) for part in others for path in sum(part.paths, ())),
+            (2 * masks.half() - 1)[:, None].expand(-1, 3, -1, -1, -1),
+            time_videos(training).to(run.device),
+        )).half(),
+        held_out=torch.stack([held_out.rgb[i, i % views] for i in range(training.validation)]),
+        held_out_others=torch.stack(camera_videos(held_out.paths[0][-1].to(run.device))),
+    )  # fmt: skip
+
+
+def camera_videos(path: CameraTrajectory) -> tuple[Tensor, ...]:
+    """The Pluecker coordinates of a path as two videos [3, F, H, W], moments and directions."""
+    return plucker(path).transpose(0, 1).split(3)
+
+
+def time_videos(training: TokenizerTraining) -> Tensor:
+    """Videos [N, 3, F, H, W] of the times of a clip, and of single times: those the dynamic decoder is shown."""
+    times = relative_times(training.frames)
+    clips = [times] * 16 + [time.expand(training.frames) for time in times]
+    return torch.cat([time_video(clip, *training.size, torch.float16) for clip in clips])
+
+
+def draw_batch(data: TokenizerData, training: TokenizerTraining, run: Run) -> Tensor:
+    """Clips [B, 3, F, H, W] of all kinds; pictures are mirrored and played backwards every other time."""
+
+    def some(clips: Tensor, count: int) -> Tensor:
+        rows = torch.randint(len(clips), (count,), generator=run.generator(), device=run.device)
+        return clips[rows]
+
+    pictures = torch.cat((some(data.renders, training.renders_a_step), some(data.warps, training.warps_a_step)))
+    axes = [axis for axis in (1, 3) if run.streams.python.random() < 0.5]
+    return torch.cat((to_video(pictures.flip(axes)), some(data.others, training.others_a_step).float()))
+
+
+def losses(network: nn.Module, video: Tensor, noise: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Absolute and squared error, the error of the picture's gradients, and the size of the latents.
+
+    ``noise`` on the latents, in deviations of each channel, is what their decoder learns to bear.
+    """
+    raw = encode_clips(network, video)
+    drawn = torch.randn(raw.shape, generator=generator, device=raw.device, dtype=raw.dtype)
+    spread = raw.detach().float().std((0, 2, 3, 4), keepdim=True).to(raw.dtype)
+    error = decode_clips(network, raw + noise * spread * drawn).float() - video
+    terms = {
+        "l1": error.abs().mean(),
+        "mse": error.square().mean(),
+        "gradient": error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean(),
+        "latents": raw.float().square().mean(),
+    }
+    total = terms["l1"] + SQUARED * terms["mse"] + GRADIENT * terms["gradient"] + SMALL_LATENTS * terms["latents"]
+    return {"loss": total, **terms}
+
+
+def validate(network: nn.Module, data: TokenizerData) -> dict[str, float]:
+    """PSNR, SSIM and share of the sharpness kept on clips of unseen scenes; PSNR of moments and directions."""
+    truth = data.held_out.flatten(0, 1).float() / 255
+    some = data.held_out.split(AT_ONCE)
+    video = torch.cat([decode_clips(network, encode_clips(network, to_video(clips))) for clips in some])
+    frames = (video.permute(0, 2, 3, 4, 1).flatten(0, 1) + 1) / 2
+    cameras = decode_clips(network, encode_clips(network, data.held_out_others.float())) - data.held_out_others
+    moments, directions = (-10 * (cameras / 2).square().mean((1, 2, 3, 4)).log10()).tolist()
+    return {
+        "psnr": psnr(frames, truth).mean().item(),
+        "psnr_worst_frame": psnr(frames, truth).min().item(),
+        "ssim": ssim(frames.clamp(0, 1), truth).mean().item(),
+        "sharpness": (sharpness(frames.clamp(0, 1)).mean() / sharpness(truth).mean()).item(),
+        "psnr_moments": moments,
+        "psnr_directions": directions,
+    }
+
+
+@torch.no_grad()
+def ship(autoencoder: nn.Module, config: TokenizerConfig, renders: Tensor, file: Path) -> None:
+    """Measure the latents of renders [N, F, H, W, 3] (bytes), and write weights and statistics as float16."""
+    raw = torch.cat([encode_clips(autoencoder, to_video(clips)) for clips in renders.split(AT_ONCE)])
+    mean, std = raw.mean((0, 3, 4)), raw.std((0, 3, 4))  # [C, T]
+    save_tokenizer(CosmosTokenizer(config, autoencoder.half(), mean.cpu(), std.cpu()), file, LICENCE)
+
+
+def preview(tokenizer: CosmosTokenizer, clips: Tensor) -> list[tuple[str, Tensor]]:
+    """Rows of a contact sheet: a few clips [N, F, H, W, 3] (bytes), each above what comes back."""
+    found = to_frames(tokenizer, to_latents(tokenizer, to_video(clips[:4])))
+    pairs = zip(clips[:4].float() / 255, found, strict=True)
+    return [(name, rows.cpu()) for pair in pairs for name, rows in zip(("scene", "decoded"), pair, strict=True)]

@@ -1,0 +1,147 @@
+"""The mini trainers at a size for tests: tokenizer, then teacher on its latents, resumed and shipped."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TOKENIZER_PRESETS, TeacherConfig, TokenizerConfig
+from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
+from lyra_pack.comfyui_lyra.tokenizer.model import load_tokenizer
+from lyra_pack.comfyui_lyra.training.log import read_log
+from lyra_pack.comfyui_lyra.training.loop import Run
+from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
+from lyra_pack.comfyui_lyra.training.train_teacher import (
+    TeacherTraining,
+    draw_sigmas,
+    initial_teacher,
+    losses,
+    train_teacher,
+)
+from lyra_pack.comfyui_lyra.training.train_tokenizer import TokenizerTraining, train_tokenizer
+
+TOKENIZER = TokenizerConfig(family="mini", channels=8, multipliers=(1, 1, 1), layers=1)
+TEACHER = TeacherConfig(
+    family="mini", trained_size=(16, 32), trained_frames=9, heads=2, head_dim=16, blocks=1, adaln_rank=4, text_dim=8,
+    text_rows=2, max_grid=(2, 2, 4), bf16_angles=False,
+)  # fmt: skip
+SMALL = TokenizerTraining(
+    steps=12, size=(16, 32), frames=9, scenes=2, others=1, validation=1, renders_a_step=2, warps_a_step=1,
+    others_a_step=1, warmup=2, lr=3e-3,
+)  # fmt: skip
+
+
+def losses_of(folder):
+    return [line["loss"] for line in read_log(folder / "log.jsonl") if "loss" in line]
+
+
+@pytest.mark.slow
+def test_tokenizer_then_teacher_learn_resume_and_ship(tmp_path):
+    first = train_tokenizer(tmp_path / "a", config=TOKENIZER, training=SMALL, device="cpu")
+    tokenizer = load_tokenizer(first)
+    assert (tokenizer.family, tokenizer.mean.shape) == ("mini", (16, 2))
+    metrics = json.loads((tmp_path / "a" / "tokenizer_metrics.json").read_text())["metrics"]
+    assert metrics["psnr"] > 5
+    resumed = train_tokenizer(
+        tmp_path / "a", config=TOKENIZER, training=replace(SMALL, steps=16), resume=True, max_seconds=60
+    )
+    assert json.loads((tmp_path / "a" / "tokenizer_metrics.json").read_text())["step"] == 16
+
+    training = TeacherTraining(steps=6, scenes=1, validation=2, batch=4, warmup=1, sampling_steps=2)
+    file = train_teacher(tmp_path / "b", resumed, config=TEACHER, training=training)
+    teacher = load_teacher(file)
+    assert (teacher.config, teacher.licence) == (TEACHER, "Apache-2.0")
+    assert {"psnr_visible", "psnr_hole", "guided_psnr", "sharpness"} <= json.loads(
+        (tmp_path / "b" / "teacher_metrics.json").read_text()
+    )["metrics"].keys()
+
+
+def test_a_new_teacher_predicts_nothing_and_so_loses_the_variance():
+    network = initial_teacher(TEACHER, 0)
+    generator = torch.Generator().manual_seed(0)
+    clips = 0.5 * torch.randn(256, 16, 2, 2, 4, generator=generator)
+    terms = losses(network, clips, torch.zeros(256, 64, 2, 2, 4), torch.zeros(1, 2, 8), 24.0, generator)
+    assert terms["loss"].item() == pytest.approx(1, abs=0.05)  # F has unit variance whatever the noise level
+
+
+def test_a_teacher_learns_to_copy_its_warps():
+    network = initial_teacher(TEACHER, 0)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    clips = 0.5 * torch.randn(64, 16, 2, 2, 4, generator=generator)
+    warps = torch.cat((clips, torch.zeros(64, 48, 2, 2, 4)), dim=1)
+    found = []
+    for _ in range(60):
+        loss = losses(network, clips, warps, torch.zeros(1, 2, 8), 24.0, generator)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    assert sum(found[-5:]) / 5 < 0.75 * sum(found[:5]) / 5
+
+
+def test_noise_levels_stay_within_the_sampler_s():
+    sigmas = draw_sigmas(4000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert 0.002 <= sigmas.min() < 0.01
+    assert 20 < sigmas.max() <= 80
+    assert sigmas.log().median().item() == pytest.approx(-0.3, abs=0.3)
+
+
+def run_of(folder, steps, **more):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optim = OptimConfig(lr=0.05, final_lr=0.001, steps=40, warmup=2)
+    return Run(model, optim, folder, stage="line", config={}, seed=0, device="cpu", steps=steps, **more)
+
+
+def teach(run):
+    def draw(network):
+        x = torch.randn(8, 3, generator=run.generator()).to(network.weight.dtype)
+        return {"loss": (network(x) - x[:, :2]).square().mean()}
+
+    with run:
+        run.train(draw, lambda network: {"weight": network.weight.abs().sum().item()})
+        run.save()
+    return run
+
+
+def test_resumed_steps_are_those_of_one_run(tmp_path):
+    whole = teach(run_of(tmp_path / "whole", 20))
+    teach(run_of(tmp_path / "parts", 9))
+    parts = teach(run_of(tmp_path / "parts", 20, resume=True))
+    assert parts.step == 20
+    assert torch.equal(parts.model.weight, whole.model.weight)
+    assert all(torch.equal(parts.ema.averages[name], average) for name, average in whole.ema.averages.items())
+
+
+def test_the_learning_rate_ends_with_the_time(tmp_path):
+    run = teach(run_of(tmp_path, None, max_seconds=0.5))
+    assert run.optimizer.config.steps < 100_000
+    assert run.optimizer.config.rate(run.step) < 0.02
+
+
+def test_a_run_without_end_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="number of steps, a time, or both"):
+        run_of(tmp_path, None)
+
+
+def test_data_that_takes_too_long_is_cut_short(tmp_path):
+    run = run_of(tmp_path, None, max_seconds=1000)
+    with run:
+        assert list(run.gather(range(5), 0.5)) == [0, 1, 2, 3, 4]
+        run.box.start -= 600
+        assert list(run.gather(range(5), 0.5)) == [0]
+    assert any(line.get("event") == "data cut short" for line in read_log(tmp_path / "log.jsonl"))
+
+
+def test_half_precision_steps_follow_the_full_weights(tmp_path):
+    run = run_of(tmp_path, 5)
+    run.is_half, run.network = True, torch.nn.Linear(3, 2).bfloat16()
+    teach(run)
+    assert run.network.weight.dtype == torch.bfloat16
+    assert torch.equal(run.network.weight, run.model.weight.bfloat16())
+
+
+@pytest.mark.parametrize("presets", [TOKENIZER_PRESETS, TEACHER_PRESETS])
+def test_mini_presets_are_of_the_mini_family(presets):
+    assert presets["mini"].family == "mini"
