@@ -112,3 +112,11 @@ def unproject(depth: Tensor, K: Tensor, c2w: Tensor) -> Tensor:
     """World points [I, H, W, 3] of depth [I, H, W]; where depth is not positive, the origin (teacher.md 3.1)."""
     points = (pixel_rays(K, *depth.shape[1:]) * depth[..., None]).unbind(-1)
     return torch.stack(transform(c2w, points), -1).masked_fill_(~(depth > 0)[..., None], 0)
+
+
+def point_cloud(geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """World points [N, 3] and colours [N, 3] of what frame 0 measured."""
+    cameras = geometry.cameras[:1].to(geometry.depth.device)
+    seen = geometry.valid[0] & geometry.depth[0].isfinite()
+    points = unproject(torch.where(seen, geometry.depth[0], 0.0)[None], cameras.K, cameras.c2w)
+    return points[0][seen], geometry.frames[0][seen]

@@ -11,11 +11,13 @@ from torch import Tensor
 from .cameras import CameraTrajectory, pinhole_K
 from .files.vipe import load_vipe
 from .geometry import Geometry, Scale
+from .pictures import crop_resize
 
 Meaning = Literal["depth", "disparity", "near-far"]
 
 SKY = 0.5  # probability from which Depth Anything's sky counts
 POSES = "use one picture, a ViPE folder, Depth Anything 3 in multiview mode, or depth pictures with cameras"
+SHAPE_ERROR = 1.02  # difference in aspect ratio up to which a picture and its depth count as of one shape
 VIPE_SKY = 1e3  # ViPE's lyra preset never lets the inverse depth fall below 1e-3
 
 
@@ -116,6 +118,19 @@ def from_depth(
     else:
         K, c2w = pinhole_K(width, height, fov).to(depth)[None], _still(depth)
     return _assemble(frames, depth, background, K, c2w, "the depth picture").normalized(scale)
+
+
+def depth_of_size(depth: Tensor, height: int, width: int, source: str) -> Tensor:
+    """Depth pictures [F, h, w] at the size of their pictures [F, height, width], of which they must have the shape."""
+    rows, columns = depth.shape[1:]
+    if (rows, columns) == (height, width):
+        return depth
+    if not 1 / SHAPE_ERROR < columns * height / (rows * width) < SHAPE_ERROR:
+        raise ValueError(
+            f"{source}: depth of {columns}x{rows} for a picture of {width}x{height}; make the depth from this very "
+            "picture"
+        )
+    return crop_resize(depth[:, None], height, width, mode="nearest")[:, 0]
 
 
 def from_vipe(

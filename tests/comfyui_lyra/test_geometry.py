@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
-from lyra_pack.comfyui_lyra.geometry import Geometry, pixel_rays, unproject
+from lyra_pack.comfyui_lyra.geometry import Geometry, pixel_rays, point_cloud, unproject
 
 HEIGHT, WIDTH = 6, 8
 
@@ -105,3 +105,15 @@ def test_frames_and_cameras_must_match():
         replace(geometry, valid=geometry.depth)
     assert isinstance(geometry[:1].cameras, CameraTrajectory)
     assert len(geometry[:1].cameras) == len(geometry[:1].frames) == 1
+
+
+def test_the_point_cloud_is_what_the_first_frame_measured_in_the_world():
+    geometry = clip(2, step=0.4)
+    geometry.valid[0, 0] = False
+    geometry.depth[0, 1] = torch.inf
+    geometry.frames[0, 2] = torch.tensor([1.0, 0.5, 0.25])
+    points, colors = point_cloud(geometry)
+    assert points.shape == colors.shape == ((HEIGHT - 2) * WIDTH, 3)
+    assert (points[:, 2] == 4).all()
+    assert points[:, 0].mean() == pytest.approx(5, abs=0.5)  # its camera stands there
+    assert colors[0].tolist() == [1.0, 0.5, 0.25] and (colors[WIDTH:] == 0).all()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import pinhole_camera, pinhole_K
-from lyra_pack.comfyui_lyra.geometry_sources import from_da3, from_depth, from_moge
+from lyra_pack.comfyui_lyra.geometry_sources import depth_of_size, from_da3, from_depth, from_moge
 
 HEIGHT, WIDTH = 36, 64
 
@@ -142,3 +142,12 @@ def test_a_clip_of_depth_pictures_takes_cameras():
 def test_unusable_depth_pictures_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         from_depth(frames(), **arguments)
+
+
+def test_a_smaller_depth_picture_is_enlarged_and_one_of_another_shape_refused():
+    small = ramp()[:, ::2, ::2]
+    found = depth_of_size(small, HEIGHT, WIDTH, "it")
+    assert torch.equal(found[:, ::2, ::2], small) and torch.equal(found[:, 1::2, 1::2], small)
+    assert depth_of_size(found, HEIGHT, WIDTH, "it") is found
+    with pytest.raises(ValueError, match="depth.exr: depth of 32x36 for a picture of 64x36; make the depth from this"):
+        depth_of_size(ramp()[:, :, ::2], HEIGHT, WIDTH, "depth.exr")
