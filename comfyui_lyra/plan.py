@@ -11,6 +11,7 @@ from .bench.timing import measure
 from .cameras import CameraTrajectory
 from .configs import CHANNELS, COMPRESSION, ReconConfig, TeacherConfig, TokenizerConfig
 from .files.sequence import SPLAT_BYTES
+from .gen3c.cache3d import BATCH_BYTES, BYTES_A_PIXEL
 from .recon.plan import bytes_needed, count_flops, count_tokens
 from .recon.schedule import DEFAULT
 from .tokenizer.model import build_autoencoder
@@ -22,6 +23,9 @@ TEACHER_SHARE, TOKENIZER_SHARE, RECON_SHARE = 0.8, 0.2, 0.5
 # largest level has 256 channels; numbers a token and channel for the teacher.
 ENCODE_NUMBERS, DECODE_NUMBERS, LEVEL, TEACHER_NUMBERS = 1060, 1250, 256, 9.2
 LATENT_BYTES = 4  # a number, on disk
+# A pixel: a remembered picture with depth, points and masks; a drawn one with its mask.
+CACHED_BYTES, DRAWN_BYTES = 46, 16
+CACHED_STATES = 6  # hidden states that the step cache keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +82,29 @@ def teacher_costs(config: TeacherConfig, dtype: torch.dtype) -> tuple[float, int
     from .bench.teacher import flops  # deferred, as its network's import takes seconds
     from .gen3c.dit import build
 
-    _, frames, height, width = config.latent_shape
-    hidden = frames * height * width // 4 * config.heads * config.head_dim
     weights = sum(weight.numel() for weight in build(config).parameters())
-    return flops(config)[1], int((weights + TEACHER_NUMBERS * hidden) * dtype.itemsize)
+    return flops(config)[1], int((weights + TEACHER_NUMBERS * hidden_numbers(config)) * dtype.itemsize)
+
+
+def hidden_numbers(config: TeacherConfig) -> int:
+    """Numbers in the teacher's hidden state of one clip."""
+    _, frames, height, width = config.latent_shape
+    return frames * height * width // 4 * config.heads * config.head_dim
+
+
+def generate_bytes(
+    config: TeacherConfig, tokenizer: TokenizerConfig, pictures: int, step_cache: bool, dtype: torch.dtype
+) -> int:
+    """Peak memory of generating along one path, without the teacher's weights, which may be streamed.
+
+    The 3D cache of ``pictures`` stays. Beside it a clip is drawn and encoded, then sampled.
+    """
+    (height, width), frames = config.trained_size, config.trained_frames
+    drawn = DRAWN_BYTES * frames * height * width
+    warp = min(BATCH_BYTES, BYTES_A_PIXEL * frames * height * width)
+    encode = encode_bytes(tokenizer, frames, height, width, dtype)
+    sample = int((TEACHER_NUMBERS + CACHED_STATES * step_cache) * hidden_numbers(config) * dtype.itemsize)
+    return CACHED_BYTES * pictures * height * width + max(drawn + max(warp, encode), sample)
 
 
 @cache

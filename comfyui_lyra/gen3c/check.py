@@ -1,5 +1,7 @@
 """What the teacher is asked to do fits the teacher, and its parts fit each other."""
 
+import logging
+import math
 from collections.abc import Sequence
 
 from ..cameras import CameraTrajectory
@@ -8,6 +10,10 @@ from ..geometry import Geometry
 from ..tokenizer.protocol import Tokenizer
 from .cache3d import chunks
 from .text import TextEmbeddings
+
+log = logging.getLogger("lyra")
+
+ELSEWHERE = 0.02  # of the scene's depth, of a turn in radians and of the focal length, up to which a start is the same
 
 
 def check_inputs(
@@ -50,7 +56,7 @@ def check_inputs(
             f"{frames} frames from one picture need a depth estimator for the frames made after the first "
             f"{config.trained_frames}; use {config.trained_frames} frames, or give one"
         )
-    _ = geometry.center_depth  # raises where no depth of the first frame is valid
+    warn_of_other_starts(geometry, cameras)
     latents = (config.trained_frames - 1) // COMPRESSION + 1
     if tokenizer.latent_channels != CHANNELS or tokenizer.mean.shape[1] < latents:
         raise ValueError(
@@ -63,3 +69,22 @@ def check_inputs(
             "the prompt for this teacher"
         )
     return parts
+
+
+def warn_of_other_starts(geometry: Geometry, cameras: Sequence[CameraTrajectory]) -> None:
+    """Say so if a path does not begin with the camera of the picture that every path is made to begin with."""
+    first, depth = geometry.cameras[:1], geometry.center_depth  # raises where no depth of the first frame is valid
+    for path in cameras:
+        shift = float((path.c2w[0, :3, 3] - first.c2w[0, :3, 3].to(path.c2w)).norm()) / depth
+        chord = float((path.c2w[0, :3, :3] - first.c2w[0, :3, :3].to(path.c2w)).norm())  # 8^(1/2) sin(turn / 2)
+        turn = 2 * math.asin(min(1.0, chord / 8**0.5))
+        zoom = float((path.K[0, 0, 0] / first.K[0, 0, 0].to(path.K)).log().abs())
+        if max(shift, turn, zoom) > ELSEWHERE:
+            log.warning(
+                "camera path '%s' does not begin at the picture's camera (%.0f %% of the scene's depth away, %.0f "
+                "degrees turned, focal length %.2f times), but its video will; make the path from this geometry",
+                path.name,
+                100 * shift,
+                math.degrees(turn),
+                float(path.K[0, 0, 0]) / float(first.K[0, 0, 0]),
+            )

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import pinhole_camera
@@ -8,6 +10,7 @@ from lyra_pack.comfyui_lyra.plan import (
     duration,
     encode_bytes,
     encode_flops,
+    generate_bytes,
     matmul_speed,
     report,
     stages,
@@ -41,6 +44,15 @@ def test_memory_of_the_tokenizer_is_what_was_measured():
     clip, weights = 2 * 3 * 121 * 704 * 1280, 2 * 105.65e6
     assert (encode_bytes(TOKENIZER, *SIZE) - weights - clip) / 1e9 == pytest.approx(1.9, abs=0.05)
     assert (decode_bytes(TOKENIZER, *SIZE[1:]) - weights + clip) / 1e9 == pytest.approx(2.9, abs=0.05)
+
+
+def test_generation_needs_its_cache_and_either_a_drawn_clip_or_a_step():
+    need = partial(generate_bytes, TEACHER, TOKENIZER, dtype=torch.bfloat16)
+    pixels, clip = 704 * 1280, 121 * 704 * 1280 * 16
+    assert need(1, step_cache=False) == 46 * pixels + clip + encode_bytes(TOKENIZER, *SIZE)
+    assert need(121, step_cache=False) - need(1, step_cache=False) == 120 * 46 * pixels
+    assert need(1, step_cache=True) == 46 * pixels + int(15.2 * 56_320 * 4096) * 2  # six states more than a pass
+    assert teacher_costs(TEACHER, torch.bfloat16)[1] > need(1, step_cache=False) + 14e9
 
 
 def test_a_static_scene_encodes_its_cameras_and_a_moving_one_its_times_as_well(six):

@@ -7,6 +7,7 @@ from lyra_pack.comfyui_lyra.configs import TeacherConfig
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
 from lyra_pack.comfyui_lyra.fit import condition_frame, fit
+from lyra_pack.comfyui_lyra.gen3c.check import warn_of_other_starts
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate
 from lyra_pack.comfyui_lyra.gen3c.sampler import initial_noise
 from lyra_pack.comfyui_lyra.gen3c.text import TextEmbeddings, zero_text
@@ -278,6 +279,30 @@ def test_models_that_do_not_belong_together_are_refused(make, picture, two_moves
         make(picture, two_moves, text=zero_text(TeacherConfig()))
     with pytest.raises(ValueError, match=r"noise: expected \[chunks 16 T h w\] = \(1, 16, 2, 4, 6\), got \(2, "):
         make(picture, two_moves, noise=torch.zeros(2, 16, 2, 4, 6))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: replace(c, c2w=c.c2w @ pitched(0.0, 0.5)), "25 % of the scene's depth away, 0 deg"),
+        (lambda c: replace(c, c2w=c.c2w @ pitched(30.0, 0.0)), "0 % of the scene's depth away, 30 degrees turned"),
+        (lambda c: replace(c, K=c.K * torch.tensor([[1.5, 1, 1], [1, 1.5, 1], [1, 1, 1]])), "focal length 1.50 times"),
+    ],
+)  # fmt: skip
+def test_a_path_that_starts_elsewhere_than_the_picture_is_warned_of(picture, two_moves, caplog, change, message):
+    warn_of_other_starts(picture, two_moves)
+    assert not caplog.messages
+    warn_of_other_starts(picture, (two_moves[0], change(two_moves[1])))
+    assert len(caplog.messages) == 1 and "camera path 'right' does not begin at" in caplog.text
+    assert message in caplog.text
+
+
+def pitched(degrees: float, up: float) -> torch.Tensor:
+    """A camera that looks down by some degrees and stands some way up."""
+    angle, matrix = torch.tensor(degrees).deg2rad(), torch.eye(4)
+    matrix[1, 1] = matrix[2, 2] = angle.cos()
+    matrix[1, 2], matrix[2, 1], matrix[1, 3] = -angle.sin(), angle.sin(), up
+    return matrix
 
 
 @pytest.mark.parametrize(
