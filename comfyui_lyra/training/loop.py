@@ -23,7 +23,7 @@ log = logging.getLogger("lyra")
 
 EMA_DECAY, EMA_EVERY = 0.999, 4  # a step; taken in every few steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
-MOST_BYTES = 15 << 20  # of a checkpoint's file
+MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
 SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 
 Part = TypeVar("Part")
@@ -93,11 +93,20 @@ class Run:
         log.info("%s: resumed at step %d", self.stage, self.step)
 
     def save(self) -> None:
-        """Write a checkpoint in files small enough for any machine; Adam's memory in bfloat16 on a GPU."""
+        """Write a checkpoint in files small enough for any machine.
+
+        Adam's memory is in bfloat16 on a GPU, and left out where the checkpoint would grow beyond MOST_TOGETHER: Adam
+        then starts afresh when the run is resumed.
+        """
+        weights = self.model.state_dict()
+        memory = self.optimizer.state(torch.bfloat16 if self.is_half else torch.float32)
+        if sum(t.nbytes for t in (*weights.values(), *self.ema.averages.values(), *memory.values())) > MOST_TOGETHER:
+            memory = {}
+            log.info("%s: the checkpoint is without the optimiser's memory, which would make it too large", self.stage)
         snapshot = Snapshot(
-            step=self.step, stage=self.stage, weights=self.model.state_dict(), ema=self.ema.averages,
+            step=self.step, stage=self.stage, weights=weights, ema=self.ema.averages,
             ema_updates=self.ema.updates, rng=self.streams.state(), config=self.config, metrics=self.metrics,
-            optimizer=self.optimizer.state(torch.bfloat16 if self.is_half else torch.float32),
+            optimizer=memory,
         )  # fmt: skip
         save_snapshot(self.out, snapshot, keep_last=1, keep_every=0, most_bytes=MOST_BYTES)
 

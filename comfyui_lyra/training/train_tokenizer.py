@@ -47,7 +47,7 @@ class TokenizerTraining:
     warps_a_step: int = 3
     others_a_step: int = 5  # 15 %
     latent_noise: float = 0.05  # of each channel's deviation
-    lr: float = 2e-3
+    lr: float = 1.5e-3
     warmup: int = 200
 
 

@@ -114,6 +114,16 @@ def test_resumed_steps_are_those_of_one_run(tmp_path):
     assert all(torch.equal(parts.ema.averages[name], average) for name, average in whole.ema.averages.items())
 
 
+def test_a_checkpoint_that_would_be_too_large_leaves_out_the_optimiser(tmp_path, monkeypatch):
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.loop.MOST_TOGETHER", 100)
+    first = teach(run_of(tmp_path, 9))
+    assert not list(tmp_path.glob("*.state.safetensors"))
+    resumed = run_of(tmp_path, 10, resume=True)
+    with resumed:
+        assert resumed.step == 9
+        assert torch.equal(resumed.model.weight, first.model.weight)
+
+
 def test_the_learning_rate_ends_with_the_time(tmp_path):
     run = teach(run_of(tmp_path, None, max_seconds=0.5))
     assert run.optimizer.config.steps < 100_000
