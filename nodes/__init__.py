@@ -4,7 +4,7 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import camera, camera_view, host, load, render, save
+from . import camera, camera_view, host, latents, load, load_models, plan, reconstruct, render, save, save_sequence
 
 log = logging.getLogger("lyra")
 
@@ -19,6 +19,17 @@ NODES = (
     save.SaveSplats,
     render.CropSplats,
     render.RenderSplats,
+    load_models.LoadTokenizer,
+    load_models.LoadRecon,
+    latents.LoadLatents,
+    latents.SaveLatents,
+    latents.LatentsToCore,
+    latents.LatentsFromCore,
+    latents.DecodeLatents,
+    reconstruct.Reconstruct,
+    reconstruct.SelectTime,
+    save_sequence.SaveSplatSequence,
+    plan.Plan,
 )
 
 
@@ -26,8 +37,9 @@ class LyraExtension(ComfyExtension):
     """What ComfyUI loads."""
 
     async def on_load(self) -> None:
-        """Let the editor find the help pages, whatever this folder is called."""
+        """Let the editor find the help pages, whatever this folder is called, and ComfyUI the models folder."""
         host.serve_help()
+        host.add_model_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes that this ComfyUI can show."""

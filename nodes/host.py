@@ -5,7 +5,11 @@ import inspect
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
@@ -14,8 +18,16 @@ import torch
 from comfy_api.latest import io
 
 from ..comfyui_lyra.progress import OnStep
+from ..comfyui_lyra.weights import stored_config
+from .patchers import Model
 
 log = logging.getLogger("lyra")
+Result = TypeVar("Result")
+
+MINI = Path(__file__).resolve().parents[1] / "comfyui_lyra" / "mini"  # the small models that come with the pack
+OURS = "lyra"  # the models folder of what fits into none of ComfyUI's
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Marks an expert widget, where the core knows the word.
 EXPERT = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
@@ -54,6 +66,45 @@ def make_room(size: int) -> None:
     comfy.model_management.free_memory(size, compute_device())
 
 
+def load(*models: Model, size: int) -> None:
+    """Bring models to the compute device together, with room for ``size`` bytes more; others make way as needed."""
+    comfy.model_management.load_models_gpu([model.patcher for model in models], memory_required=size)
+
+
+def free_memory() -> int:
+    """Bytes that are free on the compute device."""
+    return comfy.model_management.get_free_memory(compute_device())
+
+
+def first_that_fits(attempts: Iterable[Callable[[], Result]]) -> Result:
+    """The result of the first attempt that memory suffices for; if none, the last one's error."""
+    error = None
+    for attempt in attempts:
+        try:
+            return attempt()
+        except Exception as raised:
+            if not is_out_of_memory(raised):
+                raise
+            error = raised.with_traceback(None)  # what failed must not hold on to its tensors
+        log.warning("out of memory, trying again in smaller pieces")
+        comfy.model_management.soft_empty_cache()
+    raise error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error means that the device's memory is used up."""
+    known = getattr(comfy.model_management, "is_oom", None)
+    return known(error) if known else isinstance(error, comfy.model_management.OOM_EXCEPTION)
+
+
+def precision(choice: str) -> torch.dtype:
+    """Of PRECISIONS; auto is bfloat16, what the released models were made with, where the device is fast at it."""
+    if choice == "auto":
+        fast = comfy.model_management.should_use_bf16(compute_device())
+        return torch.bfloat16 if fast else torch.float32
+    return getattr(torch, choice)
+
+
 def intermediate_device() -> torch.device:
     """Where tensors between nodes live: the CPU, unless ComfyUI runs with --gpu-only."""
     return comfy.model_management.intermediate_device()
@@ -86,6 +137,77 @@ def show_text(node: type[io.ComfyNode], text: str) -> None:
         server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Collect what the library warns of meanwhile, to show it on a node too."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    collector = Collector(logging.WARNING)
+    log.addHandler(collector)
+    try:
+        yield found
+    finally:
+        log.removeHandler(collector)
+
+
+def add_model_folder() -> None:
+    """Tell ComfyUI of models/lyra, once it runs; folders that a user's yaml names for it stay."""
+    folder_paths.add_model_folder_path(OURS, str(Path(folder_paths.models_dir, OURS)))
+    folder_paths.folder_names_and_paths[OURS][1].update(SUFFIXES)
+
+
+def model_files(folder: str, kind: type) -> list[str]:
+    """Files that a loader offers: those of the pack that a ``kind`` describes, then a models folder's.
+
+    Where there is none, one entry that says where to put them.
+    """
+    add_model_folder()
+    found = [
+        name
+        for name in folder_paths.get_filename_list(folder)
+        if name.endswith(SUFFIXES) and not name.endswith("mean_std.pt")  # a tokenizer's statistics, no model
+    ]
+    return [*shipped(MINI, kind), *found] or [f"put a model into models/{folder}"]
+
+
+def model_path(folder: str, kind: type, name: str) -> Path:
+    """Where a file that ``model_files`` offers lies."""
+    if name in (files := shipped(MINI, kind)):
+        return files[name]
+    add_model_folder()
+    found = folder_paths.get_full_path(folder, name)
+    if found is None:
+        raise FileNotFoundError(
+            f"no file '{name}' in models/{folder}; put one there (the README lists them), then press R and choose it"
+        )
+    return Path(found)
+
+
+def model_is_there(folder: str, kind: type, name: str) -> bool | str:
+    """True, or why a file that a loader names cannot be loaded, as ``validate_inputs`` answers."""
+    try:
+        return bool(model_path(folder, kind, name))
+    except FileNotFoundError as error:
+        return str(error)
+
+
+@cache
+def shipped(folder: Path, kind: type) -> dict[str, Path]:
+    """The pack's own files that a ``kind`` describes, by the name a list shows."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            if stored_config(file, kind):
+                found[f"{folder.name}/{file.name}"] = file
+        except ValueError:  # described by another kind
+            continue
+    return found
+
+
 def input_files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     """Files below a folder of ComfyUI's input, as ``folder/name``, sorted."""
     root = Path(folder_paths.get_input_directory())
@@ -101,10 +223,29 @@ def input_path(name: str) -> Path:
     return path
 
 
+def saved_path(name: str) -> Path:
+    """A file or folder named by the user: below ComfyUI's input or output folder, or absolute."""
+    folders = folder_paths.get_input_directory(), folder_paths.get_output_directory()
+    for folder in folders:
+        if (path := Path(folder, name.strip().strip('"'))).exists():
+            return path
+    raise FileNotFoundError(f"'{name}' is neither in {folders[0]} nor in {folders[1]} nor an absolute path")
+
+
 def fingerprint(path: Path) -> str:
     """Changes when a file, or anything directly in a folder, is written again."""
     parts = [path, *sorted(path.glob("*"))] if path.is_dir() else [path]
     return " ".join(f"{part.name}:{part.stat().st_mtime_ns}:{part.stat().st_size}" for part in parts)
+
+
+def output_folder() -> Path:
+    """ComfyUI's output folder."""
+    return Path(folder_paths.get_output_directory())
+
+
+def below_output(path: Path) -> str:
+    """A path of the output folder as a person reads it, and as ``saved_path`` takes it."""
+    return path.relative_to(output_folder()).as_posix()
 
 
 def output_path(prefix: str, suffix: str) -> tuple[Path, dict[str, str]]:

@@ -8,7 +8,9 @@ from comfy_api.latest import Types, io
 from torch import Tensor
 
 from ..comfyui_lyra.cameras import CameraTrajectory
+from ..comfyui_lyra.configs import COMPRESSION
 from ..comfyui_lyra.gaussians import Gaussians
+from ..comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from . import host
 
 SH_C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
@@ -65,8 +67,13 @@ def to_splat(frames: Sequence[Gaussians]):
 
 def from_splat(splat) -> tuple[Gaussians, ...]:
     """One set of Gaussians for each batch item of core's SPLAT, quaternions made unit length."""
-    lengths = [splat.positions.shape[1]] * splat.positions.shape[0] if splat.counts is None else splat.counts.tolist()
-    return tuple(_item(splat, index, int(length)) for index, length in enumerate(lengths))
+    return tuple(_item(splat, index, length) for index, length in enumerate(_lengths(splat)))
+
+
+def _lengths(splat) -> list[int]:
+    """How many splats each batch item holds; the rest is padding."""
+    count, length = splat.positions.shape[:2]
+    return [length] * count if splat.counts is None else [int(found) for found in splat.counts]
 
 
 def _item(splat, index: int, length: int) -> Gaussians:
@@ -82,6 +89,14 @@ def _item(splat, index: int, length: int) -> Gaussians:
         colors=sh[:, 0] * SH_C0 + 0.5,
         sh_rest=sh[:, 1:] if sh.shape[1] > 1 else None,
     ).check_finite()
+
+
+def moment(splat, index: int) -> Gaussians:
+    """One set of Gaussians of a SPLAT; ValueError where it holds no such."""
+    lengths = _lengths(splat)
+    if index >= len(lengths):
+        raise ValueError(f"bullet time {index}: this SPLAT holds {len(lengths)}, counted from 0")
+    return _item(splat, index, lengths[index])
 
 
 def single(splat, remedy: str) -> Gaussians:
@@ -137,3 +152,27 @@ def rgb(color: str) -> tuple[float, float, float]:
     except ValueError as error:
         raise ValueError(f"colour '{color}' is not of the form #RRGGBB") from error
     return red / 255, green / 255, blue / 255
+
+
+def to_latent(latents: MultiViewLatents) -> dict[str, Tensor]:
+    """Core's LATENT of Cosmos: one batch item a view, in diffusion space, as core's Cosmos VAE emits it."""
+    if latents.latents.space != "diffusion":
+        raise ValueError(f"these latents are in {latents.latents.space} space; core's are in diffusion space")
+    return {"samples": latents.latents.values.to(host.intermediate_device())}
+
+
+def from_latent(latent: dict, cameras: Sequence[CameraTrajectory], family: str, dynamic: bool) -> MultiViewLatents:
+    """Latents of one camera path each from core's LATENT, which knows no cameras."""
+    values, path = latent["samples"], cameras[0]
+    if getattr(values, "is_nested", False) or values.ndim != 5:
+        raise ValueError("this LATENT is no video of Cosmos: expected [views C T h w]; make it with Cosmos' VAE")
+    size = ((len(path) - 1) // COMPRESSION + 1, path.height // COMPRESSION, path.width // COMPRESSION)
+    if len(values) != len(cameras) or values.shape[2:] != size:
+        raise ValueError(
+            f"a LATENT of {len(values)} clips of latent size (T, h, w) {tuple(values.shape[2:])} does not fit "
+            f"{len(cameras)} camera paths of {len(path)} frames of {path.width}x{path.height}, which make {size}"
+        )
+    return MultiViewLatents(
+        latents=VideoLatents(values=values.float().cpu()), cameras=tuple(cameras), family=family, dynamic=dynamic,
+        provenance={"source": "LATENT"},
+    )  # fmt: skip

@@ -23,3 +23,62 @@ def folders(tmp_path):
         (tmp_path / kind).mkdir()
         getattr(folder_paths, f"set_{kind}_directory")(str(tmp_path / kind))
     return tmp_path
+
+
+@pytest.fixture
+def models(folders, monkeypatch):
+    """ComfyUI's models folder, empty, and none of ours that come with the pack."""
+    import folder_paths
+    from lyra_pack.nodes import host
+
+    root = folders / "models"
+    vae = [str(root / "vae")], folder_paths.folder_names_and_paths["vae"][1]
+    monkeypatch.setattr(folder_paths, "models_dir", str(root))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae", vae)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, host.OURS, ([], set()))
+    monkeypatch.setattr(host, "MINI", folders / "mini")
+    for name in ("mini", "models/vae", "models/lyra"):
+        (folders / name).mkdir(parents=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A tokenizer of random weights for clips of 9 frames."""
+    from lyra_pack.comfyui_lyra.configs import TokenizerConfig
+    from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder
+
+    torch.manual_seed(1)
+    config = TokenizerConfig(family="tiny", channels=8, multipliers=(1, 2, 2), layers=1)
+    return CosmosTokenizer(config, build_autoencoder(config), torch.zeros(16, 2), torch.ones(16, 2))
+
+
+@pytest.fixture(scope="session")
+def tiny_recon():
+    """A dynamic splat decoder of random weights, two blocks, for clips of 9 frames of 32x48."""
+    from lyra_pack.comfyui_lyra.configs import ReconConfig
+    from lyra_pack.comfyui_lyra.recon.model import Recon
+
+    config = ReconConfig(
+        family="tiny", dynamic=True, trained_size=(32, 48), trained_frames=9, width=32, blocks=2, attention_every=2,
+        heads=2, head_size=16, state=8, keep=0.3,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    model, generator = Recon(config).eval(), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in model.parameters():  # some begin at zero
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+@pytest.fixture
+def tiny_scene():
+    """Latents of two paths of 9 frames of 32x48, for the tiny models."""
+    from lyra_pack.comfyui_lyra.cameras import pinhole_camera
+    from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
+    from lyra_pack.comfyui_lyra.trajectories import camera_paths
+
+    paths = camera_paths(pinhole_camera(48, 32, 50), "six_paths", 9)[:2]
+    values = torch.randn(2, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    return MultiViewLatents(latents=VideoLatents(values=values), cameras=paths, family="tiny", dynamic=True)

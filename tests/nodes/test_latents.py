@@ -1,0 +1,84 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("comfy_api")
+
+from lyra_pack.comfyui_lyra.files.cameras_npz import save_cameras_npz  # noqa: E402
+from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl, save_latent_pkl  # noqa: E402
+from lyra_pack.comfyui_lyra.pipeline import decode  # noqa: E402
+from lyra_pack.nodes.latents import (  # noqa: E402
+    DecodeLatents,
+    LatentsFromCore,
+    LatentsToCore,
+    LoadLatents,
+    SaveLatents,
+)
+from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
+
+
+def same(found, expected) -> bool:
+    return (
+        torch.equal(found.latents.values, expected.latents.values)
+        and (found.family, found.dynamic) == (expected.family, expected.dynamic)
+        and [path.name for path in found.cameras] == [path.name for path in expected.cameras]
+        and all(torch.equal(a.c2w, b.c2w) for a, b in zip(found.cameras, expected.cameras, strict=True))
+    )
+
+
+def test_saved_latents_load_again_by_what_the_node_shows(folders, tiny_scene):
+    result = SaveLatents.execute(tiny_scene, "lyra/room", "night", False)
+    assert result.args == () and result.ui == {"text": ("2 paths: lyra/room_00001_",)}
+    assert LoadLatents.validate_inputs("lyra/room_00001_") is True
+    (loaded,) = LoadLatents.execute("lyra/room_00001_", "", False).args
+    assert same(loaded, tiny_scene)
+    SaveLatents.execute(tiny_scene, "lyra/room", "night", True)  # the next number, not the same folder
+    pkl = folders / "output" / "lyra" / "room_00002_" / "1" / "latent" / "night.pkl"
+    assert torch.equal(load_latent_pkl(pkl), tiny_scene.latents.values[1])
+
+
+def test_the_references_folders_load_from_the_input_folder(folders, tiny_scene):
+    for view, path in enumerate(tiny_scene.cameras):
+        root = folders / "input" / "sdg" / str(view)
+        save_latent_pkl(root / "latent" / "clip.pkl", tiny_scene.latents.values[view])
+        save_cameras_npz(root / "pose" / "clip.npz", root / "intrinsics" / "clip.npz", path)
+    before = LoadLatents.fingerprint_inputs("sdg", "", True)
+    (loaded,) = LoadLatents.execute("sdg", "clip", True).args
+    assert loaded.dynamic and loaded.family == "lyra"
+    assert torch.equal(loaded.latents.values, tiny_scene.latents.values)
+    save_latent_pkl(folders / "input" / "sdg" / "1" / "latent" / "clip.pkl", tiny_scene.latents.values[0])
+    assert LoadLatents.fingerprint_inputs("sdg", "", True) != before
+    assert "'gone' is neither in" in LoadLatents.validate_inputs("gone")
+
+
+def test_latents_go_to_core_and_come_back(tiny_scene):
+    latent, cameras = LatentsToCore.execute(tiny_scene).args
+    assert torch.equal(latent["samples"], tiny_scene.latents.values)
+    (back,) = LatentsFromCore.execute(latent, cameras, True, "tiny").args
+    assert same(back, tiny_scene)
+
+
+def test_what_is_no_latent_of_these_paths_is_refused(tiny_scene):
+    latent, cameras = LatentsToCore.execute(tiny_scene).args
+    with pytest.raises(ValueError, match=r"2 clips of latent size \(T, h, w\) \(2, 4, 6\) does not fit 1 camera paths"):
+        LatentsFromCore.execute(latent, cameras[:1], False, "lyra")
+    with pytest.raises(ValueError, match=r"does not fit 2 camera paths of 9 frames of 96x64, which make \(2, 8, 12\)"):
+        LatentsFromCore.execute(latent, tuple(path.resized(64, 96) for path in cameras), False, "lyra")
+    with pytest.raises(ValueError, match="this LATENT is no video of Cosmos"):
+        LatentsFromCore.execute({"samples": torch.zeros(1, 4, 8, 8)}, cameras, False, "lyra")
+    raw = replace(tiny_scene, latents=replace(tiny_scene.latents, space="tokenizer"))
+    with pytest.raises(ValueError, match="in tokenizer space; core's are in diffusion space"):
+        LatentsToCore.execute(raw)
+
+
+def test_one_path_is_decoded(tiny_scene, tiny_tokenizer):
+    model = Model(patcher=in_core(copy.deepcopy(tiny_tokenizer)), config=tiny_tokenizer.config, file="tiny")
+    frames, fps = DecodeLatents.execute(tiny_scene, model, 1).args
+    assert frames.shape == (9, 32, 48, 3) and fps == 24
+    assert torch.equal(frames, decode(tiny_tokenizer, tiny_scene, 1))
+    with pytest.raises(ValueError, match=r"path 2: the set holds 2 \(0 left, 1 right\)"):
+        DecodeLatents.execute(tiny_scene, model, 2)
+    with pytest.raises(ValueError, match="latents of family 'lyra' and tokenizer 'tiny' do not belong together"):
+        DecodeLatents.execute(replace(tiny_scene, family="lyra"), model, 0)
