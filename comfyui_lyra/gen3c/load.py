@@ -43,7 +43,8 @@ def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.d
     network = load_weights(build(config), state, RULES, file.name)
     name = fingerprint(network.state_dict())
     return Teacher(
-        network=network.to(dtype) if dtype else network,
+        # not diffusers' own ``to``, which warns: the released weights are bfloat16 in every part
+        network=torch.nn.Module.to(network, dtype) if dtype else network,
         config=config,
         fingerprint=name,
         dtype=dtype or network.proj_out.weight.dtype,
