@@ -1,7 +1,6 @@
 """Verbs over cameras and splats: path, render, convert, info, demo, bench."""
 
 import argparse
-from dataclasses import replace
 
 import torch
 
@@ -9,9 +8,11 @@ from ...kernels_glue import OPS
 from .. import bench, demo
 from ..files.cameras import load_cameras, save_cameras
 from ..files.images import save_image
+from ..files.pinhole import check_names
 from ..files.ply import load_ply, save_ply
 from ..files.video import save_video
 from ..path_picture import draw_paths
+from ..path_sets import end_to_end
 from ..render import RenderSettings, render_each
 from .options import paths_of, progress
 
@@ -19,7 +20,7 @@ from .options import paths_of, progress
 def run_path(options: argparse.Namespace) -> None:
     """Write camera paths, and their picture."""
     paths = paths_of(options)
-    save_cameras(options.out, paths)
+    save_cameras(options.out, paths, kind=options.format)
     if options.picture:
         save_image(options.picture, draw_paths(paths))
     print(f"{len(paths)} paths of {options.frames} cameras: {options.out}")
@@ -27,11 +28,12 @@ def run_path(options: argparse.Namespace) -> None:
 
 def run_render(options: argparse.Namespace) -> None:
     """Draw splats along each path, frame by frame into an mp4."""
-    device = torch.device(options.device)
-    splats = load_ply(options.splats).to(device)
+    paths = load_cameras(options.cameras) if options.cameras else paths_of(options)
+    check_names(paths)
+    splats = load_ply(options.splats).to(options.device)
     settings = RenderSettings(mode=options.mode, backend=options.backend)
-    for path in load_cameras(options.cameras) if options.cameras else paths_of(options):
-        seen = replace(path[:: options.every], fps=path.fps / options.every).to(device)
+    for path in paths:
+        seen = end_to_end((path,), options.every).to(options.device)
         frames = (frame.rgb[0] for frame in render_each(splats, seen, settings, progress(path.name)))
         with torch.inference_mode():
             save_video(options.out / f"{path.name}.mp4", frames, seen.fps)
@@ -40,13 +42,15 @@ def run_render(options: argparse.Namespace) -> None:
 
 def run_convert(options: argparse.Namespace) -> None:
     """Rewrite splats or cameras."""
-    if options.out.suffix == ".ply":
+    if ".ply" in (options.source.suffix, options.out.suffix):
+        if options.out.suffix != ".ply":
+            raise ValueError(f"{options.out}: splats are written as .ply only; give it that ending")
         splats = load_ply(options.source)
         save_ply(options.out, splats, scale=options.scale, min_opacity=options.min_opacity)
         print(f"{len(splats)} splats: {options.out}")
     else:
         paths = load_cameras(options.source)
-        save_cameras(options.out, paths)
+        save_cameras(options.out, paths, kind=options.format)
         print(f"{len(paths)} camera paths: {options.out}")
 
 
@@ -76,7 +80,7 @@ def run_demo(options: argparse.Namespace) -> None:
 
 def run_bench(options: argparse.Namespace) -> None:
     """Measure, and print the table."""
-    device = torch.device(options.device)
+    device = options.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}\n", flush=True)
     for line in bench.rows(options.what, device):

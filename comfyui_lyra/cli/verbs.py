@@ -9,6 +9,7 @@ from .. import bench
 from ..configs import RECON_PRESETS
 from ..trajectories import PRESETS, ROTATIONS
 
+FORMATS = ("json", "transforms", "colmap", "npz")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RELEASES = ("gen3c", "lyra", "t5", "tokenizer")  # of ``download``, whose import takes a second
 
@@ -18,7 +19,8 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("path", help="make camera paths and a picture of them")
     add_path_options(verb)
     add_camera_options(verb)
-    verb.add_argument("out", type=Path, help="cameras to write: a .json file, or a folder for COLMAP text and npz")
+    verb.add_argument("out", type=Path, help="cameras to write: a .json file, or a folder for COLMAP text or npz")
+    add_format(verb)
     verb.add_argument("--picture", type=Path, help="also draw the paths from above and from the side")
     verb.set_defaults(run="splats.run_path")
 
@@ -37,6 +39,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("convert", help="rewrite splats as 3DGS PLY, or cameras in another format")
     verb.add_argument("source", type=Path, help="any PLY of splats, or any camera file or folder")
     verb.add_argument("out", type=Path, help=".ply for splats; .json or a folder for cameras")
+    add_format(verb)
     verb.add_argument("--scale", type=float, default=1.0, help="splats: multiply the world by this")
     verb.add_argument("--min-opacity", type=float, default=0.0, help="splats: drop what is more transparent")
     verb.set_defaults(run="splats.run_convert")
@@ -148,9 +151,25 @@ def add_camera_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
 
 
+def add_format(verb: argparse.ArgumentParser) -> None:
+    """How cameras are written."""
+    verb.add_argument(
+        "--format", choices=FORMATS, help="of cameras; without it by name, transforms.json or another .json"
+    )
+
+
 def add_device(verb: argparse.ArgumentParser) -> None:
     """Where to compute."""
-    verb.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    verb.add_argument("--device", type=usable_device, default=default, help="cuda or cpu")
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of a name, if this torch and this machine have it."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either, with a page of advice
+        raise argparse.ArgumentTypeError(f"'{name}' cannot be used here; cpu can") from error
 
 
 def add_models(verb: argparse.ArgumentParser, *names: str) -> None:

@@ -60,6 +60,7 @@ def save_cameras(
     elif kind == "npz":
         save_sdg_cameras(path, clip, paths)
     else:
+        what = f" '{kind}'" if kind else ""
         raise ValueError(
-            f"{path}: unknown camera format {kind!r}; use a .json name, or kind json, transforms, colmap, npz"
+            f"{path}: unknown camera format{what}; use a .json name, or say json, transforms, colmap or npz"
         )

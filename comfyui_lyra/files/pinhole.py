@@ -68,10 +68,10 @@ def as_matrix(value: object, columns: int, what: str) -> np.ndarray:
 
 
 def check_names(paths: Sequence[CameraTrajectory]) -> None:
-    """Raise ValueError unless the names of the paths can be folders of one place."""
+    """Raise ValueError unless the names of the paths can be files or folders of one place."""
     names = [cameras.name for cameras in paths]
     if bad := [name for name in names if names.count(name) > 1 or not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", name)]:
-        raise ValueError(f"camera paths '{bad[0]}': names become folders here, so they must differ and hold no slash")
+        raise ValueError(f"camera path '{bad[0]}': names become file names, so they must differ and hold no slash")
 
 
 def by_number(name: str) -> list[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """The shell verbs, called as the shell calls them."""
 
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -9,10 +10,10 @@ from lyra_pack.comfyui_lyra import download
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.cli.verbs import RELEASES
 from lyra_pack.comfyui_lyra.demo_scene import demo_scene
-from lyra_pack.comfyui_lyra.files.cameras import load_cameras
+from lyra_pack.comfyui_lyra.files.cameras import load_cameras, save_cameras
 from lyra_pack.comfyui_lyra.files.images import load_image, save_image
 from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
-from lyra_pack.comfyui_lyra.files.video import load_video
+from lyra_pack.comfyui_lyra.files.video import load_video, save_video
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
@@ -53,6 +54,17 @@ def test_convert_rewrites_splats_and_cameras(tmp_path, scene):
     assert torch.allclose(path.c2w, load_cameras(tmp_path / "paths.json")[0].c2w, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["json", "transforms", "colmap", "npz"])
+def test_cameras_convert_to_any_format_by_its_name(tmp_path, kind):
+    main(["path", str(tmp_path / "paths.json"), "--preset", "up", *SMALL])
+    save_video(tmp_path / "cameras" / "0" / "rgb" / "clip.mp4", torch.zeros(4, 32, 48, 3), fps=24)  # npz lack the size
+    out = tmp_path / "cameras" / ("" if kind in ("colmap", "npz") else f"{kind}.json")
+    assert main(["convert", str(tmp_path / "paths.json"), str(out), "--format", kind]) == 0
+    (found,), (path,) = load_cameras(out), load_cameras(tmp_path / "paths.json")
+    assert torch.allclose(found.c2w, path.c2w, atol=1e-6)
+    assert torch.allclose(found.K, path.K)
+
+
 def test_info_describes_splats_cameras_and_this_machine(tmp_path, scene, capsys):
     main(["path", str(tmp_path / "paths.json"), "--preset", "up", *SMALL])
     capsys.readouterr()
@@ -70,6 +82,9 @@ def test_info_describes_splats_cameras_and_this_machine(tmp_path, scene, capsys)
         (["render", "SCENE", "OUT", "--backend", "quick", *SMALL], "unknown backend 'quick'"),
         (["render", "SCENE", "OUT", "--frames", "0"], "at least one frame"),
         (["path", "OUT/paths.json", "--fov", "200"], "200.0 degrees"),
+        (["path", "OUT/paths", *SMALL], "unknown camera format; use a .json name, or say json, transforms, colmap or"),
+        (["convert", "SCENE", "OUT/scene.splat"], "scene.splat: splats are written as .ply"),
+        (["render", "SCENE", "OUT", "--every", "0", *SMALL], "every 0 frames"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_status_1(words, message, tmp_path, scene, capsys):
@@ -78,6 +93,21 @@ def test_what_cannot_be_used_is_one_sentence_and_status_1(words, message, tmp_pa
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"lyra {words[0]}: ")
     assert message in told
+
+
+def test_a_path_s_name_never_leads_out_of_the_folder(tmp_path, scene, capsys):
+    main(["path", str(tmp_path / "paths.json"), "--preset", "up", *SMALL])
+    (path,) = load_cameras(tmp_path / "paths.json")
+    save_cameras(tmp_path / "paths.json", [replace(path, name="up/../../up")])
+    assert main(["render", str(scene), str(tmp_path / "out"), "--cameras", str(tmp_path / "paths.json")]) == 1
+    assert "camera path 'up/../../up': names become file names" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path, scene, capsys):
+    with pytest.raises(SystemExit):
+        main(["render", str(scene), str(tmp_path), "--device", "abacus"])
+    assert "argument --device: 'abacus' cannot be used here" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_what_is_not_known_is_one_sentence(tmp_path, two_paths):
     (tmp_path / "other.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(ValueError, match="expected 'format' 'lyra-cameras', got 'other'"):
         load_cameras(tmp_path / "other.json")
-    with pytest.raises(ValueError, match="unknown camera format None; use a .json name, or kind"):
+    with pytest.raises(ValueError, match="unknown camera format; use a .json name, or say json"):
         save_cameras(tmp_path / "folder", two_paths)
     with pytest.raises(ValueError, match="no camera paths to save"):
         save_cameras(tmp_path / "set.json", ())

@@ -71,5 +71,5 @@ def test_bad_files_are_one_sentence(tmp_path, document, message):
 
 
 def test_names_must_work_as_folders(tmp_path, two_paths):
-    with pytest.raises(ValueError, match="camera paths 'right': names become folders here"):
+    with pytest.raises(ValueError, match="camera path 'right': names become file names"):
         save_transforms(tmp_path / "transforms.json", [two_paths[0], two_paths[0]])
