@@ -116,8 +116,9 @@ def load_tokenizer(
     """Tokenizer from a file with all weights, or from an encoder's and a decoder's file.
 
     Takes ``model.pt`` or safetensors, in the names of the release or of diffusers. Statistics not in the file (as
-    ``save_tokenizer`` writes them) come from ``mean_std``, by default mean_std.pt beside the first file. ``config`` is
-    by default what the file says of itself; one that says nothing is of the released size.
+    ``save_tokenizer`` and ComfyUI's cosmos_cv8x8x8_1.0.safetensors have them) come from ``mean_std``, by default
+    mean_std.pt beside the first file. ``config`` is by default what the file says of itself; one that says nothing is
+    of the released size.
     """
     state = {}
     for file in map(Path, files):
@@ -125,7 +126,8 @@ def load_tokenizer(
             raise ValueError(f"{file.name} is TorchScript; write it as safetensors once, with convert_jit")
         state |= read_state(file)
     config = config or stored_config(Path(files[0]), TokenizerConfig) or TOKENIZER_PRESETS["lyra"]
-    statistics = [state.pop(name) for name in ("mean", "std") if name in state]
+    names = ("mean", "std", "latent_mean", "latent_std")  # ours, and those of ComfyUI's repackaged file
+    statistics = [state.pop(name).float().reshape(config.latent_channels, -1) for name in names if name in state]
     autoencoder = load_autoencoder(config, state, " + ".join(Path(file).name for file in files))
     if not statistics:
         statistics = read_statistics(mean_std or Path(files[0]).with_name("mean_std.pt"), config.latent_channels)

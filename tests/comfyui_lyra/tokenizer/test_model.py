@@ -19,6 +19,7 @@ from lyra_pack.comfyui_lyra.tokenizer.model import (
 from lyra_pack.comfyui_lyra.tokenizer.protocol import Tokenizer
 from lyra_pack.comfyui_lyra.tokenizer.streaming import HAAR_LEVELS, haar, inverse_haar
 from lyra_pack.comfyui_lyra.weights import read_about, rename
+from safetensors.torch import save_file
 
 
 def reference(golden) -> CosmosTokenizer:
@@ -157,6 +158,14 @@ def test_a_saved_tokenizer_loads_with_its_size_statistics_and_family(tiny, tmp_p
     assert torch.equal(loaded.std, tiny.std)
     about = read_about(tmp_path / "t.safetensors")
     assert (about["family"], about["licence"]) == ("tiny", "Apache-2.0")
+
+
+def test_statistics_inside_a_file_of_comfyui_are_found(tiny, tmp_path):
+    state = released_names(tiny) | {"latent_mean": tiny.mean.flatten(), "latent_std": tiny.std.flatten()}
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "cosmos.safetensors")
+    loaded = load_tokenizer(tmp_path / "cosmos.safetensors", config=tiny.config)
+    assert torch.equal(loaded.mean, tiny.mean) and torch.equal(loaded.std, tiny.std)
+    assert loaded.identity == tiny.identity
 
 
 class Nested(torch.nn.Module):
