@@ -52,6 +52,15 @@ class Reconstruct(io.ComfyNode):
                     "made for (0.2).",
                     **host.EXPERT,
                 ),
+                io.Int.Input(
+                    "chunk",
+                    default=0,
+                    min=0,
+                    max=999,
+                    tooltip="Which part of a long clip that was generated in several; 0 is the first. Bullet times "
+                    "count from its beginning.",
+                    **host.EXPERT,
+                ),
             ],
             outputs=[
                 sockets.Splat.Output("splat", tooltip="One scene for each bullet time."),
@@ -61,8 +70,9 @@ class Reconstruct(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, recon, tokenizer, latents, times, keep) -> io.NodeOutput:
+    def execute(cls, recon, tokenizer, latents, times, keep, chunk) -> io.NodeOutput:
         """Reconstruct; where memory runs out, again in smaller pieces."""
+        latents = latents.chunk(chunk) if chunk or latents.chunks > 1 else latents
         tokenizer, path = tokenizer_of(tokenizer), latents.cameras[0]
         moments = parse_times(times) if recon.config.dynamic else (0,)
         shape = len(latents.cameras), len(path), path.height, path.width

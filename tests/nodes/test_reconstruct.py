@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("comfy_api")
 
 import comfy.model_management as management  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras import CameraTrajectory  # noqa: E402
 from lyra_pack.comfyui_lyra.files.ply import load_ply  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.model import Recon  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.plan import LEAST, MOST  # noqa: E402
@@ -43,7 +44,7 @@ def static(tiny_recon) -> Model:
 
 
 def test_each_bullet_time_becomes_one_scene_of_the_batch(recon, tokenizer, tiny_scene):
-    splat, cameras, times = Reconstruct.execute(recon, tokenizer, tiny_scene, "8, 0", 0.0).args
+    splat, cameras, times = Reconstruct.execute(recon, tokenizer, tiny_scene, "8, 0", 0.0, 0).args
     expected, paths = reconstruct(recon.network, tokenizer.network, tiny_scene, (8, 0))
     assert splat.positions.shape == (2, int(2 * 9 * 4 * 6 * 0.3), 3) and splat.counts is None
     assert times == "8, 0" and splat.positions.device == host.intermediate_device()
@@ -62,20 +63,39 @@ def test_each_bullet_time_becomes_one_scene_of_the_batch(recon, tokenizer, tiny_
 
 def test_a_static_decoder_ignores_the_times_and_keep_is_a_share(tiny_recon, tokenizer, tiny_scene):
     model = static(tiny_recon)
-    splat, _, times = Reconstruct.execute(model, tokenizer, tiny_scene, "whenever", 0.5).args
+    splat, _, times = Reconstruct.execute(model, tokenizer, tiny_scene, "whenever", 0.5, 0).args
     assert splat.positions.shape[:2] == (1, 2 * 9 * 4 * 6 // 2) and times == "0"
 
 
 def test_times_that_are_none_are_refused(recon, tokenizer, tiny_scene):
     with pytest.raises(ValueError, match="'0, end': 'end' is no frame number"):
-        Reconstruct.execute(recon, tokenizer, tiny_scene, "0, end", 0.0)
+        Reconstruct.execute(recon, tokenizer, tiny_scene, "0, end", 0.0, 0)
     with pytest.raises(ValueError, match=r"bullet times \[0, 9\]: give one or more frame indices in 0..8"):
-        Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 9", 0.0)
+        Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 9", 0.0, 0)
+
+
+def test_a_long_clip_is_reconstructed_part_by_part(recon, tokenizer, tiny_scene):
+    def twice(path: CameraTrajectory) -> CameraTrajectory:
+        return path[torch.tensor([*range(9), *range(1, 9)])]
+
+    values = tiny_scene.latents.values
+    long = replace(
+        tiny_scene,
+        latents=replace(tiny_scene.latents, values=torch.cat((values.flip(1), values), 2)),
+        cameras=tuple(twice(path) for path in tiny_scene.cameras),
+    )
+    found = Reconstruct.execute(recon, tokenizer, long, "8", 0.0, 1).args[0]
+    second = replace(tiny_scene, cameras=tuple(path[8:] for path in long.cameras))
+    assert torch.equal(found.positions, Reconstruct.execute(recon, tokenizer, second, "8", 0.0, 0).args[0].positions)
+    with pytest.raises(ValueError, match="chunk 2 of 4 latents for 17 frames: they hold 2 chunks"):
+        Reconstruct.execute(recon, tokenizer, long, "8", 0.0, 2)
+    with pytest.raises(ValueError, match="chunk 1 of 2 latents for 9 frames: they hold 1 chunks"):
+        Reconstruct.execute(recon, tokenizer, tiny_scene, "8", 0.0, 1)
 
 
 def test_families_do_not_mix(recon, tokenizer, tiny_scene):
     with pytest.raises(ValueError, match="latents of family 'lyra', tokenizer 'tiny' and splat decoder 'tiny'"):
-        Reconstruct.execute(recon, tokenizer, replace(tiny_scene, family="lyra"), "0", 0.0)
+        Reconstruct.execute(recon, tokenizer, replace(tiny_scene, family="lyra"), "0", 0.0, 0)
 
 
 def test_both_models_are_loaded_by_one_call(recon, tokenizer, tiny_scene, monkeypatch):
@@ -83,7 +103,7 @@ def test_both_models_are_loaded_by_one_call(recon, tokenizer, tiny_scene, monkey
     monkeypatch.setattr(
         management, "load_models_gpu", lambda models, **more: asked.append((models, more)) or load(models, **more)
     )
-    Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0)
+    Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0, 0)
     ((models, more),) = asked
     assert models == [recon.patcher, tokenizer.patcher] and more["memory_required"] > 10_000
 
@@ -103,11 +123,11 @@ class Scarce(TorchDispatchMode):
 
 
 def test_out_of_memory_is_tried_again_in_smaller_pieces(recon, tokenizer, tiny_scene, caplog):
-    expected = Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 8", 0.0).args[0]
+    expected = Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 8", 0.0, 0).args[0]
     encodes = encoded_by(tokenizer)
     held = len(encodes._held)
     with Scarce(2) as device, caplog.at_level(logging.WARNING, "lyra"):
-        found = Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 8", 0.0).args[0]
+        found = Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 8", 0.0, 0).args[0]
     assert device.failures == 0
     assert [r.getMessage() for r in caplog.records if r.name == "lyra"] == [
         "out of memory, trying again in smaller pieces"
@@ -118,26 +138,26 @@ def test_out_of_memory_is_tried_again_in_smaller_pieces(recon, tokenizer, tiny_s
 
 def test_out_of_memory_to_the_end_is_core_s_to_report(recon, tokenizer, tiny_scene):
     with Scarce(1000) as device, pytest.raises(torch.cuda.OutOfMemoryError):
-        Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0)
+        Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0, 0)
     assert 1000 - device.failures == len(range(LEAST.bit_length(), MOST.bit_length() + 1))
 
 
 def test_a_cancelled_run_stops_inside_a_block(recon, tokenizer, tiny_scene):
-    Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0)
+    Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0, 0)
     management.interrupt_current_processing(True)
     with pytest.raises(management.InterruptProcessingException):
-        Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0)
+        Reconstruct.execute(recon, tokenizer, tiny_scene, "0", 0.0, 0)
 
 
 def test_warnings_of_the_library_are_collected_for_the_node(tiny_recon, tokenizer, tiny_scene):
     model = static(tiny_recon)
     with host.warnings() as found:
-        Reconstruct.execute(model, tokenizer, tiny_scene, "0", 0.0)
+        Reconstruct.execute(model, tokenizer, tiny_scene, "0", 0.0, 0)
     assert found == ["the latents show a moving scene, and the splat decoder is a static one: expect ghosts"]
 
 
 def test_all_times_are_written_with_cameras_and_scale(folders, recon, tokenizer, tiny_scene):
-    splat, cameras, times = Reconstruct.execute(recon, tokenizer, tiny_scene, "8, 0", 0.0).args
+    splat, cameras, times = Reconstruct.execute(recon, tokenizer, tiny_scene, "8, 0", 0.0, 0).args
     result = SaveSplatSequence.execute(splat, times, "3d/run", 2.0, cameras)
     assert result.ui == {"text": ("2 scenes: 3d/run_00001_",)}
     folder = folders / "output" / "3d" / "run_00001_"
