@@ -26,10 +26,9 @@ class CameraTrajectory:
         check_shapes(self, c2w="F 4 4", K="F 3 3")
         if not len(self):
             raise ValueError(f"camera path '{self.name}' holds no cameras")
-        if self.height < 1 or self.width < 1 or not self.fps > 0:
-            raise ValueError(
-                f"camera path '{self.name}': {self.width}x{self.height} at {self.fps} fps; all must be positive"
-            )
+        if self.height < 1 or self.width < 1 or not 0 < self.fps < math.inf:
+            size = f"{self.width}x{self.height} at {self.fps} fps"
+            raise ValueError(f"camera path '{self.name}': {size}; all must be positive and finite")
 
     def __len__(self) -> int:
         return self.c2w.shape[0]

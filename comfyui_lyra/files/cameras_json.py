@@ -17,7 +17,7 @@ import numpy as np
 
 from ..cameras import CameraTrajectory
 from .atomic import replacing
-from .pinhole import as_matrix, camera_path, pinhole_numbers
+from .pinhole import as_matrix, camera_path, picture_size, pinhole_numbers
 from .reading import reading
 
 FORMAT = {"format": "lyra-cameras", "version": 1, "axes": "opencv"}
@@ -71,7 +71,7 @@ def read_path(entry: dict) -> CameraTrajectory:
     if sizes := {len(pose) for pose in poses} - {4}:
         raise ValueError(f"camera path '{name}': a c2w has {sizes.pop()} rows; expected 4")
     numbers = as_matrix([frame["K"] for frame in frames], 4, f"'{name}': K of its frames")
-    size = int(entry["height"]), int(entry["width"])
+    size = picture_size(entry["height"], entry["width"], f"camera path '{name}'")
     return camera_path(np.stack(poses), numbers, *size, fps=float(entry["fps"]), name=name)
 
 

@@ -33,12 +33,12 @@ def load_cameras_npz(
     """Read one path of height x width pictures. Both files must hold every frame from the first pose to the last."""
     poses, frames = read_poses(pose_path)
     numbers, numbered = read_intrinsics(intrinsics_path)
-    every = np.arange(frames[0], frames[-1] + 1)
-    for path, there in ((pose_path, frames), (intrinsics_path, numbered)):
-        if missing := sorted(set(every) - set(there)):
-            raise ValueError(f"{path}: frame {missing[0]} of {every[0]}..{every[-1]} is missing")
+    gaps, lacking = frames[:-1][np.diff(frames) > 1] + 1, frames[~np.isin(frames, numbered)]
+    for path, missing in ((pose_path, gaps), (intrinsics_path, lacking)):
+        if len(missing):
+            raise ValueError(f"{path}: frame {missing[0]} of {frames[0]}..{frames[-1]} is missing")
     with reading(pose_path):
-        return camera_path(poses, numbers[np.searchsorted(numbered, every)], height, width, fps=fps, name=name)
+        return camera_path(poses, numbers[np.searchsorted(numbered, frames)], height, width, fps=fps, name=name)
 
 
 def read_poses(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +72,8 @@ def read_rows(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
             with np.load(path, allow_pickle=False) as arrays:
                 data = arrays["data"].astype(np.float64)
                 frames = arrays["inds"] if "inds" in arrays else np.arange(len(data))
-        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile, RuntimeError) as error:
+            # the last is how zipfile refuses what is encrypted or of a newer format
             raise ValueError("not an npz file with numbers named 'data' and 'inds'") from error
         if not data.ndim or frames.shape != data.shape[:1] or frames.dtype.kind not in "iu" or not len(frames):
             raise ValueError(f"expected one frame number in 'inds' a row, got {frames.shape} for {data.shape}")

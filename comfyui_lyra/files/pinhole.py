@@ -67,6 +67,13 @@ def as_matrix(value: object, columns: int, what: str) -> np.ndarray:
     return matrix
 
 
+def picture_size(height: object, width: object, what: str) -> tuple[int, int]:
+    """Height and width of a text file as whole numbers; ValueError in words if they are anything else."""
+    if not all(isinstance(size, int | float) and float(size).is_integer() for size in (height, width)):
+        raise ValueError(f"{what}: {height!r} rows and {width!r} columns; a picture has whole numbers of both")
+    return int(height), int(width)
+
+
 def check_names(paths: Sequence[CameraTrajectory]) -> None:
     """Raise ValueError unless the names of the paths can be files or folders of one place."""
     names = [cameras.name for cameras in paths]

@@ -12,7 +12,7 @@ import numpy as np
 from ..cameras import CameraTrajectory
 from .atomic import replacing
 from .cameras_json import read_object
-from .pinhole import as_matrix, by_number, camera_path, check_names, pinhole_numbers
+from .pinhole import as_matrix, by_number, camera_path, check_names, picture_size, pinhole_numbers
 from .reading import reading
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenCV camera axes and back: turns y and z
@@ -57,7 +57,7 @@ def read_path(name: str, frames: list[dict]) -> CameraTrajectory:
         check_pinhole(frame)
         pose = as_matrix(frame["transform_matrix"], 4, f"transform_matrix of '{frame['file_path']}'")
         poses.append(np.concatenate((pose, np.eye(4)[len(pose) :])))  # a last row may be left out
-    sizes = {(int(frame["h"]), int(frame["w"])) for frame in frames}
+    sizes = {picture_size(frame["h"], frame["w"], f"frame '{frame['file_path']}'") for frame in frames}
     if len(sizes) > 1 or {pose.shape for pose in poses} != {(4, 4)}:
         raise ValueError(f"'{name}': expected 4x4 matrices and pictures of one size, got sizes {sorted(sizes)[:3]}")
     numbers = as_matrix([[frame[key] for key in NUMBERS] for frame in frames], 4, f"'{name}': {' '.join(NUMBERS)}")

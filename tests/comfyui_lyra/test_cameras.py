@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -191,6 +192,7 @@ def test_facing_straight_up_or_down_puts_right_along_x(y):
         (lambda: random_cameras().resized(0, 24), "sizes must be positive"),
         (lambda: random_cameras()[3:], "holds no cameras"),
         (lambda: CameraTrajectory(c2w=torch.eye(4)[None], K=torch.eye(3)[None], height=0, width=1), "must be positive"),
+        (lambda: replace(random_cameras(), fps=math.inf), "at inf fps; all must be positive and finite"),
         (
             lambda: CameraTrajectory(c2w=torch.eye(4)[None], K=torch.eye(3), height=1, width=1),
             r"CameraTrajectory.K: expected \[F 3 3\], got \(3, 3\)",

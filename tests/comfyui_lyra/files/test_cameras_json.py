@@ -52,6 +52,10 @@ def without(key: str) -> dict:
         (SET | {"paths": [PATH | {"frames": [FRAME | {"K": [1] * 3}]}]}, "K of its frames is not rows of 4 numbers"),
         (SET | {"paths": [PATH | {"frames": [FRAME, FRAME | {"K": [float("nan")] * 4}]}]}, "frame 1 holds NaN"),
         (SET | {"paths": [PATH | {"height": 0}]}, "all must be positive"),
+        (SET | {"paths": [PATH | {"height": float("inf")}]}, "'mine': inf rows and 32 columns; a picture has whole"),
+        (SET | {"paths": [PATH | {"width": 4.5}]}, "'mine': 16 rows and 4.5 columns"),
+        (SET | {"paths": [PATH | {"width": "4"}]}, "'mine': 16 rows and '4' columns"),
+        (SET | {"paths": [PATH | {"fps": float("inf")}]}, "inf fps; all must be positive"),
     ],
 )  # fmt: skip
 def test_bad_files_are_one_sentence(tmp_path, document, message):

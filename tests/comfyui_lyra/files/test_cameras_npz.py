@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,7 @@ def test_nan_poses_are_the_callers_to_judge(saved, two_paths):
         ("pose", {"inds": np.arange(12) / 2}, "expected one frame number"),
         ("pose", {"inds": np.minimum(np.arange(12), 10)}, "'inds' names a frame twice"),
         ("pose", {"inds": np.array([*range(6), *range(7, 13)])}, "pose.npz: frame 6 of 0..12 is missing"),
+        ("pose", {"inds": np.array([*range(11), 2**40])}, "pose.npz: frame 11 of 0..1099511627776 is missing"),
         ("pose", {"data": np.array([{}] * 12)}, "not an npz file with numbers named 'data' and 'inds'"),
         ("pose", {"data": None}, "not an npz file with numbers"),
         ("intrinsics", {"inds": np.arange(1, 13)}, "intrinsics.npz: frame 0 of 0..11 is missing"),
@@ -85,7 +88,16 @@ def test_bad_arrays_are_one_sentence(saved, file, arrays, message):
         load(saved)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", b"\x80\x04pickle", b"nonsense"])
+def newer_zip() -> bytes:
+    """An npz that asks for a version of the zip format nobody knows."""
+    archive = io.BytesIO()
+    np.savez(archive, data=np.zeros(3))
+    data = bytearray(archive.getvalue())
+    data[data.index(b"PK\x01\x02") + 6] = 255
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", b"\x80\x04pickle", b"nonsense", newer_zip()])
 def test_other_files_are_one_sentence(tmp_path, data):
     (tmp_path / "pose.npz").write_bytes(data)
     with pytest.raises(ValueError, match="pose.npz: not an npz file"):

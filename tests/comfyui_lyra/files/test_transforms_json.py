@@ -62,6 +62,7 @@ FRAME = {"file_path": "a.png", "transform_matrix": ALONG_X}
             r"pictures of one size, got sizes \[\(16, 32\), \(16, 33\)\]",
         ),
         (SHARED | {"frames": [FRAME | {"fl_x": "wide"}]}, "is not rows of 4 numbers"),
+        (SHARED | {"frames": [FRAME | {"w": None}]}, "'a.png': 16 rows and None columns; a picture has whole numbers"),
         (SHARED | {"frames": [FRAME | {"transform_matrix": [[2, 0, 0, 0]] * 4}]}, "frame 0 has a pose whose last row"),
     ],
 )
