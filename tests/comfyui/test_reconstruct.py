@@ -71,6 +71,7 @@ def loaders(precision: str = "auto") -> dict:
             latents=["latents", 0],
             times="8, 0",
             keep=0.0,
+            chunk=0,
         ),
     }
 
@@ -132,7 +133,7 @@ def test_latents_pass_through_core_and_are_saved(comfyui, family):
 
 
 def test_models_are_let_go_and_loaded_again(comfyui, family):
-    prompt = loaders() | {"count": {"class_type": "GetSplatCount", "inputs": {"splat": ["splats", 0]}}}
+    prompt = loaders("bfloat16") | {"count": {"class_type": "GetSplatCount", "inputs": {"splat": ["splats", 0]}}}
     prompt |= {"seen": {"class_type": "PreviewAny", "inputs": {"source": ["count", 1]}}}
     kept = int(VIEWS * FRAMES * 4 * 6 * 0.2)
     assert comfyui.run(prompt)["seen"]["text"] == [str(2 * kept)]
