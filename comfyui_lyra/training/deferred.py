@@ -17,13 +17,13 @@ from ..cameras import CameraTrajectory
 from ..gaussians import Gaussians
 from ..render import DEFAULT, Frames, RenderSettings
 
-Renderer = Callable[[Gaussians, CameraTrajectory], Frames]  # of one camera
+Renderer = Callable[[Gaussians, CameraTrajectory], Frames]  # of one camera, or of a few at once
 
 FIELDS = ("means", "scales", "quats", "opacities", "colors")
 
 
 def draw_view(gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings = DEFAULT) -> Frames:
-    """One camera's picture, differentiable in the splats."""
+    """The cameras' pictures, differentiable in the splats."""
     rgb, alpha, depth = rasterize(
         gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors,
         camera.viewmats, camera.K, width=camera.width, height=camera.height,
@@ -38,11 +38,13 @@ def render_deferred(
     cameras: CameraTrajectory,
     renderer: Renderer = draw_view,
     patch: tuple[int, int] | None = None,
+    at_once: int = 1,
 ) -> Frames:
     """All cameras' pictures, in float32; gradients reach the splats' five fields, never the cameras.
 
     ``patch`` (height, width) lets one graph cover only so much of a picture, for renderers that look at each pixel
-    alone. The loop runs over views, then patches, in their order, so that sums of gradients are the same in every run.
+    alone; ``at_once`` lets it cover so many cameras, which is faster where splats are few. The loop runs over views,
+    then patches, in their order, so that sums of gradients are the same in every run.
     """
     if patch is not None and renderer is draw_view:
         raise ValueError(
@@ -53,7 +55,7 @@ def render_deferred(
         raise ValueError("splats in training have one colour each; spherical harmonics get no gradient here")
     cameras = replace(cameras, c2w=cameras.c2w.detach(), K=cameras.K.detach())
     tensors = (getattr(gaussians, name).float() for name in FIELDS)
-    rgb, alpha, depth = Deferred.apply(renderer, cameras, patch, *tensors)
+    rgb, alpha, depth = Deferred.apply(renderer, cameras, (patch, at_once), *tensors)
     return Frames(rgb=rgb, alpha=alpha, depth=depth)
 
 
@@ -61,16 +63,16 @@ class Deferred(torch.autograd.Function):
     """Pictures without a graph; the backward pass renders view after view again."""
 
     @staticmethod
-    def forward(ctx, renderer, cameras, patch, *tensors):
+    def forward(ctx, renderer, cameras, parts, *tensors):
         """Colours [F, H, W, 3], alpha [F, H, W], depth [F, H, W]."""
-        ctx.renderer, ctx.cameras, ctx.patch = renderer, cameras, patch
+        ctx.renderer, ctx.cameras, ctx.parts = renderer, cameras, parts
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         size = (len(cameras), cameras.height, cameras.width)
         pictures = tensors[0].new_empty(*size, 3), tensors[0].new_empty(size), tensors[0].new_empty(size)
         gaussians = Gaussians(**dict(zip(FIELDS, tensors, strict=True)))
         with torch.autocast(tensors[0].device.type, enabled=False):
-            for place, camera in views(cameras, patch):
+            for place, camera in views(cameras, *parts):
                 for picture, part in zip(pictures, outputs(renderer(gaussians, camera)), strict=True):
                     picture[place] = part
         return pictures
@@ -82,7 +84,7 @@ class Deferred(torch.autograd.Function):
         needed = ctx.needs_input_grad[-len(FIELDS) :]
         leaves = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, needed, strict=True)]
         gaussians = Gaussians(**dict(zip(FIELDS, leaves, strict=True)))
-        for place, camera in views(ctx.cameras, ctx.patch):
+        for place, camera in views(ctx.cameras, *ctx.parts):
             with torch.enable_grad(), torch.autocast(leaves[0].device.type, enabled=False):
                 drawn = outputs(ctx.renderer(gaussians, camera))
             # a picture that shows no splat, or that the loss does not look at, has nothing to give
@@ -94,19 +96,22 @@ class Deferred(torch.autograd.Function):
 
 
 def outputs(frames: Frames) -> tuple[Tensor, Tensor, Tensor]:
-    """The three pictures of one camera."""
+    """What was drawn: colours, alpha, depth."""
     return frames.rgb, frames.alpha, frames.depth
 
 
-def views(cameras: CameraTrajectory, patch: tuple[int, int] | None) -> Iterator[tuple[tuple, CameraTrajectory]]:
-    """Each camera, or each patch of each camera's picture, with its place in tensors [F, H, W, ...]."""
+def views(
+    cameras: CameraTrajectory, patch: tuple[int, int] | None, at_once: int = 1
+) -> Iterator[tuple[tuple, CameraTrajectory]]:
+    """Each few cameras, or each patch of their pictures, with its place in tensors [F, H, W, ...]."""
     rows, columns = patch or (cameras.height, cameras.width)
-    for i in range(len(cameras)):
+    for start in range(0, len(cameras), at_once):
+        some = slice(start, start + at_once)
         for top in range(0, cameras.height, rows):
             for left in range(0, cameras.width, columns):
                 height, width = min(rows, cameras.height - top), min(columns, cameras.width - left)
-                K = cameras.K[i : i + 1].clone()
+                K = cameras.K[some].clone()
                 K[:, 0, 2] -= left
                 K[:, 1, 2] -= top
-                place = (slice(i, i + 1), slice(top, top + height), slice(left, left + width))
-                yield place, replace(cameras, c2w=cameras.c2w[i : i + 1], K=K, height=height, width=width)
+                place = (some, slice(top, top + height), slice(left, left + width))
+                yield place, replace(cameras, c2w=cameras.c2w[some], K=K, height=height, width=width)

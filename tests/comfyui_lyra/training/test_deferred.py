@@ -123,6 +123,15 @@ def test_deferred_gradients_equal_direct_ones_of_our_rasteriser(away):
             assert (ours[name] - grads[name]).abs().max() < 1e-4 * grads[name].abs().max(), name
 
 
+@pytest.mark.parametrize("at_once", [2, 5])
+def test_a_graph_over_several_cameras_changes_nothing(at_once):
+    expected, grads = gradients(some_scene(), three_cameras(), render_deferred)
+    found, ours = gradients(some_scene(), three_cameras(), lambda g, c: render_deferred(g, c, at_once=at_once))
+    assert torch.equal(found.rgb, expected.rgb) and torch.equal(found.depth, expected.depth)
+    for name in FIELDS:
+        assert (ours[name] - grads[name]).abs().max() < 1e-5 * grads[name].abs().max(), name
+
+
 def test_only_what_needs_a_gradient_gets_one():
     _, grads = gradients(some_scene(), three_cameras(), render_deferred, needed=("colors", "opacities"))
     assert {name for name, grad in grads.items() if grad is not None} == {"colors", "opacities"}

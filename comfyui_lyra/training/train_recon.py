@@ -1,0 +1,293 @@
+"""Training the mini splat decoder by self-distillation: stages m1 to m7 on the teacher's clips (training.md 13.5)."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..configs import RECON_PRESETS, ReconConfig
+from ..gaussians import Gaussians, concatenate
+from ..gen3c.load import Teacher, load_teacher
+from ..recon.checkpoint import save_recon
+from ..recon.heads import OPACITY_SHIFT, RAW
+from ..recon.inputs import ReconInputs
+from ..recon.model import Recon
+from ..render import Frames
+from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from .checkpoint import latest
+from .clips import plain_attention
+from .deferred import render_deferred
+from .draw_scenes import SPLITS
+from .log import RunLog
+from .loop import Run
+from .losses import LossWeights, total_loss
+from .metrics import compare, sharpness
+from .optimizer import MINI_OPTIM, OptimConfig
+from .perceptual import Perceptual
+from .recon_batches import Batches, Encoder, by_views, draw_batch, each_alone, from_disk, from_memory
+from .samples import ClipScene, Sample
+from .sdg_memory import SDG_SETTINGS, film_scenes, make_scenes
+from .stages import MINI_STAGES, Stage
+from .streams import Streams
+from .tokenizer_features import tokenizer_tpips
+
+log = logging.getLogger("lyra")
+
+LICENCE = "Apache-2.0"
+DATA_SHARE = 0.4  # most of the time that making data may take
+RESERVE = 20.0  # seconds kept for files
+RENDERS_AT_ONCE = 32  # cameras a graph covers
+NEW_OPACITY = 0.25  # of all splats before the first step
+NEW_WEIGHTS = 0.01  # deviation of the output layer's weights before the first step
+VALIDATION_SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconTraining:
+    """How the splat decoder is trained; the defaults are those of the shipped ones, the others are ablations."""
+
+    seed: int = 0
+    scenes: int = 2000  # of the split "sdg"
+    moving_scenes: int = 600  # of the same split, for the dynamic stages
+    validation: int = 8  # scenes
+    pace: float = 1.0  # of the stages' numbers of steps
+    batch: int | None = None  # samples a step; None is the stage's
+    data: Literal["teacher", "renders"] = "teacher"  # renders: the scenes as they are
+    fusion: bool = True  # without, each path is decoded alone and the splats are joined
+    perceptual: float = 0.5  # weights of the loss
+    depth: float = 0.05
+    pruning: bool = True  # with the opacity term, in the stages that have them
+    flipped: bool = True  # time-flipped twins supervise dynamic stages
+
+    def stage(self, name: str) -> Stage:
+        """A mini stage as this training takes it."""
+        if name not in MINI_STAGES:
+            raise ValueError(f"unknown stage '{name}'; use some of {', '.join(MINI_STAGES)}")
+        stage = MINI_STAGES[name]
+        stage = replace(stage, stop=max(1, round(stage.stop * self.pace)), flipped=self.flipped)
+        stage = stage if self.pruning else replace(stage, keep=1.0, opacity_weight=0.0)
+        return stage if self.batch is None else replace(stage, batch=self.batch)
+
+
+def train_recon(
+    out: Path | str,
+    tokenizer: Path | str,
+    teacher: Path | str | None = None,
+    *,
+    stages: Sequence[str | Stage],
+    roots: Sequence[Path | str] = (),
+    init_from: Path | str | None = None,
+    config: ReconConfig | None = None,
+    training: ReconTraining = ReconTraining(),  # noqa: B008  (frozen)
+    optim: OptimConfig = MINI_OPTIM,
+    max_seconds: float | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+) -> Path:
+    """Train through some stages in folder ``out``, and write ``mini_recon_static.safetensors`` or ``..._dynamic``.
+
+    The scenes are made by ``teacher`` first, or read from the folders and tars ``roots``. ``init_from`` is the folder
+    of a run that ended with an earlier stage: weights, optimiser and steps go on from there. Steps count over all
+    stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes making the data.
+    """
+    plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
+    check_plan(plan, teacher, roots)
+    is_dynamic = plan[0].dynamic
+    config = replace(
+        config or RECON_PRESETS["mini_dynamic" if is_dynamic else "mini_static"], dynamic=is_dynamic, keep=plan[-1].keep
+    )
+    frozen = load_tokenizer(Path(tokenizer)).float().to(device).requires_grad_(False)
+    about = {"recon": asdict(config), "training": asdict(training), "tokenizer": frozen.identity,
+             "stages": [stage.name for stage in plan]}  # fmt: skip
+    optim = (
+        optim if optim.steps is None else replace(optim, steps=max(optim.warmup + 1, int(optim.steps * training.pace)))
+    )
+    run = StagedRun(
+        initial_recon(config, training.seed), optim, out, stage=plan[0].name, config=about, seed=training.seed,
+        device=device, steps=plan[-1].stop, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
+    )  # fmt: skip
+    name = f"mini_recon_{'dynamic' if is_dynamic else 'static'}"
+    with run, plain_attention():
+        if init_from is not None and not resume:
+            run.restore(latest(init_from, required=True))
+        maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
+        batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0])
+        trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen))
+        for stage in plan:
+            if run.step >= stage.stop or run.box.ends():
+                continue
+            run.stage, run.steps = stage.name, stage.stop
+            shown = draw_held_out(held_out, batches, stage)
+            run.train(
+                lambda network, stage=stage: trainer.losses(network, batches(stage, run.streams, run.step), stage),
+                lambda network, stage=stage, shown=shown: trainer.validate(network, shown, stage)[0],
+                validations=3,
+            )
+            trainer.preview(run.log, run.averaged(), shown, stage, run.step)
+            run.save()
+        model = run.averaged().half()
+        file = run.out / f"{name}.safetensors"
+        save_recon(model, file, LICENCE)
+        run.report()
+    return file
+
+
+class StagedRun(Run):
+    """A run whose learning rate follows the steps of all stages, whatever its own time."""
+
+    def plan(self, rate: float, now: float) -> None:
+        """Nothing: the run that goes on after this one must find the rate where it would have been."""
+
+
+def check_plan(plan: Sequence[Stage], teacher: object, roots: Sequence[object]) -> None:
+    """Raise ValueError unless the stages can follow each other on one set of scenes."""
+    if not plan:
+        raise ValueError(f"no stages to train; use some of {', '.join(MINI_STAGES)}")
+    if len({stage.dynamic for stage in plan}) > 1:
+        raise ValueError("static and dynamic stages learn from different scenes; train them in two runs")
+    if [stage.stop for stage in plan] != sorted({stage.stop for stage in plan}):
+        raise ValueError(f"stages {', '.join(stage.name for stage in plan)}: each must end after the one before")
+    if (teacher is None) == (not roots):
+        raise ValueError("give a teacher that makes the scenes, or folders of scenes that were made, and not both")
+
+
+def teacher_dtype(device: torch.device) -> torch.dtype:
+    """What the teacher computes in."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def initial_recon(config: ReconConfig, seed: int) -> Recon:
+    """The network with random weights, whose splats at first are grey, faint, round, and at median depth.
+
+    Half a block of pixels is their deviation. The distance comes from the config's shift.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Recon(config)
+        nn.init.normal_(model.deconv.weight, std=NEW_WEIGHTS)
+    focal = 0.8 * config.trained_size[1]  # of the procedural scenes' cameras
+    deviation = config.pixels_per_splat / 2 / focal  # at the median depth, which is 1
+    bias = torch.zeros(RAW)
+    bias[4:7] = math.log(deviation / config.scale_cap) + 1  # see heads.gaussians
+    bias[7] = 1.0  # no rotation
+    bias[-1] = math.log(NEW_OPACITY / (1 - NEW_OPACITY)) - OPACITY_SHIFT
+    with torch.no_grad():
+        model.deconv.bias.copy_(bias)
+    return model
+
+
+def make_batches(
+    tokenizer: CosmosTokenizer,
+    teacher: Teacher | None,
+    roots: Sequence[Path | str],
+    training: ReconTraining,
+    run: Run,
+    first: Stage,
+) -> tuple[Batches, list[ClipScene]]:
+    """Where the samples come from, and held-out scenes (none where all come from folders)."""
+    if teacher is None:
+        return from_disk(roots, run.out / "data", training.seed), []
+    teacher.network.to(run.device).requires_grad_(False)
+    moving = first.dynamic
+    count = training.moving_scenes if moving else training.scenes
+    held_out = sum(make_scenes(teacher, tokenizer, SPLITS["validation"][: training.validation], moving=moving), [])
+    if training.data == "renders":
+        if moving:
+            raise ValueError("true renders as data are for the static stages only")
+        shape = {"size": teacher.config.trained_size, "frames": teacher.config.trained_frames, "device": run.device}
+        parts = film_scenes(tokenizer, SPLITS["sdg"][:count], **shape)
+    else:
+        parts = make_scenes(teacher, tokenizer, SPLITS["sdg"][:count], moving=moving, settings=SDG_SETTINGS)
+    scenes = [scene for part in run.gather(parts, DATA_SHARE) for scene in part]
+    log.info("%s: %d scenes to learn from, %d held out", run.stage, len(scenes), len(held_out))
+    run.log.event(run.step, "data", scenes=len(scenes))
+    return from_memory(scenes), held_out
+
+
+def draw_held_out(scenes: Sequence[ClipScene], batches: Batches, stage: Stage) -> list[Sample]:
+    """The same samples of the held-out scenes at every call, with as many views as the stage has at most."""
+    streams = Streams(VALIDATION_SEED)
+    if not scenes:
+        return batches(stage, streams, 0)
+    alike = replace(stage, batch=1)
+    drawn = [draw_batch([scene], alike, streams, views=min(stage.max_views, scene.paths)) for scene in scenes]
+    return [sample for samples in drawn for sample in samples]
+
+
+class Trainer:
+    """What the steps of all stages share."""
+
+    def __init__(self, training: ReconTraining, encoder: Encoder, perceptual: Perceptual):
+        self.training, self.encoder, self.perceptual = training, encoder, perceptual
+
+    def losses(self, network: nn.Module, samples: Sequence[Sample], stage: Stage) -> dict[str, Tensor]:
+        """Terms of the loss, averaged over all target pictures of the samples."""
+        weights = LossWeights(
+            perceptual=self.training.perceptual, depth=self.training.depth, opacity=stage.opacity_weight
+        )
+        total, images = {}, sum(len(sample.targets) for sample in samples)
+        for group in by_views(samples):
+            frames, clouds = self.predict(network, group, stage)
+            targets, depth = (torch.stack([getattr(s, n) for s in group]).to(frames.rgb) for n in ("targets", "depth"))
+            opacities = torch.cat([cloud.opacities for cloud in clouds])
+            shape = targets.shape[:2]
+            terms = total_loss(
+                frames.rgb.unflatten(0, shape), targets, frames.depth.unflatten(0, shape), depth, opacities, weights,
+                self.perceptual, stage.perceptual_chunk,
+            )  # fmt: skip
+            share = math.prod(shape) / images
+            for name, term in terms.items():
+                total[name] = total.get(name, 0) + share * term
+        return {"loss": total.pop("total"), **total}
+
+    def predict(self, network: nn.Module, group: Sequence[Sample], stage: Stage) -> tuple[Frames, list[Gaussians]]:
+        """Renders of samples with equally many views and targets, one sample after another, and their splats."""
+        inputs = self.encoder.inputs(group, network.enc_norm.weight.dtype)
+        clouds = decode(network, inputs, stage.keep, self.training.fusion)
+        parts = [
+            render_deferred(cloud, sample.target_cameras, at_once=RENDERS_AT_ONCE)
+            for cloud, sample in zip(clouds, group, strict=True)
+        ]
+        rgb, alpha, depth = (torch.cat([getattr(part, name) for part in parts]) for name in ("rgb", "alpha", "depth"))
+        return Frames(rgb=rgb, alpha=alpha, depth=depth), clouds
+
+    def validate(
+        self, network: nn.Module, samples: Sequence[Sample], stage: Stage
+    ) -> tuple[dict[str, float], list[tuple[Sample, Frames]]]:
+        """PSNR, SSIM and sharpness of held-out renders against the teacher's frames, and the renders."""
+        found, scores = [], []
+        with torch.no_grad():
+            for sample in samples:
+                frames, _ = self.predict(network, [sample], stage)
+                truth = sample.targets.to(frames.rgb)
+                scores.append(compare(frames.rgb.clamp(0, 1), truth, perceptual=self.perceptual))
+                scores[-1]["sharpness"] = sharpness(frames.rgb.clamp(0, 1)) / sharpness(truth)
+                scores[-1]["alpha"] = frames.alpha.mean((1, 2))
+                found.append((sample, frames))
+        means = {name: torch.cat([score[name] for score in scores]).mean().item() for name in scores[0]}
+        return {f"held_out_{name}": value for name, value in means.items()}, found
+
+    def preview(self, board: RunLog, network: nn.Module, samples: Sequence[Sample], stage: Stage, step: int) -> None:
+        """Pictures of a few held-out samples: the teacher's frames above the renders."""
+        _, found = self.validate(network, samples[:4], stage)
+        rows = []
+        for sample, frames in found:
+            rows += [
+                (f"teacher {sample.scene}", sample.targets[:6].cpu()),
+                ("splats", frames.rgb[:6].clamp(0, 1).cpu()),
+            ]
+        board.pictures(step, "recon", rows)
+
+
+def decode(network: nn.Module, inputs: ReconInputs, keep: float, fusion: bool) -> list[Gaussians]:
+    """Splats of each scene; without ``fusion`` each view is decoded, and pruned, alone."""
+    if fusion:
+        return list(network(inputs, keep=keep))
+    views = inputs.latents.shape[1]
+    alone = network(each_alone(inputs), keep=keep)
+    return [concatenate(alone[i : i + views]) for i in range(0, len(alone), views)]
