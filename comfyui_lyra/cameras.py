@@ -42,6 +42,14 @@ class CameraTrajectory:
         """Move or cast the tensors, as ``Tensor.to``."""
         return replace(self, c2w=self.c2w.to(*args), K=self.K.to(*args))
 
+    def check_finite(self) -> "CameraTrajectory":
+        """Return self; raise ValueError naming the first frame that holds NaN or infinity."""
+        finite = torch.isfinite(self.c2w).all((1, 2)) & torch.isfinite(self.K).all((1, 2))
+        if not finite.all():
+            frame = int(finite.int().argmin())
+            raise ValueError(f"camera path '{self.name}': frame {frame} of {len(self)} holds NaN or infinity")
+        return self
+
     def __getitem__(self, frames: Tensor | slice) -> "CameraTrajectory":
         """Keep some frames: a slice or an index [M]."""
         return replace(self, c2w=self.c2w[frames], K=self.K[frames])

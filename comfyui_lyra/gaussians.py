@@ -43,7 +43,7 @@ class Gaussians:
         return self._map(lambda tensor: tensor[rows])
 
     def check_finite(self) -> "Gaussians":
-        """Return self, or raise ValueError naming the first field that holds NaN, infinity or a zero quaternion."""
+        """Return self; raise ValueError naming the field with NaN, infinity, a zero quaternion or a negative scale."""
         for field in fields(self):
             tensor = getattr(self, field.name)
             if tensor is not None and not torch.isfinite(tensor).all():
@@ -52,6 +52,8 @@ class Gaussians:
                 raise ValueError(f"Gaussians.{field.name}: {rows} of {len(self)} splats hold NaN or infinity")
         if len(self) and not (self.quats.square().sum(-1) > 0).all():
             raise ValueError("Gaussians.quats: a quaternion of length zero has no rotation; prune such splats")
+        if len(self) and not (self.scales >= 0).all():
+            raise ValueError("Gaussians.scales: a negative standard deviation; scales are linear here, not logarithms")
         return self
 
     def scaled(self, factor: float) -> "Gaussians":
@@ -66,6 +68,8 @@ class Gaussians:
         Raises ValueError for mirrored or sheared matrices, and for splats with spherical harmonics above band 0
         unless nothing turns (their bands would have to turn as well).
         """
+        if tuple(matrix.shape) != (4, 4):
+            raise ValueError(f"splats move by one matrix: expected [4 4], got {tuple(matrix.shape)}")
         matrix = matrix.to(self.means)
         linear = matrix[:3, :3]
         factor = torch.linalg.det(linear).clamp_min(0) ** (1 / 3)

@@ -78,6 +78,7 @@ def render_each(
 ) -> Iterator[Frames]:
     """Draw one camera after another, so that a long path needs the memory of one frame."""
     gaussians.check_finite()
+    cameras.check_finite()
     viewmats, centers = cameras.viewmats, cameras.c2w[:, :3, 3]
     background = gaussians.means.new_tensor(settings.background)
     for i in range(len(cameras)):

@@ -57,6 +57,8 @@ def test_mirrors_and_turned_harmonics_are_refused():
         random_gaussians(3).transformed(torch.diag(torch.tensor([-1.0, 1, 1, 1])))
     turn = torch.eye(4)
     turn[:3, :3] = rotation(0.3, -0.5, 0.7, 0.1)
+    with pytest.raises(ValueError, match=r"expected \[4 4\], got \(3, 3\)"):
+        random_gaussians(3).transformed(turn[:3, :3])
     with pytest.raises(ValueError, match="spherical harmonics"):
         random_gaussians(3, bands=3).transformed(turn)
     assert random_gaussians(3, bands=3).transformed(torch.diag(torch.tensor([2.0, 2, 2, 1]))).sh_rest is not None
@@ -96,11 +98,15 @@ def test_wrong_shapes_name_the_field(change, message):
         Gaussians(**whole | change)
 
 
-def test_nan_and_zero_quaternions_are_named():
+def test_nan_and_zero_quaternions_and_negative_scales_are_named():
     splats = random_gaussians(3)
     splats.quats[1] = float("nan")
     with pytest.raises(ValueError, match="quats: 1 of 3 splats hold NaN"):
         splats.check_finite()
     splats.quats[1] = 0
     with pytest.raises(ValueError, match="length zero"):
+        splats.check_finite()
+    splats = random_gaussians(3)
+    splats.scales[2, 1] = -0.1
+    with pytest.raises(ValueError, match="scales: a negative standard deviation"):
         splats.check_finite()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,11 +63,26 @@ def test_harmonics_are_real_orthonormal_spherical_harmonics():
         assert colors[0, 0] == pytest.approx(visible, abs=1e-5), (degree, order)
 
 
-def test_nan_splats_are_refused_before_drawing():
+def test_harmonics_are_seen_from_each_camera_anew():
+    rest = torch.zeros(1, 3, 3)
+    rest[0, 2] = 0.5
+    splat, cameras = one_splat(rest=rest), three_cameras()
+    drawn = render(splat, cameras).rgb
+    painted = [replace(splat, colors=sh_colors(splat, center), sh_rest=None) for center in cameras.c2w[:, :3, 3]]
+    assert not torch.allclose(painted[0].colors, painted[2].colors, atol=0.01)
+    for i, one in enumerate(painted):
+        assert torch.equal(drawn[i], render(one, cameras).rgb[i])
+
+
+def test_nan_splats_and_cameras_are_refused_before_drawing():
     broken = one_splat()
     broken.quats[0, 1] = float("nan")
     with pytest.raises(ValueError, match="Gaussians.quats"):
         render(broken, three_cameras())
+    lost = three_cameras()
+    lost.c2w[1, 0, 3] = float("nan")
+    with pytest.raises(ValueError, match="camera path 'path': frame 1 of 3 holds NaN or infinity"):
+        render(one_splat(), lost)
 
 
 def test_the_depth_view_shows_near_bright_and_nothing_black():
