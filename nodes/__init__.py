@@ -4,7 +4,24 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import camera, camera_view, host, latents, load, load_models, plan, reconstruct, render, save, save_sequence
+from . import (
+    camera,
+    camera_view,
+    generate,
+    geometry,
+    host,
+    latents,
+    load,
+    load_models,
+    load_vipe,
+    plan,
+    preview_cache,
+    reconstruct,
+    render,
+    save,
+    save_sequence,
+    teacher,
+)
 
 log = logging.getLogger("lyra")
 
@@ -30,6 +47,13 @@ NODES = (
     reconstruct.SelectTime,
     save_sequence.SaveSplatSequence,
     plan.Plan,
+    geometry.GeometryFromMoGe,
+    geometry.GeometryFromDA3,
+    geometry.GeometryFromDepth,
+    load_vipe.LoadViPE,
+    preview_cache.PreviewCache,
+    teacher.LoadTeacher,
+    generate.GenerateLatents,
 )
 
 

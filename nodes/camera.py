@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..comfyui_lyra.cameras import pinhole_camera
-from ..comfyui_lyra.gaussians import concatenate
+from ..comfyui_lyra.geometry import point_cloud
 from ..comfyui_lyra.path_picture import draw_paths
 from ..comfyui_lyra.path_sets import combine
 from ..comfyui_lyra.trajectories import DRAWS, PRESETS, ROTATIONS, camera_paths
@@ -190,14 +191,18 @@ class PreviewCameras(io.ComfyNode):
                 io.Int.Input("width", default=1024, min=256, max=4096, step=16, tooltip="Picture width in pixels."),
                 io.Int.Input("height", default=512, min=160, max=4096, step=16, tooltip="Picture height in pixels."),
                 sockets.Splat.Input("splat", optional=True, tooltip="A scene to draw behind the paths."),
+                sockets.Geometry.Input(
+                    "geometry", optional=True, tooltip="A picture or clip whose first frame to draw behind the paths."
+                ),
             ],
             outputs=[io.Image.Output("image", tooltip="The drawing, one picture.")],
         )
 
     @classmethod
-    def execute(cls, cameras, width, height, splat=None) -> io.NodeOutput:
+    def execute(cls, cameras, width, height, splat=None, geometry=None) -> io.NodeOutput:
         """Draw the paths."""
-        scene = concatenate(sockets.from_splat(splat)) if splat is not None else None
-        points, colors = (scene.means, scene.colors) if scene is not None else (None, None)
+        scenes = [(item.means, item.colors) for item in sockets.from_splat(splat)] if splat is not None else []
+        scenes += [point_cloud(geometry)] if geometry is not None else []
+        points, colors = map(torch.cat, zip(*scenes, strict=True)) if scenes else (None, None)
         picture = sockets.to_image(draw_paths(cameras, points, colors, width=width, height=height)[None])
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))

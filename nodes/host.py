@@ -17,6 +17,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..comfyui_lyra.files.sdg_manifest import lyra_folder
 from ..comfyui_lyra.progress import OnStep
 from ..comfyui_lyra.weights import stored_config
 from .patchers import Model
@@ -117,13 +118,16 @@ def intermediate_dtype() -> torch.dtype:
 
 
 def progress(label: str) -> OnStep:
-    """A callback that moves the node's progress bar, stops when the user cancels, and logs the time at the end."""
+    """A callback that moves the node's progress bar, stops when the user cancels, and logs the time at the end.
+
+    It takes a third argument, a preview for the node as ComfyUI's ProgressBar takes it.
+    """
     bar = comfy.utils.ProgressBar(1)
     start = time.perf_counter()
 
-    def on_step(done: int, total: int) -> None:
+    def on_step(done: int, total: int, preview: tuple | None = None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
+        bar.update_absolute(done, total, preview)
         if done == total:
             log.info("%s: %d steps in %.1f s", label, total, time.perf_counter() - start)
 
@@ -246,6 +250,15 @@ def output_folder() -> Path:
 def below_output(path: Path) -> str:
     """A path of the output folder as a person reads it, and as ``saved_path`` takes it."""
     return path.relative_to(output_folder()).as_posix()
+
+
+def scene_folder(name: str, anew: bool = False) -> Path:
+    """The folder ``lyra/<name>`` of the output folder; if ``anew`` one that is not there yet: name, name_2, ..."""
+    folder, number = Path(folder_paths.get_output_directory(), "lyra", name), 1
+    while anew and (folder.exists() or lyra_folder(folder).exists()):
+        number += 1
+        folder = folder.with_name(f"{name}_{number}")
+    return folder
 
 
 def output_path(prefix: str, suffix: str) -> tuple[Path, dict[str, str]]:

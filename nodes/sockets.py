@@ -13,6 +13,7 @@ from ..comfyui_lyra.gaussians import Gaussians
 from ..comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from . import host
 
+TINT = 1 / 128  # difference of colours up to which a picture is grey; JPEG leaves some
 SH_C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
 
 Geometry = io.Custom("LYRA_GEOMETRY")  # Geometry
@@ -28,6 +29,9 @@ Load3DCamera = getattr(io, "Load3DCamera", None) or io.Custom("LOAD3D_CAMERA")
 File3DPly = getattr(io, "File3DPLY", None) or io.Custom("FILE_3D_PLY")
 File3DSplatAny = getattr(io, "File3DSplatAny", None) or io.Custom("FILE_3D_SPLAT_ANY")
 File3DAny = getattr(io, "File3DAny", None) or io.Custom("FILE_3D")
+MogeGeometry = io.Custom("MOGE_GEOMETRY")  # since 0.22; dictionaries of tensors
+Da3Geometry = io.Custom("DA3_GEOMETRY")  # since 0.25
+MogeModel = io.Custom("MOGE_MODEL")
 
 
 class StandInSplat:
@@ -122,6 +126,27 @@ def to_depth_image(depth: Tensor) -> Tensor:
     return depth.to(host.intermediate_device()).float()[..., None].expand(*depth.shape, 3)
 
 
+def from_image(image: Tensor) -> Tensor:
+    """Frames [F, H, W, 3] in float32 of core's IMAGE, transparent parts over white."""
+    if image.shape[-1] not in (3, 4):
+        raise ValueError(f"expected pictures of 3 or 4 channels, got {tuple(image.shape)}")
+    color, alpha = image[..., :3].float(), image[..., 3:].float()
+    return color * alpha + (1 - alpha) if image.shape[-1] == 4 else color
+
+
+def from_depth_image(depth: Tensor) -> Tensor:
+    """Values [F, H, W] of depth in core's MASK, or in an IMAGE, whose colours must be equal."""
+    if depth.ndim == 3:
+        return depth.float()
+    color = depth[..., :3].float()
+    spread = (color.amax(-1) - color.amin(-1)).nan_to_num(0, 0)
+    if (spread > TINT * color.amax(-1).abs().clamp(min=1)).any():
+        raise ValueError(
+            "a coloured picture holds no depth; connect the depth itself: grey, or the raw output of a depth node"
+        )
+    return color[..., 0]
+
+
 def file_3d(path: Path):
     """Core's 3D file object, left on disk."""
     if not hasattr(Types, "File3D"):
@@ -142,6 +167,13 @@ def chosen(cameras: Sequence[CameraTrajectory], index: int) -> CameraTrajectory:
         names = ", ".join(f"{i} {path.name}" for i, path in enumerate(cameras))
         raise ValueError(f"path {index}: the set holds {len(cameras)} ({names})")
     return cameras[index]
+
+
+def only_path(cameras: Sequence[CameraTrajectory]) -> CameraTrajectory:
+    """The path of a set of one."""
+    if len(cameras) != 1:
+        raise ValueError(f"expected one camera path, with a camera for each picture; this set holds {len(cameras)}")
+    return cameras[0]
 
 
 def rgb(color: str) -> tuple[float, float, float]:

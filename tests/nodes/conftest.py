@@ -32,13 +32,14 @@ def models(folders, monkeypatch):
     from lyra_pack.nodes import host
 
     root = folders / "models"
-    vae = [str(root / "vae")], folder_paths.folder_names_and_paths["vae"][1]
     monkeypatch.setattr(folder_paths, "models_dir", str(root))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae", vae)
+    for key in ("vae", "diffusion_models"):
+        found = [str(root / key)], folder_paths.folder_names_and_paths[key][1]
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, key, found)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, host.OURS, ([], set()))
     monkeypatch.setattr(host, "MINI", folders / "mini")
-    for name in ("mini", "models/vae", "models/lyra"):
+    for name in ("mini", "models/vae", "models/diffusion_models", "models/lyra"):
         (folders / name).mkdir(parents=True)
     return root
 
@@ -52,6 +53,21 @@ def tiny_tokenizer():
     torch.manual_seed(1)
     config = TokenizerConfig(family="tiny", channels=8, multipliers=(1, 2, 2), layers=1)
     return CosmosTokenizer(config, build_autoencoder(config), torch.zeros(16, 2), torch.ones(16, 2))
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher():
+    """A teacher of random weights, two blocks, for clips of 9 frames of 32x48."""
+    from lyra_pack.comfyui_lyra.bench.teacher import random_teacher
+    from lyra_pack.comfyui_lyra.configs import TeacherConfig
+    from lyra_pack.comfyui_lyra.gen3c.load import Teacher
+
+    config = TeacherConfig(
+        family="tiny", trained_size=(32, 48), trained_frames=9, heads=2, head_dim=16, blocks=2, adaln_rank=8,
+        text_dim=12, text_rows=5, max_grid=(8, 16, 16), bf16_angles=False,
+    )  # fmt: skip
+    network = random_teacher(config, torch.device("cpu")).float()
+    return Teacher(network=network, config=config, fingerprint="random", dtype=torch.float32, licence="Apache-2.0")
 
 
 @pytest.fixture(scope="session")
