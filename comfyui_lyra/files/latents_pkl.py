@@ -4,6 +4,7 @@ Such a file is a pickle, and a pickle may run anything when opened the usual way
 arrays and their float types (teacher.md 10.2).
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def load_latent_pkl(path: Path | str) -> Tensor:
             found = torch.load(file, map_location="cpu", weights_only=True)
             values = torch.as_tensor(found).float() if isinstance(found, np.ndarray | Tensor) else None
         except Exception as error:  # torch names no type: a damaged archive and a refused global both end here
-            reason = str(error).strip().partition("\n")[0]
+            called = re.search(r"GLOBAL (\S+)", str(error))  # the rest is torch's advice to unpickle it all the same
+            reason = f"it calls {called[1]}" if called else "it is damaged, or not written by torch.save"
             raise ValueError(f"not a latent file of numbers only, refused: {reason}") from error
         if values is None:
             raise ValueError(f"expected an array [1 {CHANNELS} T h w], got a {type(found).__name__}")

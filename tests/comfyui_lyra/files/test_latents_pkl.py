@@ -60,7 +60,7 @@ class Malicious:
 def test_a_file_that_would_run_something_is_refused_and_runs_nothing(tmp_path, wrap, zipped):
     path, trace = tmp_path / "clip.pkl", tmp_path / "trace"
     torch.save(wrap(Malicious(trace)), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match="clip.pkl: not a latent file of numbers only, refused: .*"):
+    with pytest.raises(ValueError, match=r"clip.pkl: not a latent file of numbers only, refused: it calls io.open$"):
         load_latent_pkl(path)
     assert not trace.exists()
     torch.load(path, weights_only=False)  # it does run for those who unpickle
@@ -101,8 +101,8 @@ def test_what_the_host_allows_stays_as_it_was(tmp_path, values):
         (torch.zeros(2, 16, 3, 2, 4), r"got \(2, 16, 3, 2, 4\)"),
         (torch.zeros(16, 3, 2), r"got \(16, 3, 2\)"),
         ({"z": torch.zeros(1)}, r"expected an array \[1 16 T h w\], got a dict"),
-        (b"", "refused"),
-        (b"nonsense", "refused"),
+        (b"", "refused: it is damaged, or not written by torch.save"),
+        (b"nonsense", "refused: it is damaged, or not written by torch.save"),
     ],
 )
 def test_other_contents_are_one_sentence(tmp_path, stored, message):
