@@ -1,5 +1,6 @@
 """Videos in and out through PyAV, frame by frame."""
 
+import math
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain, islice
@@ -28,22 +29,28 @@ def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) 
     """
     frames = iter(frames)
     first = next(frames, None)
-    if first is None or not fps > 0:
+    rate = Fraction(fps).limit_denominator(1001) if 0 < fps < math.inf else 0
+    if first is None or not rate:
         raise ValueError(f"{path}: cannot write {'no frames' if first is None else f'{fps} frames a second'}")
+    if first.ndim != 3:
+        raise ValueError(f"{path}: frame 0 is {tuple(first.shape)}; expected a frame [H W 3]")
     height, width = first.shape[:2]
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=X264)
-        stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = height + height % 2, width + width % 2
-        for index, frame in enumerate(chain([first], frames)):
-            if frame.shape != (height, width, 3):
-                raise ValueError(f"{path}: frame {index} is {tuple(frame.shape)}; expected {(height, width, 3)}")
-            even = np.pad(to_bytes(frame), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(even, format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
-            picture.pts = index
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    try:
+        with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=rate, options=X264)
+            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width = height + height % 2, width + width % 2
+            for index, frame in enumerate(chain([first], frames)):
+                if frame.shape != (height, width, 3):
+                    raise ValueError(f"{path}: frame {index} is {tuple(frame.shape)}; expected {(height, width, 3)}")
+                even = np.pad(to_bytes(frame), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                picture = av.VideoFrame.from_ndarray(even, format="rgb24")
+                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+                picture.pts = index
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{path}: cannot write {width}x{height} pictures as H.264: {error.strerror}") from error
 
 
 def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tuple[Tensor, float]:
