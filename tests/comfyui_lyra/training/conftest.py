@@ -4,7 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
+from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
+from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
+from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
 from lyra_pack.comfyui_lyra.training.perceptual import CONVOLUTIONS, WIDTHS, load_lpips
+from lyra_pack.comfyui_lyra.training.train_teacher import initial_teacher
+from lyra_pack.comfyui_lyra.training.train_tokenizer import initial_autoencoder
 from torch.nn import functional
 
 
@@ -89,3 +94,45 @@ def pixel_rays():
 @pytest.fixture(scope="session")
 def warp_error():
     return error_of
+
+
+@pytest.fixture(scope="session")
+def nano_size() -> tuple[int, int]:
+    return 32, 48
+
+
+@pytest.fixture(scope="session")
+def nano_tokenizer() -> CosmosTokenizer:
+    """Untrained; what comes back still resembles what went in."""
+    config = TokenizerConfig(family="mini", channels=8, multipliers=(1, 1, 1), layers=1)
+    autoencoder = initial_autoencoder(config, 0).requires_grad_(False)
+    return CosmosTokenizer(config, autoencoder, torch.zeros(16, 2), torch.full((16, 2), 0.5))
+
+
+@pytest.fixture(scope="session")
+def nano_teacher(nano_size) -> Teacher:
+    """Untrained, but not without effect."""
+    config = TeacherConfig(
+        family="mini", trained_size=nano_size, trained_frames=9, heads=2, head_dim=16, blocks=1, adaln_rank=4,
+        text_dim=8, text_rows=2, max_grid=(2, 4, 6), bf16_angles=False,
+    )  # fmt: skip
+    network = initial_teacher(config, 0).requires_grad_(False)
+    torch.nn.init.normal_(network.proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return Teacher(network=network, config=config, fingerprint="nano", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def nano_recon(nano_size) -> ReconConfig:
+    return ReconConfig(
+        family="mini", trained_size=nano_size, trained_frames=9, width=32, blocks=2, attention_every=2, heads=2,
+        head_size=16, state=16, near=0.06, far=20.0, distance_shift=-3.0, bf16_plucker=False, bf16_rays=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def nano_files(tmp_path_factory, nano_tokenizer, nano_teacher):
+    """The tokenizer's and the teacher's files."""
+    folder = tmp_path_factory.mktemp("nano")
+    save_tokenizer(nano_tokenizer, folder / "tokenizer.safetensors")
+    save_teacher(nano_teacher, folder / "teacher.safetensors")
+    return folder / "tokenizer.safetensors", folder / "teacher.safetensors"

@@ -1,0 +1,302 @@
+"""What proves that self-distillation works: rows (a) to (g) of training.md 13.7, and the moving scenes' measures.
+
+Every number is a mean over the frames of a scene, then mean and deviation over scenes. Rows ending in ``_teacher`` are
+against the teacher's frames, all others against the truth.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..cameras import CameraTrajectory
+from ..files.atomic import replacing
+from ..gaussians import Gaussians, concatenate
+from ..gen3c.cache3d import FARTHEST
+from ..gen3c.load import Teacher
+from ..geometry import unproject
+from ..latents import MultiViewLatents, VideoLatents
+from ..recon.inputs import EncodeCache, view_order
+from ..recon.model import Recon
+from ..recon.reconstruct import reconstruct
+from ..render import render
+from ..tokenizer.model import CosmosTokenizer
+from .clips import to_frames, to_latents, to_video
+from .draw_scenes import LENGTHS, SPLITS
+from .filming import film
+from .metrics import BEST, compare, depth_error, sharpness
+from .perceptual import Perceptual
+from .raytrace import trace
+from .samples import ClipScene
+from .sdg_memory import SDG_SETTINGS, Source, as_scene, draw_caches, draw_sources, generate_many
+from .tokenizer_features import tokenizer_tpips
+
+log = logging.getLogger("lyra")
+
+SPLAT_PIXELS = 0.6  # deviation of the splats of rows d, in pixels of the picture they come from
+SOLID = 0.99  # their opacity
+EARLY = 0.2  # of the clip: the times whose far cameras a decoder without flips neglects
+FAR_CAMERAS = 1 / 3  # of a path, its last
+Scores = dict[str, Tensor]  # numbers of one scene by name, one a frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Which scenes are looked at, and how closely."""
+
+    seeds: tuple[int, ...] = tuple(SPLITS["test"])
+    lengths: tuple[str, ...] = tuple(LENGTHS)  # of the paths: a table each
+    stride: int = 1  # every so many frames of each path
+    views: tuple[int, ...] = (1, 3)  # numbers of input views beside all
+    fusion: bool = True  # without, each path is decoded alone
+
+
+def evaluate(
+    out: Path | str,
+    tokenizer: CosmosTokenizer,
+    teacher: Teacher,
+    static: Recon | None,
+    dynamic: Recon | None = None,
+    evaluation: Evaluation = Evaluation(),  # noqa: B008  (frozen)
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Tables by name, rows by name, (mean, deviation) over scenes; as JSON and Markdown in folder ``out``.
+
+    Everything is computed where the teacher's weights are; the models must be there too. Scenes of any seeds may be
+    looked at; those of the test split were seen by no training.
+    """
+    tables = {}
+    for lengths in evaluation.lengths:
+        for kind, model, measure in (("static", static, measure_static), ("dynamic", dynamic, measure_dynamic)):
+            if model is None:
+                continue
+            scenes = []
+            for number, seed in enumerate(evaluation.seeds, start=1):
+                scenes.append(measure(seed, lengths, tokenizer, teacher, model, evaluation))
+                log.info("evaluation, %s, %s paths: scene %d of %d", kind, lengths, number, len(evaluation.seeds))
+            tables[f"{kind}, {lengths} paths"] = summary(scenes)
+    write_report(Path(out), tables, evaluation)
+    return tables
+
+
+@torch.no_grad()
+def measure_static(
+    seed: int, lengths: str, tokenizer: CosmosTokenizer, teacher: Teacher, model: Recon, evaluation: Evaluation
+) -> Scores:
+    """Rows (a) to (g) of one scene at rest."""
+    config, device, tpips = teacher.config, teacher.device, tokenizer_tpips(tokenizer)
+    filmed = film([seed], size=config.trained_size, frames=config.trained_frames, lengths=lengths, device=device)
+    (source,) = sources = draw_sources(
+        [seed], size=config.trained_size, frames=config.trained_frames, lengths=lengths, device=device
+    )
+    (generated,) = generate_many(teacher, tokenizer, sources, SDG_SETTINGS)
+    scene = as_scene(generated)
+    shown = slice(None, None, evaluation.stride)
+    truth = (filmed.rgb[0].float() / 255)[:, shown]  # [P, F, H, W, 3]
+    visible, depth = filmed.visible()[0][:, shown], filmed.depth[0][:, shown]
+    paths = tuple(path[shown] for path in source.paths)
+    made = torch.stack([clip.frames[shown] for clip in scene.clips]).float() / 255
+    scores: Scores = {}
+
+    def row(name: str, frames: Tensor, wanted: Tensor = truth, some: Sequence[int] | None = None) -> None:
+        some = list(range(len(frames)) if some is None else some)
+        parts = (t[some].flatten(0, 1) for t in (frames, wanted, visible))
+        scores.update({f"{name} {what}": values for what, values in measures(*parts, tpips).items()})
+
+    row("a tokenizer", to_frames(tokenizer, to_latents(tokenizer, to_video(filmed.rgb[0])))[:, shown])
+    row("b teacher", made)
+    drawn = draw_caches(sources, SDG_SETTINGS)
+    warp = drawn.image.movedim(1, -1).unflatten(0, (len(paths), -1))[:, shown] / 2 + 0.5
+    hole = (drawn.mask[:, 0] == 0).unflatten(0, (len(paths), -1))[:, shown]
+    mean = source.geometry.frames.mean((0, 1, 2))
+    row("c warp, holes black", warp)
+    row("c warp, holes mean", torch.where(hole[..., None], mean, warp))
+    row("d depth splats", drawn_along(depth_splats(source), paths).rgb)
+    row("d' depth splats of first and six ends", drawn_along(end_splats(scene, source), paths).rgb)
+    cache = EncodeCache()
+    order = view_order(len(paths))
+    for count in sorted({*evaluation.views, len(paths)}, reverse=True):
+        for keep in (None, 1.0) if count == len(paths) and model.config.keep < 1 else (None,):
+            splats = decode_views(model, tokenizer, scene, order[:count], keep, evaluation.fusion, cache)
+            frames = drawn_along(splats, paths)
+            if count < len(paths):
+                row(f"g {count} views", frames.rgb)
+                row(f"g {count} views, unseen paths", frames.rgb, some=order[count:])
+                continue
+            suffix = "" if keep is None else ", all splats kept"
+            row(f"e student{suffix}", frames.rgb)
+            row(f"f student_teacher{suffix}", frames.rgb, made)
+            error = depth_error(frames.depth.flatten(0, 1), torch.where(depth.isfinite(), depth, 0).flatten(0, 1))
+            scores[f"e student{suffix} depth_error"] = error
+            if keep is None:
+                for fewer in evaluation.views:  # what fewer views are compared with on the paths they did not get
+                    row(f"e student, unseen by {fewer}", frames.rgb, some=order[fewer:])
+    return scores
+
+
+@torch.no_grad()
+def measure_dynamic(
+    seed: int, lengths: str, tokenizer: CosmosTokenizer, teacher: Teacher, model: Recon, evaluation: Evaluation
+) -> Scores:
+    """A moving scene at its first, middle and last time, and how solid early times look from far cameras."""
+    config, device, tpips = teacher.config, teacher.device, tokenizer_tpips(tokenizer)
+    shape = {"size": config.trained_size, "frames": config.trained_frames, "device": device}
+    sources = draw_sources([seed], moving=True, lengths=lengths, **shape)
+    twins = [source.flipped() for source in sources]
+    scene = as_scene(*(generate_many(teacher, tokenizer, some, SDG_SETTINGS)[0] for some in (sources, twins)))
+    filmed, paths, last = (
+        film([seed], moving=True, lengths=lengths, **shape),
+        sources[0].paths,
+        config.trained_frames - 1,
+    )
+    early = [time for time in range(config.trained_frames) if time < EARLY * last]
+    times, cache = sorted({0, last // 2, last, *early}), EncodeCache()
+    order = view_order(len(paths))
+    far = [path[round(len(path) * (1 - FAR_CAMERAS)) :] for path in paths]
+    scores: Scores = {}
+    solid = {}
+    for time in times:
+        splats = decode_views(model, tokenizer, scene, order, None, evaluation.fusion, cache, time)
+        solid[time] = torch.stack([frames.alpha.mean() for frames in (render(splats, path.to(device)) for path in far)])
+        if time not in (0, last // 2, last):
+            continue
+        here = torch.tensor([time])
+        for part, clips in (("forward", scene.clips[: len(paths)]), ("flipped", scene.clips[len(paths) :])):
+            seen = torch.cat([render(splats, clip.cameras[here].to(device)).rgb for clip in clips])
+            wanted = torch.stack([clip.frames[time] for clip in clips]).float() / 255
+            found = measures(seen, wanted, None, tpips)
+            scores |= {f"student_teacher, {part}, time {time} {name}": values for name, values in found.items()}
+        shown = [path[:: evaluation.stride] for path in paths]
+        moment = torch.full((len(shown[0]),), time / last, device=device)
+        truth = trace(filmed.scenes[[0] * len(paths)], shown, moment).rgb.flatten(0, 1)
+        rgb = drawn_along(splats, shown).rgb.flatten(0, 1)
+        scores |= {f"student, time {time} {name}": v for name, v in measures(rgb, truth, None, tpips).items()}
+    made = torch.stack([clip.frames for clip in scene.clips[: len(paths)]]).flatten(0, 1).float() / 255
+    found = measures(made, filmed.rgb[0].flatten(0, 1).float() / 255, filmed.visible()[0].flatten(0, 1), tpips)
+    scores |= {f"teacher {name}": values for name, values in found.items()}
+    begun = torch.stack([solid[time] for time in early]).mean()
+    return scores | {
+        "far cameras, early alpha": begun[None],
+        "far cameras, last time alpha": solid[last].mean()[None],
+        "far cameras, early over last alpha": (begun / solid[last].mean())[None],
+    }
+
+
+def measures(frames: Tensor, wanted: Tensor, visible: Tensor | None, tpips: Perceptual) -> Scores:
+    """PSNR, SSIM, TPIPS and share of the sharpness of frames [F, H, W, 3], with visible pixels and holes apart."""
+    frames = frames.clamp(0, 1)
+    return compare(frames, wanted, visible, tpips) | {
+        "sharpness": sharpness(frames) / sharpness(wanted).clamp_min(1e-6)
+    }
+
+
+def decode_views(
+    model: Recon,
+    tokenizer: CosmosTokenizer,
+    scene: ClipScene,
+    views: Sequence[int],
+    keep: float | None,
+    fusion: bool,
+    cache: EncodeCache,
+    time: int = 0,
+) -> Gaussians:
+    """Splats of some of a scene's views, those the decoder reads first, in the world of the scene's cameras."""
+    order = view_order(len(views))
+    placed = [views[order.index(place)] for place in range(len(views))]  # so that ``views`` is the order of reading
+    if not fusion and len(views) > 1:
+        alone = (decode_views(model, tokenizer, scene, [view], keep, True, cache, time) for view in views)
+        return concatenate(list(alone))
+    latents = torch.stack([scene.clips[view].latents for view in placed]).float()
+    cameras = tuple(scene.clips[view].cameras for view in placed)
+    told = MultiViewLatents(
+        latents=VideoLatents(values=latents), cameras=cameras, family=model.config.family, dynamic=model.config.dynamic
+    )
+    sequence, _ = reconstruct(model, tokenizer, told, (time,), keep=keep, cache=cache)
+    return sequence.frames[0].transformed(cameras[order[0]].c2w[0])
+
+
+def depth_splats(source: Source) -> Gaussians:
+    """A splat a pixel of the first picture, where its depth puts it; the sky far away."""
+    geometry = source.geometry[:1]
+    camera = geometry.cameras.to(geometry.depth.device)
+    return unprojected(geometry.frames, geometry.depth.nan_to_num(FARTHEST).clamp(max=FARTHEST), camera)
+
+
+def end_splats(scene: ClipScene, source: Source) -> Gaussians:
+    """The same, and a splat a pixel of the teacher's last frame along each path where the cache has depth for it."""
+    parts = []
+    for clip in scene.clips[: scene.paths]:
+        frames = clip.frames[-1:].float() / 255
+        parts.append(unprojected(frames, clip.depth[-1:].float(), clip.cameras[-1:].to(frames.device)))
+    return concatenate([depth_splats(source), *parts])
+
+
+def unprojected(frames: Tensor, depth: Tensor, camera: CameraTrajectory) -> Gaussians:
+    """Round splats of the known pixels of pictures [1, H, W, 3] with depth [1, H, W], 0 where it is unknown."""
+    known = depth > 0
+    K = camera.K.clone()
+    K[:, :2, 2] -= 0.5  # unproject counts pixels from their centres, the rasteriser from their corners
+    means, deviation = unproject(depth, K, camera.c2w)[known], SPLAT_PIXELS * depth[known] / camera.K[0, 0, 0]
+    return Gaussians(
+        means=means,
+        scales=deviation[:, None].expand(-1, 3).contiguous(),
+        quats=torch.eye(4, device=means.device)[:1].expand(len(means), -1).contiguous(),
+        opacities=torch.full_like(deviation, SOLID),
+        colors=frames[known],
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PathFrames:
+    """Renders along several paths."""
+
+    rgb: Tensor  # [P, F, H, W, 3]
+    alpha: Tensor  # [P, F, H, W]
+    depth: Tensor  # [P, F, H, W]
+
+
+def drawn_along(splats: Gaussians, paths: Sequence[CameraTrajectory]) -> PathFrames:
+    """Renders along P paths of one length."""
+    parts = [render(splats, path.to(splats.means.device)) for path in paths]
+    return PathFrames(
+        **{name: torch.stack([getattr(part, name) for part in parts]) for name in ("rgb", "alpha", "depth")}
+    )
+
+
+def summary(scenes: Sequence[Mapping[str, Tensor]]) -> dict[str, tuple[float, float]]:
+    """Mean and deviation over scenes of each number's mean over frames; frames without a number are left out."""
+    found = {}
+    for name in scenes[0]:
+        each = torch.stack([scene[name].double().clamp_max(BEST).nanmean() for scene in scenes]).cpu()
+        each = each[each.isfinite()]
+        spread = each.std().item() if len(each) > 1 else 0.0
+        found[name] = (each.mean().item() if len(each) else math.nan, spread)
+    return found
+
+
+def write_report(out: Path, tables: Mapping[str, Mapping[str, tuple[float, float]]], evaluation: Evaluation) -> None:
+    """``evaluation.json`` with every number, ``evaluation.md`` with tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / "evaluation.json") as temporary:
+        Path(temporary).write_text(json.dumps({"evaluation": asdict(evaluation), "tables": tables}, indent=1))
+    with replacing(out / "evaluation.md") as temporary:
+        Path(temporary).write_text("\n".join(line for name, rows in tables.items() for line in markdown(name, rows)))
+
+
+def markdown(title: str, numbers: Mapping[str, tuple[float, float]]) -> list[str]:
+    """A table of one line a row, one column a measure."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, (mean, spread) in numbers.items():
+        row, _, what = name.rpartition(" ")
+        rows.setdefault(row, {})[what] = f"{mean:.3f} ± {spread:.3f}"
+    columns = list(dict.fromkeys(what for row in rows.values() for what in row))
+    lines = [f"### {title}", "", "| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return (
+        lines
+        + [f"| {row} | " + " | ".join(cells.get(c, "") for c in columns) + " |" for row, cells in rows.items()]
+        + [""]
+    )

@@ -1,0 +1,81 @@
+"""The evaluation's rows at a size for tests, and the yardsticks it measures by."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
+from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache
+from lyra_pack.comfyui_lyra.render import render
+from lyra_pack.comfyui_lyra.training import evaluate as module
+from lyra_pack.comfyui_lyra.training.evaluate import (
+    Evaluation,
+    decode_views,
+    depth_splats,
+    evaluate,
+    markdown,
+    summary,
+)
+from lyra_pack.comfyui_lyra.training.metrics import psnr
+from lyra_pack.comfyui_lyra.training.sdg_memory import draw_sources, make_scenes
+from lyra_pack.comfyui_lyra.training.train_recon import initial_recon
+
+SETTINGS = GenerateSettings(steps=2, solver="dpmpp_2m", guidance=0)
+
+
+@pytest.mark.slow
+def test_two_scenes_make_all_rows(tmp_path, monkeypatch, nano_tokenizer, nano_teacher, nano_recon):
+    monkeypatch.setattr(module, "SDG_SETTINGS", SETTINGS)
+    static, dynamic = (initial_recon(replace(nano_recon, dynamic=moves), 0).eval() for moves in (False, True))
+    tables = evaluate(
+        tmp_path, nano_tokenizer, nano_teacher, static, dynamic,
+        Evaluation(seeds=(900_000, 900_001), lengths=("large",), stride=8),
+    )  # fmt: skip
+    still, moving = (tables[f"{kind}, large paths"] for kind in ("static", "dynamic"))
+    rows = {name.split(" ")[0] for name in still}
+    assert rows == {"a", "b", "c", "d", "d'", "e", "f", "g"}
+    for what in ("psnr", "psnr_visible", "psnr_hole", "ssim", "tpips", "sharpness"):
+        assert f"e student {what}" in still
+    assert still["d depth splats psnr"][0] > still["e student psnr"][0]  # untrained splats are grey
+    assert still["d depth splats psnr_visible"][0] > 15 and still["d depth splats psnr"][1] > 0
+    assert still["g 1 views, unseen paths psnr"] != still["e student, unseen by 1 psnr"]
+    assert {f"student_teacher, flipped, time {t} psnr" for t in (0, 4, 8)} <= moving.keys()
+    assert 0 < moving["far cameras, early alpha"][0] < 1
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert stored["tables"]["static, large paths"]["b teacher psnr"] == list(still["b teacher psnr"])
+    assert "| e student |" in (tmp_path / "evaluation.md").read_text()
+
+
+def test_depth_splats_show_the_picture_they_come_from(nano_size):
+    (source,) = draw_sources([900_000], size=nano_size, frames=9)
+    splats = depth_splats(source)
+    assert len(splats) == nano_size[0] * nano_size[1]
+    frames = render(splats, source.paths[0][:1]).rgb
+    assert psnr(frames, source.geometry.frames).item() > 24
+
+
+def test_views_are_read_in_the_order_asked_for(nano_tokenizer, nano_teacher, nano_recon):
+    ((scene,),) = make_scenes(nano_teacher, nano_tokenizer, [10_000], settings=SETTINGS)
+    model, cache = initial_recon(nano_recon, 0).eval(), EncodeCache()
+    arguments = {"keep": 1.0, "fusion": True, "cache": cache}
+    joined = decode_views(model, nano_tokenizer, scene, [5, 0, 1], **arguments)
+    each = len(joined) // 3
+    far = joined.means[:each].reshape(9, -1, 3)  # of view 5, whose camera circles and comes back
+    assert torch.allclose(far[0].mean(0), far[8].mean(0), atol=0.02)
+    apart = decode_views(model, nano_tokenizer, scene, [5, 0, 1], **(arguments | {"fusion": False}))
+    alone = decode_views(model, nano_tokenizer, scene, [0], **arguments)
+    assert torch.equal(apart.means[each : 2 * each], alone.means)
+
+
+def test_a_summary_leaves_out_frames_without_a_number():
+    scenes = [{"x psnr": torch.tensor([20.0, torch.nan])}, {"x psnr": torch.tensor([30.0, 40.0])}]
+    mean, spread = summary(scenes)["x psnr"]
+    assert mean == pytest.approx(27.5) and spread == pytest.approx(10.6066, abs=1e-3)
+    assert markdown("t", {"row one psnr": (1.0, 0.5), "row two ssim": (0.5, 0.0)})[2:] == [
+        "| row | psnr | ssim |",
+        "|---|---|---|",
+        "| row one | 1.000 ± 0.500 |  |",
+        "| row two |  | 0.500 ± 0.000 |",
+        "",
+    ]
