@@ -43,14 +43,6 @@ class Blocks:
         split = values.view(self.rows, self.columns, self.side, self.side, -1).transpose(1, 2)
         return split.reshape(self.rows * self.side, self.columns * self.side, -1)[:height, :width]
 
-    def unpicture(self, picture: Tensor) -> Tensor:
-        """The inverse of ``picture``, with zeros outside: [H, W, F] -> [rows * columns, side * side, F]."""
-        height, width, channels = picture.shape
-        padded = picture.new_zeros(self.rows * self.side, self.columns * self.side, channels)
-        padded[:height, :width] = picture
-        split = padded.view(self.rows, self.side, self.columns, self.side, channels).transpose(1, 2)
-        return split.reshape(self.rows * self.columns, self.side**2, channels)
-
 
 def cover(width: int, height: int, side: int = SIDE) -> Blocks:
     """The blocks of a picture; ``side`` divides TILE, so that a tile is made of whole blocks."""
