@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..geometry import pixel_rays, transform
 
+KNOWN = 0.5  # share of a vertex's pixels that must have depth; the reference asks for none
 REDUCTION = 4  # the mesh has one vertex for 4 x 4 pixels
 NEAR = 1e-6  # triangles are cut at this depth only to bound where they appear
 EPSILON = 1e-8  # smallest determinant and smallest distance of a hit
@@ -24,7 +25,11 @@ class BoundaryMesh:
 
 
 def boundary_mesh(points: Tensor, boundary: Tensor) -> BoundaryMesh:
-    """Join points [H, W, 3], reduced 4 x 4, into triangles wherever a cell touches ``boundary`` [H, W] (bool)."""
+    """Join points [H, W, 3], reduced 4 x 4, into triangles wherever a cell touches ``boundary`` [H, W] (bool).
+
+    Pixels without depth have their point at the origin (see ``unproject``). A vertex that is mostly made of them is no
+    corner: a surface from an object's edge to where the camera stood would hide all that is beside the object.
+    """
     size = [side // REDUCTION for side in boundary.shape]
     grid = F.interpolate(points.permute(2, 0, 1)[None], size=size, mode="bilinear")[0].flatten(1).T  # [h * w, 3]
     edge = F.interpolate(boundary[None, None].float(), size=size, mode="nearest")[0, 0] > 0
@@ -33,7 +38,9 @@ def boundary_mesh(points: Tensor, boundary: Tensor) -> BoundaryMesh:
     cells = torch.stack(_corners(edge)).any(0)
     upper = torch.stack([top_left, top_right, bottom_left], -1)[cells]
     lower = torch.stack([top_right, bottom_right, bottom_left], -1)[cells]
-    used, faces = torch.cat([upper, lower]).unique(return_inverse=True)
+    faces = torch.cat([upper, lower])
+    known = F.interpolate((points != 0).any(-1)[None, None].float(), size=size, mode="bilinear").flatten()
+    used, faces = faces[(known > KNOWN)[faces].all(1)].unique(return_inverse=True)
     return BoundaryMesh(vertices=grid[used], faces=faces)
 
 

@@ -60,6 +60,24 @@ def test_a_cell_that_touches_the_boundary_makes_two_triangles():
     assert len(mesh.vertices) == 9
 
 
+def test_a_hole_in_the_depth_hides_nothing():
+    """A wall of which nothing is known on the right: no surface leads from its edge to where the camera stood."""
+    height = width = 64
+    K = torch.tensor([[[64.0, 0, 32], [0, 64.0, 32], [0, 0, 1]]])
+    depth = torch.full((1, height, width), 3.0)
+    depth[:, :, 34:] = 0  # vertex 8 mixes columns 33 and 34
+    depth[:, 1, 1] = 0  # a lone pixel pulls its vertex, as in the reference
+    buffer = remember(torch.ones(1, 3, height, width), depth, K, torch.eye(4)[None])
+    assert buffer.boundary[0, :, 33].all()
+    mesh = boundary_mesh(buffer.points[0], buffer.boundary[0])
+    assert sorted(set(mesh.vertices[:, 2].tolist())) == [2.25, 3.0]
+    w2c = torch.eye(4)[None].clone()
+    w2c[:, 0, 3] = 0.5
+    inputs = (buffer.image, buffer.points, buffer.mask, w2c, K)
+    open_, masked = (forward_warp(*inputs, m) for m in (None, [mesh]))
+    assert torch.equal(open_.mask, masked.mask) and masked.mask.sum() > 1000
+
+
 def test_background_is_not_seen_through_the_foreground():
     """A near square before a wall: seen from close by, wall points fall into the gaps of the magnified square."""
     height = width = 64
