@@ -1,33 +1,31 @@
 """Verbs from a picture or clip to splats: geometry, generate, decode, reconstruct, and what they need."""
 
 import argparse
+import shutil
+
+import torch
 
 from .. import download, pipeline
-from ..configs import RECON_PRESETS, TEACHER_PRESETS
+from ..cameras import pinhole_camera
+from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from ..files.geometry import load_geometry, save_geometry
-from ..files.latents import load_latents
 from ..files.ply import save_ply
-from ..files.sdg import load_sdg
+from ..files.scene import load_scene
 from ..files.sdg_writer import PathStore, clip_name
 from ..files.video import save_video
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
 from ..gen3c.text import load_text, save_text
 from ..geometry_sources import from_vipe
-from ..latents import MultiViewLatents
+from ..plan import matmul_speed, report, stages
 from ..recon.checkpoint import load_recon, save_recon
 from ..recon.plan import plan
 from ..recon.reconstruct import reconstruct
+from ..recon.times import parse_times
 from ..tokenizer.model import load_tokenizer
+from ..trajectories import camera_paths
 from .options import progress
 from .verbs import DTYPES
-
-
-def read_latents(options: argparse.Namespace) -> MultiViewLatents:
-    """The latents that a verb was given."""
-    if options.latents.is_dir():
-        return load_sdg(options.latents, options.clip, dynamic=options.dynamic)
-    return load_latents(options.latents)
 
 
 def run_geometry(options: argparse.Namespace) -> None:
@@ -73,7 +71,7 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def run_decode(options: argparse.Namespace) -> None:
     """Write the frames that latents stand for."""
-    latents = read_latents(options).to(options.device)
+    latents = load_scene(options.latents, options.clip, dynamic=options.dynamic).to(options.device)
     tokenizer = load_tokenizer(options.tokenizer).to(options.device, DTYPES[options.dtype])
     save_video(options.out, pipeline.decode(tokenizer, latents, options.view).cpu(), latents.cameras[0].fps)
     print(options.out)
@@ -81,11 +79,8 @@ def run_decode(options: argparse.Namespace) -> None:
 
 def run_reconstruct(options: argparse.Namespace) -> None:
     """Write the splats of each bullet time."""
-    try:
-        times = [int(time) for time in options.times.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--times '{options.times}': give frame indices with commas between, like 0,60,120") from error
-    latents, dtype = read_latents(options), DTYPES[options.dtype]
+    times = parse_times(options.times)
+    latents, dtype = load_scene(options.latents, options.clip, dynamic=options.dynamic), DTYPES[options.dtype]
     model = load_recon(options.recon).to(options.device, dtype).eval()
     tokenizer = load_tokenizer(options.tokenizer).to(options.device, dtype)
     path = latents.cameras[0]
@@ -103,13 +98,21 @@ def run_reconstruct(options: argparse.Namespace) -> None:
 
 
 def run_plan(options: argparse.Namespace) -> None:
-    """Say what a pass will take."""
-    config = RECON_PRESETS[options.preset]
-    frames, (height, width) = config.trained_frames, config.trained_size
-    found = plan(config, options.views, frames, height, width, int(options.budget * 1e9))
-    print(f"{options.views} paths of {frames} frames of {width}x{height}, {options.preset}, bfloat16, no tokenizer:")
-    print(f"{found.bytes / 1e9:.2f} GB at most with segments of {found.schedule.segment} tokens")
-    print(f"{found.flops / 1e12:.1f} TFLOP a bullet time; {found.splats} splats, {found.kept} kept")
+    """Say what a scene will take, at the speed of this machine's matrix products."""
+    teacher, dtype, device = TEACHER_PRESETS["gen3c"], DTYPES[options.dtype], torch.device(options.device)
+    height, width = teacher.trained_size
+    cameras = camera_paths(pinhole_camera(width, height, 38.0), options.preset, teacher.trained_frames)
+    found = stages(
+        cameras,
+        teacher=teacher,
+        tokenizer=TOKENIZER_PRESETS["lyra"],
+        recon=RECON_PRESETS[options.decoder],
+        times=len(parse_times(options.times)),
+        steps=options.steps,
+        dtype=dtype,
+    )
+    speed, disk = matmul_speed(device, dtype), shutil.disk_usage(".").free
+    print(report(cameras, found, speed=speed, precision=options.dtype, memory=int(options.budget * 1e9), disk=disk))
 
 
 def run_encode_text(options: argparse.Namespace) -> None:

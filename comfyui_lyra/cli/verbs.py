@@ -103,16 +103,19 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("out", type=Path, help="folder for splats_<time>.ply")
     add_models(verb, "recon", "tokenizer")
     verb.add_argument(
-        "--times", default="0", help="bullet times as frame indices, '0,60,120'; a static decoder has one"
+        "--times", default="0", help="bullet times as frame indices, '0,60,120' or '0-120/8'; a static decoder has one"
     )
     verb.add_argument("--keep", type=float, help="share of splats kept, by opacity; by default the decoder's")
     verb.add_argument("--budget", type=float, default=8.0, help="GB of memory for the splat decoder")
     verb.set_defaults(run="scene.run_reconstruct")
 
-    verb = verbs.add_parser("plan", help="memory and work of a splat decoder before it runs")
-    verb.add_argument("--preset", choices=RECON_PRESETS, default="lyra_static")
-    verb.add_argument("--views", type=int, default=6)
-    verb.add_argument("--budget", type=float, default=8.0, help="GB of memory")
+    verb = verbs.add_parser("plan", help="memory, time and disk of a released-size scene before it is made")
+    verb.add_argument("--preset", choices=PRESETS, default=PRESETS[0], help="camera paths")
+    verb.add_argument("--decoder", choices=RECON_PRESETS, default="lyra_static")
+    verb.add_argument("--times", default="0", help="bullet times")
+    verb.add_argument("--steps", type=int, default=35)
+    verb.add_argument("--budget", type=float, default=12.0, help="GB of memory there is")
+    add_precision(verb)
     verb.set_defaults(run="scene.run_plan")
 
     verb = verbs.add_parser("encode-text", help="T5 embeddings of a prompt, once, for many scenes")
@@ -177,6 +180,11 @@ def add_models(verb: argparse.ArgumentParser, *names: str) -> None:
     files = {"teacher": "GEN3C or another teacher", "recon": "a splat decoder", "tokenizer": "the video tokenizer"}
     for name in names:
         verb.add_argument(f"--{name}", type=Path, required=True, help=f"file of {files[name]}")
+    add_precision(verb)
+
+
+def add_precision(verb: argparse.ArgumentParser) -> None:
+    """How and where to compute."""
     verb.add_argument("--dtype", choices=DTYPES, default="bfloat16" if torch.cuda.is_available() else "float32")
     add_device(verb)
 

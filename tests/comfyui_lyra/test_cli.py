@@ -147,11 +147,10 @@ def test_weights_convert_with_their_hash(models, capsys):
     assert sha256(written).hexdigest() in capsys.readouterr().out
 
 
-def test_plan_tells_memory_and_kept_splats(capsys):
-    assert main(["plan"]) == 0
-    assert "2044415 kept" in capsys.readouterr().out
-    assert main(["plan", "--budget", "0.1"]) == 1
-    assert "GiB at least" in capsys.readouterr().err
+def test_plan_tells_each_stage_beforehand(capsys):
+    assert main(["plan", "--dtype", "float32"]) == 0
+    told = capsys.readouterr().out
+    assert all(stage in told for stage in ("generate latents", "encode cameras", "reconstruct splats"))
 
 
 def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path, capsys):
