@@ -48,7 +48,10 @@ def ssd_scan_torch(
         state = state + initial_state  # the shapes must broadcast, the dtype is ours
     A, D = A.to(precise), D.to(precise)
 
-    # whole chunks in groups that bound the memory, then what is left as one short chunk
+    # chunks of one length where the sequence allows it, else whole ones and what is left as one short chunk; groups
+    # bound the memory
+    count = -(-length // chunk)
+    chunk = length // count if length and length % count == 0 else chunk
     chunks = max(1, DECAY_BYTES // (batch * heads * chunk * chunk * precise.itemsize))
     whole = length - length % chunk
     spans = [(start, min(start + chunks * chunk, whole)) for start in range(0, whole, chunks * chunk)]

@@ -1,5 +1,7 @@
 """Every kernel against its reference, forward and backward, where it can run."""
 
+import itertools
+
 import pytest
 import torch
 from lyra_pack.kernels_glue import OPS
@@ -73,7 +75,10 @@ def splat_case(dtype, device):
     scales[0], opacities[0] = 20, 0.9
     K = torch.tensor([[[50.0, 0, 30], [0, 55, 26], [0, 0, 1]]])
     tensors = means, normal(3, count, 4), scales, opacities, normal(4, count, 3), torch.eye(4)[None], K
-    for mode in ("ut_eval3d", "ewa"):
+    beside = torch.eye(4)
+    beside[:3, 3] = torch.tensor([0.4, 0.1, 0.3])
+    two = (*tensors[:4], normal(5, 2, count, 3), torch.stack((beside, torch.eye(4))), K.repeat(2, 1, 1))
+    for mode, tensors in itertools.product(("ut_eval3d", "ewa"), (tensors, two)):
         options = {"width": 64, "height": 48, "background": torch.ones(3, device=device), "mode": mode}
         yield tuple(t.to(device, dtype) for t in tensors), options
 
