@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
