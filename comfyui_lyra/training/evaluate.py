@@ -26,6 +26,7 @@ from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
 from ..render import render
 from ..tokenizer.model import CosmosTokenizer
+from .claims import Table, dynamic_claims, markdown_claims, static_claims
 from .clips import to_frames, to_latents, to_video
 from .draw_scenes import LENGTHS, SPLITS
 from .filming import film
@@ -63,7 +64,7 @@ def evaluate(
     static: Recon | None,
     dynamic: Recon | None = None,
     evaluation: Evaluation = Evaluation(),  # noqa: B008  (frozen)
-) -> dict[str, dict[str, tuple[float, float]]]:
+) -> dict[str, Table]:
     """Tables by name, rows by name, (mean, deviation) over scenes; as JSON and Markdown in folder ``out``.
 
     Everything is computed where the teacher's weights are; the models must be there too. Scenes of any seeds may be
@@ -267,7 +268,7 @@ def drawn_along(splats: Gaussians, paths: Sequence[CameraTrajectory]) -> PathFra
     )
 
 
-def summary(scenes: Sequence[Mapping[str, Tensor]]) -> dict[str, tuple[float, float]]:
+def summary(scenes: Sequence[Mapping[str, Tensor]]) -> Table:
     """Mean and deviation over scenes of each number's mean over frames; frames without a number are left out."""
     found = {}
     for name in scenes[0]:
@@ -278,16 +279,24 @@ def summary(scenes: Sequence[Mapping[str, Tensor]]) -> dict[str, tuple[float, fl
     return found
 
 
-def write_report(out: Path, tables: Mapping[str, Mapping[str, tuple[float, float]]], evaluation: Evaluation) -> None:
-    """``evaluation.json`` with every number, ``evaluation.md`` with tables."""
+def write_report(out: Path, tables: Mapping[str, Table], evaluation: Evaluation) -> None:
+    """``evaluation.json`` with every number and target, ``evaluation.md`` with tables."""
+    claims = {}
+    for lengths in evaluation.lengths:
+        static, dynamic = (tables.get(f"{kind}, {lengths} paths") for kind in ("static", "dynamic"))
+        claims[f"static, {lengths} paths"] = [] if static is None else static_claims(static)
+        claims[f"dynamic, {lengths} paths"] = [] if dynamic is None else dynamic_claims(dynamic, static)
+    found = {name: [asdict(claim) | {"holds": claim.holds} for claim in claims[name]] for name in tables}
+    pages = [line for name, rows in tables.items() for line in markdown(name, rows) + markdown_claims(claims[name])]
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "evaluation.json") as temporary:
-        Path(temporary).write_text(json.dumps({"evaluation": asdict(evaluation), "tables": tables}, indent=1))
+        about = {"evaluation": asdict(evaluation), "tables": tables, "claims": found}
+        Path(temporary).write_text(json.dumps(about, indent=1))
     with replacing(out / "evaluation.md") as temporary:
-        Path(temporary).write_text("\n".join(line for name, rows in tables.items() for line in markdown(name, rows)))
+        Path(temporary).write_text("\n".join(pages), encoding="utf-8")
 
 
-def markdown(title: str, numbers: Mapping[str, tuple[float, float]]) -> list[str]:
+def markdown(title: str, numbers: Table) -> list[str]:
     """A table of one line a row, one column a measure."""
     rows: dict[str, dict[str, str]] = {}
     for name, (mean, spread) in numbers.items():

@@ -9,6 +9,7 @@ from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache
 from lyra_pack.comfyui_lyra.render import render
 from lyra_pack.comfyui_lyra.training import evaluate as module
+from lyra_pack.comfyui_lyra.training.claims import Claim, dynamic_claims, markdown_claims
 from lyra_pack.comfyui_lyra.training.evaluate import (
     Evaluation,
     decode_views,
@@ -44,7 +45,21 @@ def test_two_scenes_make_all_rows(tmp_path, monkeypatch, nano_tokenizer, nano_te
     assert 0 < moving["far cameras, early alpha"][0] < 1
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     assert stored["tables"]["static, large paths"]["b teacher psnr"] == list(still["b teacher psnr"])
-    assert "| e student |" in (tmp_path / "evaluation.md").read_text()
+    page = (tmp_path / "evaluation.md").read_text()
+    assert "| e student |" in page and "| pruning costs, dB |" in page
+    claims = {claim["what"]: claim for claim in stored["claims"]["static, large paths"]}
+    assert not claims["student above depth splats, dB"]["holds"]
+    assert len(stored["claims"]["dynamic, large paths"]) == 2
+
+
+def test_a_claim_holds_on_its_side_of_the_target():
+    table = {"far cameras, early over last alpha": (0.95, 0.1), "student_teacher, forward, time 0 psnr": (22.0, 1.0)}
+    alone = dynamic_claims(table, None)
+    assert [claim.holds for claim in alone] == [True]
+    gap, ratio = dynamic_claims(table, {"f student_teacher psnr": (25.0, 1.0)})
+    assert (gap.value, gap.holds, ratio.value) == (3.0, False, 0.95)
+    assert not Claim(what="none", value=float("nan"), target=1).holds
+    assert markdown_claims([gap])[2] == "| student against teacher, below scenes at rest, dB | 3.00 | <= 2 | **no** |"
 
 
 def test_depth_splats_show_the_picture_they_come_from(nano_size):
