@@ -157,6 +157,12 @@ def test_a_round_splat_projects_to_a_blurred_gaussian():
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_no_single_splat_hides_all_behind_it(mode):
+    _, alpha, _ = single(mode, opacity=1.0)
+    assert alpha.max().item() == pytest.approx(0.999, abs=1e-6)  # as gsplat, so that gradients pass through
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_alpha_is_one_minus_the_product_of_transmittances(mode):
     arguments = scene(9, seed=1, size=0.3)
     _, alpha, _ = rasterize(**arguments, mode=mode)

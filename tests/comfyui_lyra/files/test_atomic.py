@@ -14,6 +14,15 @@ def test_a_finished_write_replaces_the_old_file_and_makes_folders(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_old_file_is_replaced_and_not_written_over(tmp_path):
+    path = tmp_path / "scene.ply"
+    path.write_text("old")
+    (tmp_path / "seen by a reader").hardlink_to(path)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "seen by a reader").read_text() == "old"
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, error):
     path = tmp_path / "scene.ply"
