@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 
+VIPE = Path(__file__).parents[1] / "data" / "goldens" / "teacher" / "vipe_sample"
 SMALL = ["--frames", "4", "--width", "48", "--height", "32"]
 
 
@@ -119,26 +121,42 @@ def models(tmp_path, small_teacher, small_tokenizer, small_recon):
     return tmp_path
 
 
-def test_a_picture_becomes_splats_verb_by_verb(models, picture, capsys, monkeypatch):
-    folder, precise = models, ["--dtype", "float32"]
-    save_image(folder / "picture.png", picture.frames[0])
-    np.save(folder / "depth.npy", picture.depth[0].clamp(max=50).numpy())
-    teacher, tokenizer, recon = (
-        [f"--{name}", str(folder / f"{name}.safetensors")] for name in ("teacher", "tokenizer", "recon")
-    )
+@pytest.mark.parametrize("source", ["picture", "clip"])
+def test_a_picture_or_clip_becomes_splats_verb_by_verb(source, models, picture, capsys, monkeypatch):
+    save_image(models / "picture.png", picture.frames[0])
+    np.save(models / "depth.npy", picture.depth[0].clamp(max=50).numpy())
+    monkeypatch.chdir(models)
+    sources = {"picture": ["picture.png", "--depth", "depth.npy", "--fov", "50"], "clip": [str(VIPE), "--frames", "9"]}
+    precise = ["--dtype", "float32", "--tokenizer", "tokenizer.safetensors"]
+    generate = [
+        "generate",
+        "scene.safetensors",
+        "latents",
+        "--teacher",
+        "teacher.safetensors",
+        *precise,
+        "--steps",
+        "2",
+    ]
     steps = (
-        ["geometry", "picture.png", "scene.safetensors", "--depth", "depth.npy", "--fov", "50"],
-        ["generate", "scene.safetensors", "latents", *teacher, *tokenizer, *precise, "--steps", "2"],
-        ["decode", "latents", "view.mp4", *tokenizer, *precise, "--view", "5"],
-        ["reconstruct", "latents", "splats", *recon, *tokenizer, *precise, "--times", "0,4"],
+        ["geometry", *sources[source], "scene.safetensors"],
+        generate,
+        ["decode", "latents", "view.mp4", *precise, "--view", "5"],
+        ["reconstruct", "latents", "splats", "--recon", "recon.safetensors", *precise, "--times", "0,4"],
         ["render", "splats/splats_0004.ply", "frames", "--preset", "left", *SMALL],
     )
-    monkeypatch.chdir(folder)
     for words in steps:
         assert main(words) == 0, capsys.readouterr().err
-    assert len(load_video(folder / "view.mp4")[0]) == 9
-    assert sorted(path.name for path in (folder / "splats").iterdir()) == ["splats_0000.ply", "splats_0004.ply"]
-    assert load_video(folder / "frames" / "left.mp4")[0].shape == (4, 32, 48, 3)
+    assert len(load_video(models / "view.mp4")[0]) == 9
+    assert sorted(path.name for path in (models / "splats").iterdir()) == ["splats_0000.ply", "splats_0004.ply"]
+    assert load_video(models / "frames" / "left.mp4")[0].shape == (4, 32, 48, 3)
+    finished, videos = load_sdg(models / "latents"), sorted((models / "latents").rglob("*.mp4"))
+    seen = [file.read_bytes() for file in videos]
+    for file in (models / "latents" / "3").rglob("scene.*"):
+        file.unlink()  # as a run that was stopped leaves it
+    assert main(generate) == 0, capsys.readouterr().err
+    assert torch.equal(load_sdg(models / "latents").latents.values, finished.latents.values)
+    assert [file.read_bytes() for file in videos] == seen
 
 
 def test_weights_convert_with_their_hash(models, capsys):
