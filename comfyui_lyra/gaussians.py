@@ -1,6 +1,6 @@
 """Gaussians and their sequences: select, prune, scale, turn, concatenate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -29,7 +29,7 @@ class Gaussians:
     def __len__(self) -> int:
         return self.means.shape[0]
 
-    def _map(self, change) -> "Gaussians":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Gaussians":
         """Apply one function to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
