@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -52,10 +53,12 @@ def _corners(grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def mesh_depth(meshes: Sequence[BoundaryMesh], w2c: Tensor, K: Tensor, height: int, width: int) -> Tensor:
     """Depth [I, H, W] of the nearest triangle each pixel's ray meets, seen from either side; 0 where it meets none."""
     triangles, owner = [], []
-    for i, mesh in enumerate(meshes):
-        vertices = torch.stack(transform(w2c[i : i + 1], mesh.vertices[None].unbind(-1)), -1)[0]
-        triangles.append(vertices[mesh.faces])
-        owner.append(torch.full((len(mesh.faces),), i, device=K.device))
+    for _, alike in groupby(range(len(meshes)), lambda i: id(meshes[i])):  # one mesh is often seen by many cameras
+        cameras = list(alike)
+        mesh, pictures = meshes[cameras[0]], torch.tensor(cameras, device=K.device)
+        vertices = torch.stack(transform(w2c[cameras[0] : cameras[-1] + 1], mesh.vertices[None].unbind(-1)), -1)
+        triangles.append(vertices[:, mesh.faces].flatten(0, 1))
+        owner.append(pictures.repeat_interleave(len(mesh.faces)))
     return rasterize_triangles(torch.cat(triangles), torch.cat(owner), K, height, width)
 
 
