@@ -28,7 +28,7 @@ def wanted() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def call(step: str, remedy: str, *command: str | Path) -> None:
+def call(step: str, remedy: str, *command: "str | Path") -> None:
     """Run one installation step in the open; on failure say what to do and stop."""
     print(f"\n== {step}", flush=True)
     if subprocess.run([str(word) for word in command], cwd=ROOT).returncode:
