@@ -18,6 +18,7 @@ from ..cameras import CameraTrajectory
 from ..files.atomic import replacing
 from ..gaussians import Gaussians, concatenate
 from ..gen3c.cache3d import FARTHEST
+from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher
 from ..geometry import unproject
 from ..latents import MultiViewLatents, VideoLatents
@@ -55,6 +56,7 @@ class Evaluation:
     stride: int = 1  # every so many frames of each path
     views: tuple[int, ...] = (1, 3)  # numbers of input views beside all
     fusion: bool = True  # without, each path is decoded alone
+    settings: GenerateSettings = SDG_SETTINGS  # of the teacher
 
 
 def evaluate(
@@ -94,7 +96,7 @@ def measure_static(
     (source,) = sources = draw_sources(
         [seed], size=config.trained_size, frames=config.trained_frames, lengths=lengths, device=device
     )
-    (generated,) = generate_many(teacher, tokenizer, sources, SDG_SETTINGS)
+    (generated,) = generate_many(teacher, tokenizer, sources, evaluation.settings)
     scene = as_scene(generated)
     shown = slice(None, None, evaluation.stride)
     truth = (filmed.rgb[0].float() / 255)[:, shown]  # [P, F, H, W, 3]
@@ -110,7 +112,7 @@ def measure_static(
 
     row("a tokenizer", to_frames(tokenizer, to_latents(tokenizer, to_video(filmed.rgb[0])))[:, shown])
     row("b teacher", made)
-    drawn = draw_caches(sources, SDG_SETTINGS)
+    drawn = draw_caches(sources, evaluation.settings)
     warp = drawn.image.movedim(1, -1).unflatten(0, (len(paths), -1))[:, shown] / 2 + 0.5
     hole = (drawn.mask[:, 0] == 0).unflatten(0, (len(paths), -1))[:, shown]
     mean = source.geometry.frames.mean((0, 1, 2))
@@ -148,7 +150,7 @@ def measure_dynamic(
     shape = {"size": config.trained_size, "frames": config.trained_frames, "device": device}
     sources = draw_sources([seed], moving=True, lengths=lengths, **shape)
     twins = [source.flipped() for source in sources]
-    scene = as_scene(*(generate_many(teacher, tokenizer, some, SDG_SETTINGS)[0] for some in (sources, twins)))
+    scene = as_scene(*(generate_many(teacher, tokenizer, some, evaluation.settings)[0] for some in (sources, twins)))
     filmed, paths, last = (
         film([seed], moving=True, lengths=lengths, **shape),
         sources[0].paths,

@@ -23,15 +23,16 @@ from ..gen3c.warp import PAIR, Warped, forward_warp
 from ..geometry import Geometry
 from ..tokenizer.model import CosmosTokenizer
 from ..trajectories import still
-from .clips import to_frames, to_latents
+from .clips import to_frames, to_latents, to_video
 from .draw_scenes import LENGTHS, base_camera, draw_scenes, scene_paths
-from .filming import CLIPS, film, to_bytes
+from .filming import CLIPS, Filmed, film, to_bytes
 from .raytrace import trace
 from .samples import Clip, ClipScene
 
 SDG_SETTINGS = GenerateSettings(steps=12, solver="dpmpp_2m")  # the noise's seed is the scene's
 FARTHEST_KNOWN = 20.0  # world units; what the cache shows beyond, such as the sky, has no depth to learn
 AT_ONCE = {"cpu": 2, "cuda": 64}  # scenes, of six clips each
+FILMED_AT_ONCE = 16  # scenes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,9 +74,8 @@ def draw_sources(
     traced = trace(draw_scenes(seeds, moving).to(device), [cameras] * len(seeds), times)
     sources = []
     for seed, rgb, depth in zip(seeds, to_bytes(traced.rgb), traced.depth, strict=True):
-        kind = lengths or list(LENGTHS)[seed % len(LENGTHS)]
         geometry = Geometry(frames=rgb.float() / 255, depth=depth, valid=depth.isfinite(), cameras=cameras)
-        paths = scene_paths(seed, frames, *size, kind)
+        paths = scene_paths(seed, frames, *size, lengths or path_lengths(seed))
         sources.append(Source(name=f"{seed}", seed=seed, geometry=geometry, paths=paths))
     return sources
 
@@ -191,22 +191,28 @@ def film_scenes(
     device: torch.device | str = "cpu",
 ) -> Iterator[list[ClipScene]]:
     """The same scenes as they are, instead of as the teacher makes them: true pictures, depth and their latents."""
-    for seed in seeds:
-        kind = lengths or list(LENGTHS)[seed % len(LENGTHS)]
-        filmed = film([seed], size=size, frames=frames, lengths=kind, device=device)
-        rgb, depth = filmed.rgb[0], filmed.depth[0]
-        latents = to_latents(tokenizer, rgb.float().permute(0, 4, 1, 2, 3) / 127.5 - 1)
-        known = torch.where(depth < FARTHEST_KNOWN, depth, 0).half()
-        yield [
-            ClipScene(
-                name=f"{seed}",
-                paths=len(rgb),
-                clips=tuple(
-                    Clip(frames=rgb[i], cameras=path, depth=known[i], latents=latents[i].half())
-                    for i, path in enumerate(filmed.paths[0])
-                ),
-            )
-        ]
+    for kind in LENGTHS if lengths is None else (lengths,):
+        some = [seed for seed in seeds if lengths or path_lengths(seed) == kind]
+        for start in range(0, len(some), FILMED_AT_ONCE):
+            filmed = film(some[start : start + FILMED_AT_ONCE], size=size, frames=frames, lengths=kind, device=device)
+            yield [film_scene(tokenizer, filmed, row) for row in range(len(filmed.scenes))]
+
+
+def film_scene(tokenizer: CosmosTokenizer, filmed: Filmed, row: int) -> ClipScene:
+    """One filmed scene to learn from."""
+    rgb, depth = filmed.rgb[row], filmed.depth[row]
+    latents = to_latents(tokenizer, to_video(rgb))
+    known = torch.where(depth < FARTHEST_KNOWN, depth, 0).half()
+    clips = tuple(
+        Clip(frames=rgb[i], cameras=path, depth=known[i], latents=latents[i].half())
+        for i, path in enumerate(filmed.paths[row])
+    )
+    return ClipScene(name=f"{filmed.scenes.seeds[row]}", paths=len(rgb), clips=clips)
+
+
+def path_lengths(seed: int) -> str:
+    """Which of the ranges of path lengths a seed's scene has, unless one is asked for: they take turns."""
+    return list(LENGTHS)[seed % len(LENGTHS)]
 
 
 def join(paths: Sequence[CameraTrajectory]) -> CameraTrajectory:

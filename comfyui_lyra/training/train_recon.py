@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..configs import RECON_PRESETS, ReconConfig
 from ..gaussians import Gaussians, concatenate
+from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
 from ..recon.checkpoint import save_recon
 from ..recon.heads import OPACITY_SHIFT, RAW
@@ -85,15 +86,17 @@ def train_recon(
     config: ReconConfig | None = None,
     training: ReconTraining = ReconTraining(),  # noqa: B008  (frozen)
     optim: OptimConfig = MINI_OPTIM,
+    settings: GenerateSettings = SDG_SETTINGS,
     max_seconds: float | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
 ) -> Path:
     """Train through some stages in folder ``out``, and write ``mini_recon_static.safetensors`` or ``..._dynamic``.
 
-    The scenes are made by ``teacher`` first, or read from the folders and tars ``roots``. ``init_from`` is the folder
-    of a run that ended with an earlier stage: weights, optimiser and steps go on from there. Steps count over all
-    stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes making the data.
+    The scenes are made first, by ``teacher`` with ``settings``, or read from the folders and tars ``roots``.
+    ``init_from`` is the folder of a run that ended with an earlier stage: weights, optimiser and steps go on from
+    there. Steps count over all stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes
+    making the data.
     """
     plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
     check_plan(plan, teacher, roots)
@@ -102,8 +105,10 @@ def train_recon(
         config or RECON_PRESETS["mini_dynamic" if is_dynamic else "mini_static"], dynamic=is_dynamic, keep=plan[-1].keep
     )
     frozen = load_tokenizer(Path(tokenizer)).float().to(device).requires_grad_(False)
-    about = {"recon": asdict(config), "training": asdict(training), "tokenizer": frozen.identity,
-             "stages": [stage.name for stage in plan]}  # fmt: skip
+    about = {
+        "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),
+        "tokenizer": frozen.identity, "stages": [stage.name for stage in plan],
+    }  # fmt: skip
     optim = (
         optim if optim.steps is None else replace(optim, steps=max(optim.warmup + 1, int(optim.steps * training.pace)))
     )
@@ -116,7 +121,7 @@ def train_recon(
         if init_from is not None and not resume:
             run.restore(latest(init_from, required=True))
         maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
-        batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0])
+        batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
         trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen))
         for stage in plan:
             if run.step >= stage.stop or run.box.ends():
@@ -188,6 +193,7 @@ def make_batches(
     training: ReconTraining,
     run: Run,
     first: Stage,
+    settings: GenerateSettings,
 ) -> tuple[Batches, list[ClipScene]]:
     """Where the samples come from, and held-out scenes (none where all come from folders)."""
     if teacher is None:
@@ -195,14 +201,15 @@ def make_batches(
     teacher.network.to(run.device).requires_grad_(False)
     moving = first.dynamic
     count = training.moving_scenes if moving else training.scenes
-    held_out = sum(make_scenes(teacher, tokenizer, SPLITS["validation"][: training.validation], moving=moving), [])
+    seeds = SPLITS["validation"][: training.validation]
+    held_out = sum(make_scenes(teacher, tokenizer, seeds, moving=moving, settings=settings), [])
     if training.data == "renders":
         if moving:
             raise ValueError("true renders as data are for the static stages only")
         shape = {"size": teacher.config.trained_size, "frames": teacher.config.trained_frames, "device": run.device}
         parts = film_scenes(tokenizer, SPLITS["sdg"][:count], **shape)
     else:
-        parts = make_scenes(teacher, tokenizer, SPLITS["sdg"][:count], moving=moving, settings=SDG_SETTINGS)
+        parts = make_scenes(teacher, tokenizer, SPLITS["sdg"][:count], moving=moving, settings=settings)
     scenes = [scene for part in run.gather(parts, DATA_SHARE) for scene in part]
     log.info("%s: %d scenes to learn from, %d held out", run.stage, len(scenes), len(held_out))
     run.log.event(run.step, "data", scenes=len(scenes))

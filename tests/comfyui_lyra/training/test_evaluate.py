@@ -8,7 +8,6 @@ import torch
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache
 from lyra_pack.comfyui_lyra.render import render
-from lyra_pack.comfyui_lyra.training import evaluate as module
 from lyra_pack.comfyui_lyra.training.claims import Claim, dynamic_claims, markdown_claims
 from lyra_pack.comfyui_lyra.training.evaluate import (
     Evaluation,
@@ -26,12 +25,11 @@ SETTINGS = GenerateSettings(steps=2, solver="dpmpp_2m", guidance=0)
 
 
 @pytest.mark.slow
-def test_two_scenes_make_all_rows(tmp_path, monkeypatch, nano_tokenizer, nano_teacher, nano_recon):
-    monkeypatch.setattr(module, "SDG_SETTINGS", SETTINGS)
+def test_two_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_recon):
     static, dynamic = (initial_recon(replace(nano_recon, dynamic=moves), 0).eval() for moves in (False, True))
     tables = evaluate(
         tmp_path, nano_tokenizer, nano_teacher, static, dynamic,
-        Evaluation(seeds=(900_000, 900_001), lengths=("large",), stride=8),
+        Evaluation(seeds=(900_000, 900_001), lengths=("large",), stride=8, settings=SETTINGS),
     )  # fmt: skip
     still, moving = (tables[f"{kind}, large paths"] for kind in ("static", "dynamic"))
     rows = {name.split(" ")[0] for name in still}

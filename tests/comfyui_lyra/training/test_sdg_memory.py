@@ -114,6 +114,9 @@ def test_true_films_come_as_scenes_too(shape, nano_tokenizer):
     ((scene,),) = film_scenes(nano_tokenizer, [10_000], lengths="paper", **shape)
     assert len(scene.clips) == 6 and scene.clips[3].latents.shape == (16, 2, 4, 6)
     assert scene.clips[0].depth.isfinite().all() and scene.clips[0].depth.max() < 20
+    parts = list(film_scenes(nano_tokenizer, [10_000, 10_001, 10_002], **shape))
+    assert [[scene.name for scene in part] for part in parts] == [["10000", "10002"], ["10001"]]
+    assert torch.equal(parts[0][0].clips[3].frames, scene.clips[3].frames)
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from lyra_pack.comfyui_lyra.configs import RECON_PRESETS
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
-from lyra_pack.comfyui_lyra.training import train_recon as module
 from lyra_pack.comfyui_lyra.training.checkpoint import latest
 from lyra_pack.comfyui_lyra.training.log import read_log
 from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
@@ -29,11 +28,6 @@ from lyra_pack.comfyui_lyra.training.train_recon import (
 SETTINGS = GenerateSettings(steps=2, solver="dpmpp_2m", guidance=0)
 SMALL = ReconTraining(scenes=2, moving_scenes=1, validation=1)
 OPTIM = OptimConfig(lr=4e-3, warmup=2)
-
-
-@pytest.fixture(autouse=True)
-def fast_teacher(monkeypatch):
-    monkeypatch.setattr(module, "SDG_SETTINGS", SETTINGS)
 
 
 @pytest.fixture
@@ -152,7 +146,7 @@ def test_tpips_sees_levels_of_the_encoder_and_is_zero_for_equal_pictures(nano_to
 @pytest.mark.slow
 def test_stages_follow_each_other_and_resume_where_they_were(tmp_path, stage, nano_files, nano_recon):
     tokenizer, teacher = nano_files
-    shared = {"config": nano_recon, "training": SMALL, "optim": OPTIM}
+    shared = {"config": nano_recon, "training": SMALL, "optim": OPTIM, "settings": SETTINGS}
     plan = [stage("m1", 3, size=(16, 32)), stage("m3", 6), stage("m4", 8)]
     whole = train_recon(tmp_path / "whole", tokenizer, teacher, stages=plan, **shared)
     assert {line["event"] for line in read_log(tmp_path / "whole" / "log.jsonl") if "event" in line} == {"data"}
@@ -180,6 +174,19 @@ def test_training_from_disk(tmp_path, stage, nano_teacher, nano_tokenizer, nano_
         training=SMALL, optim=OPTIM,
     )  # fmt: skip
     assert load_recon(file).config.width == 32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_in_half_precision_on_a_gpu(tmp_path, stage, nano_files, nano_recon):
+    plan = [stage("m1", 4, size=(16, 32)), stage("m4", 8), stage("m5", 12, keep=0.5)]
+    shared = {"config": nano_recon, "training": SMALL, "optim": OPTIM, "settings": SETTINGS, "device": "cuda"}
+    train_recon(tmp_path / "static", *nano_files, stages=plan, **shared)
+    moving = [stage("m6", 16, target_views=12)]
+    train_recon(tmp_path / "moving", *nano_files, stages=moving, init_from=tmp_path / "static", **shared)
+    lines = read_log(tmp_path / "moving" / "log.jsonl")
+    assert all(line["skipped"] == 0 for line in lines if "skipped" in line)
+    assert latest(tmp_path / "moving").step == 16
 
 
 @pytest.mark.parametrize(
