@@ -14,6 +14,7 @@ from lyra_pack.comfyui_lyra.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.files.cameras import load_cameras, save_cameras
 from lyra_pack.comfyui_lyra.files.images import load_image, save_image
 from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
+from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.video import load_video, save_video
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
