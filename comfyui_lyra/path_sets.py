@@ -33,6 +33,9 @@ def end_to_end(paths: Sequence[CameraTrajectory], every: int = 1, width: int = 0
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h}" for w, h in sizes)
         raise ValueError(f"the paths have different sizes ({listed}); give width and height")
+    rates = sorted({part.fps for part in parts})
+    if len(rates) > 1:
+        raise ValueError(f"the paths have different speeds ({', '.join(f'{r:g}' for r in rates)} fps); draw each alone")
     return replace(
         parts[0],
         c2w=torch.cat([part.c2w for part in parts]),

@@ -237,8 +237,8 @@ def saved_path(name: str) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """Changes when a file, or anything directly in a folder, is written again."""
-    parts = [path, *sorted(path.glob("*"))] if path.is_dir() else [path]
+    """Changes when a file, or anything in a folder, is written again."""
+    parts = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
     return " ".join(f"{part.name}:{part.stat().st_mtime_ns}:{part.stat().st_size}" for part in parts)
 
 

@@ -42,3 +42,9 @@ def test_different_sizes_need_one_that_is_given(six):
         end_to_end(six, every=0)
     with pytest.raises(ValueError, match="no camera paths"):
         end_to_end(())
+
+
+def test_paths_of_different_speeds_are_not_laid_end_to_end():
+    path = pinhole_camera(48, 32, 50.0)
+    with pytest.raises(ValueError, match="different speeds \\(12, 24 fps\\)"):
+        end_to_end([path, replace(path, fps=12.0)])

@@ -90,6 +90,7 @@ def test_inputs_of_a_batch_are_those_of_inference(scenes, stage, nano_tokenizer,
 
 
 @pytest.mark.parametrize("name", ["m1", "m4", "m5"])
+@pytest.mark.slow
 def test_the_loss_falls_on_one_batch(name, trainer, films, stage, nano_recon):
     changes = {"size": (16, 32)} if name == "m1" else {}
     here = stage(name, 1, keep=0.5 if name == "m5" else 1.0, **changes)
