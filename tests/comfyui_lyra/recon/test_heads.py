@@ -15,10 +15,10 @@ def test_upsample_is_the_transposed_convolution(step, frames):
 
 @pytest.mark.golden("decoder/gaussian_heads")
 def test_golden_activations(golden, columns):
-    """Exactly equal, in float32 and with every operation in bfloat16."""
+    """In float32 to its rounding, which differs between processors; in bfloat16 to one step of its eight bits."""
     meta = golden.meta
     options = {"near": meta["dnear"], "far": meta["dfar"], "cap": meta["gaussian_scale_cap"]}
-    for dtype, key in ((torch.float32, "gaussians"), (torch.bfloat16, "gaussians_bf16")):
+    for dtype, key, rtol in ((torch.float32, "gaussians", 1e-5), (torch.bfloat16, "gaussians_bf16", 2**-7)):
         raw, origins, directions = (golden[name].flatten(0, 1).to(dtype) for name in ("x", "rays_o", "rays_d"))
         found = gaussians(raw, origins, directions, shift=meta["pre_sigmoid_distance_shift"], **options)
-        torch.testing.assert_close(columns(found).float(), golden[key].flatten(0, 1), rtol=0, atol=0)
+        torch.testing.assert_close(columns(found).float(), golden[key].flatten(0, 1), rtol=rtol, atol=1e-6)
