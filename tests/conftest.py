@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ read: set[tuple[str, str | None]] = set()  # (golden, tensor key or None for a k
 counts: dict[str, list[int]] = {}  # area -> [golden tests selected, golden tests deselected]
 
 
+@cache
 def golden_names() -> dict[str, Path]:
     """Every golden below GOLDENS: ``decoder/forward_static`` for a safetensors, the file name for others."""
     files = sorted(p for p in GOLDENS.rglob("*") if p.is_file() and p.name != "README.md")

@@ -122,6 +122,7 @@ def models(tmp_path, small_teacher, small_tokenizer, small_recon):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["picture", "clip"])
 def test_a_picture_or_clip_becomes_splats_verb_by_verb(source, models, picture, capsys, monkeypatch):
     save_image(models / "picture.png", picture.frames[0])

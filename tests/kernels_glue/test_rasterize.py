@@ -189,6 +189,7 @@ def test_both_modes_agree_on_a_distant_splat():
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow
 def test_gradients_equal_finite_differences(mode):
     arguments = scene(4, seed=3, size=0.4) | {"width": 17, "height": 18}
     leaves = tuple(arguments[name].requires_grad_() for name in NAMES)

@@ -84,6 +84,7 @@ def test_segments_of_random_sizes_equal_the_whole(seed, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.slow
 def test_gradients(recomputed, reverse, monkeypatch):
     scanned = sys.modules[ssd_scan_torch.__module__]
     runs = []

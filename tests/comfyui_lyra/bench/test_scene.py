@@ -1,8 +1,10 @@
+import pytest
 import torch
 from lyra_pack.comfyui_lyra.bench.scene import rows
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
 
 
+@pytest.mark.slow
 def test_a_tiny_scene_goes_all_the_way():
     size = {"trained_size": (32, 48), "trained_frames": 9}
     teacher = TeacherConfig(heads=2, head_dim=16, blocks=1, adaln_rank=8, text_dim=12, text_rows=5, **size)

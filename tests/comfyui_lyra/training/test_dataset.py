@@ -23,6 +23,8 @@ from lyra_pack.comfyui_lyra.training.raytrace import trace
 from lyra_pack.comfyui_lyra.training.sdg_scene import BrokenScene, SdgScene
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 
+pytestmark = pytest.mark.slow  # seconds together
+
 HEIGHT, WIDTH, FRAMES, PATHS = 32, 48, 9, 2
 NAMES = ("apple", "bird", "cloud", "door")
 STATIC = replace(

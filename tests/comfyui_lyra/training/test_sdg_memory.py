@@ -25,6 +25,8 @@ from lyra_pack.comfyui_lyra.training.sdg_memory import (
 )
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 
+pytestmark = pytest.mark.slow  # seconds together
+
 SETTINGS = GenerateSettings(steps=3, solver="dpmpp_2m")
 
 
