@@ -54,18 +54,20 @@ def rows(device: torch.device, repeats: int = 7) -> Iterator[str]:
     count, width, height = SIZES[device.type]
     yield f"One frame of {width}x{height}, {count} splats"
     yield ""
-    yield "| sigma px | mode | kernel | s | GB | PSNR to torch ut_eval3d |"
-    yield "|---|---|---|---|---|---|"
+    yield "| sigma px | mode | kernel | s | GB | PSNR to torch, same mode | to torch ut_eval3d |"
+    yield "|---|---|---|---|---|---|---|"
     for sigma in ((0.5, 2.0), (4.0, 4.0)):
         scene = {name: tensor.to(device) for name, tensor in benchmark_scene(count, width, height, sigma).items()}
-        truth = rasterize(**scene, width=width, height=height, backend="torch")[0]
-        for mode in ("ut_eval3d", "ewa"):
+        modes = ("ut_eval3d", "ewa")
+        truth = {m: rasterize(**scene, width=width, height=height, mode=m, backend="torch")[0] for m in modes}
+        for mode in modes:
             for kernel in rasterize.backends[1:]:
                 name = f"| {sigma[0]:g}..{sigma[1]:g} | {mode} | {kernel} |"
                 reason = kernel != "torch" and rasterize.why_not(kernel, **scene)
                 if reason:
-                    yield f"{name} - | - | {reason} |"
+                    yield f"{name} - | - | {reason} | |"
                     continue
                 draw = partial(rasterize, **scene, width=width, height=height, mode=mode, backend=kernel)
                 seconds, peak = measure(draw, device, repeats)
-                yield f"{name} {seconds:.4f} | {peak:.2f} | {psnr(draw()[0], truth):.1f} dB |"
+                same, other = (psnr(draw()[0], truth[m]) for m in (mode, modes[0]))
+                yield f"{name} {seconds:.4f} | {peak:.2f} | {same:.1f} dB | {other:.1f} dB |"
