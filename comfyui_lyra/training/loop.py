@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.atomic import replacing
+from ..progress import OnStep, no_progress
 from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
 from .log import RunLog
 from .optimizer import Ema, OptimConfig, Optimizer
@@ -116,10 +117,11 @@ class Run:
         fill(model, self.ema.averages, "the moving average")
         return model.eval().requires_grad_(False)
 
-    def train(self, losses: Losses, validate: Validate, validations: int = 6) -> None:
+    def train(self, losses: Losses, validate: Validate, validations: int = 6, on_step: OnStep = no_progress) -> None:
         """Steps until their number or the time is reached. ``validate`` is called some times, evenly, and at the end.
 
-        The learning rate falls over as many steps as the time seems to allow.
+        The learning rate falls over as many steps as the time seems to allow. ``on_step`` is called after each step
+        with the steps taken and wanted, 0 where only the time ends them; when it raises, a checkpoint is saved first.
         """
         started, first, spoken = time.monotonic(), self.step, 0.0
         shown = int(self.share(started) * validations)
@@ -140,8 +142,17 @@ class Run:
             if validations > self.share(now) * validations >= shown + 1:
                 shown += 1
                 self.check(validate)
+            self.tell(on_step)
         log.info("%s: %s, at step %d", self.stage, why, self.step)
         self.check(validate)
+
+    def tell(self, on_step: OnStep) -> None:
+        """Report a step; whoever stops the run by raising can resume it where it was."""
+        try:
+            on_step(self.step, self.steps or 0)
+        except BaseException:  # ComfyUI's interruption is no Exception
+            self.save()
+            raise
 
     def ends(self, started: float) -> str | None:
         """Why no further step should be taken."""

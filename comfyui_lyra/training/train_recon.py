@@ -14,6 +14,7 @@ from ..configs import RECON_PRESETS, ReconConfig
 from ..gaussians import Gaussians, concatenate
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
+from ..progress import OnStep, no_progress
 from ..recon.checkpoint import save_recon
 from ..recon.heads import OPACITY_SHIFT, RAW
 from ..recon.inputs import ReconInputs
@@ -90,13 +91,14 @@ def train_recon(
     max_seconds: float | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
+    on_step: OnStep = no_progress,
 ) -> Path:
     """Train through some stages in folder ``out``, and write ``mini_recon_static.safetensors`` or ``..._dynamic``.
 
     The scenes are made first, by ``teacher`` with ``settings``, or read from the folders and tars ``roots``.
     ``init_from`` is the folder of a run that ended with an earlier stage: weights, optimiser and steps go on from
     there. Steps count over all stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes
-    making the data.
+    making the data. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
     """
     plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
     check_plan(plan, teacher, roots)
@@ -132,6 +134,7 @@ def train_recon(
                 lambda network, stage=stage: trainer.losses(network, batches(stage, run.streams, run.step), stage),
                 lambda network, stage=stage, shown=shown: trainer.validate(network, shown, stage)[0],
                 validations=3,
+                on_step=lambda done, _: on_step(done, plan[-1].stop),
             )
             trainer.preview(run.log, run.averaged(), shown, stage, run.step)
             run.save()

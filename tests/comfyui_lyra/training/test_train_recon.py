@@ -177,6 +177,39 @@ def test_training_from_disk(tmp_path, stage, nano_teacher, nano_tokenizer, nano_
     assert load_recon(file).config.width == 32
 
 
+@pytest.mark.slow
+def test_whoever_watches_the_steps_may_stop_them_and_go_on_later(
+    tmp_path, stage, nano_teacher, nano_tokenizer, nano_files, nano_recon
+):
+    class Cancelled(BaseException):
+        pass
+
+    def cancel(done, total):
+        seen.append((done, total))
+        if done == 2:
+            raise Cancelled
+
+    write_sdg(tmp_path / "sdg", nano_teacher, nano_tokenizer, [10_000], settings=SETTINGS)
+    shared = {
+        "roots": [tmp_path / "sdg"], "stages": [stage("m3", 3), stage("m4", 4)], "config": nano_recon,
+        "training": SMALL, "optim": OPTIM,
+    }  # fmt: skip
+    seen = []
+    whole = train_recon(tmp_path / "whole", nano_files[0], on_step=lambda *step: seen.append(step), **shared)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    seen = []
+    with pytest.raises(Cancelled):
+        train_recon(tmp_path / "parts", nano_files[0], on_step=cancel, **shared)
+    assert seen == [(1, 4), (2, 4)] and not (tmp_path / "parts" / whole.name).exists()
+    seen = []
+    parts = train_recon(
+        tmp_path / "parts", nano_files[0], resume=True, on_step=lambda *step: seen.append(step), **shared
+    )
+    assert seen == [(3, 4), (4, 4)]
+    found, wanted = load_recon(parts).state_dict(), load_recon(whole).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_in_half_precision_on_a_gpu(tmp_path, stage, nano_files, nano_recon):
