@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     camera,
     camera_view,
+    evaluate,
     generate,
     geometry,
     host,
@@ -21,6 +22,7 @@ from . import (
     save,
     save_sequence,
     teacher,
+    train,
 )
 
 log = logging.getLogger("lyra")
@@ -54,6 +56,8 @@ NODES = (
     preview_cache.PreviewCache,
     teacher.LoadTeacher,
     generate.GenerateLatents,
+    evaluate.Evaluate,
+    train.TrainRecon,
 )
 
 

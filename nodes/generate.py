@@ -164,7 +164,7 @@ class GenerateLatents(io.ComfyNode):
         run = partial(
             generate, teacher.teacher, tokenizer.network, geometry, paths, settings=settings,
             text=text_of(positive, negative, teacher.config), device=host.compute_device(),
-            store=PathStore(folder, name, rgb=save_video),
+            store=PathStore(folder, folder.name, rgb=save_video),
             on_step=watch.on_step, on_preview=watch.on_preview, on_block=watch.on_block,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ Result = TypeVar("Result")
 MINI = Path(__file__).resolve().parents[1] / "comfyui_lyra" / "mini"  # the small models that come with the pack
 OURS = "lyra"  # the models folder of what fits into none of ComfyUI's
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
+NO_MODEL = re.compile(r"mean_std\.pt$|(^|[\\/])step-\d+[^\\/]*$")  # a tokenizer's statistics, a training's checkpoints
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Marks an expert widget, where the core knows the word.
@@ -90,6 +92,15 @@ def first_that_fits(attempts: Iterable[Callable[[], Result]]) -> Result:
         log.warning("out of memory, trying again in smaller pieces")
         comfy.model_management.soft_empty_cache()
     raise error
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Room on the device, and gradients, which ComfyUI switches off for nodes."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -161,6 +172,7 @@ def warnings() -> Iterator[list[str]]:
 def add_model_folder() -> None:
     """Tell ComfyUI of models/lyra, once it runs; folders that a user's yaml names for it stay."""
     folder_paths.add_model_folder_path(OURS, str(Path(folder_paths.models_dir, OURS)))
+    folder_paths.add_model_folder_path(OURS, str(decoders()))
     folder_paths.folder_names_and_paths[OURS][1].update(SUFFIXES)
 
 
@@ -171,9 +183,7 @@ def model_files(folder: str, kind: type) -> list[str]:
     """
     add_model_folder()
     found = [
-        name
-        for name in folder_paths.get_filename_list(folder)
-        if name.endswith(SUFFIXES) and not name.endswith("mean_std.pt")  # a tokenizer's statistics, no model
+        name for name in folder_paths.get_filename_list(folder) if name.endswith(SUFFIXES) and not NO_MODEL.search(name)
     ]
     return [*shipped(MINI, kind), *found] or [f"put a model into models/{folder}"]
 
@@ -197,6 +207,16 @@ def model_is_there(folder: str, kind: type, name: str) -> bool | str:
         return bool(model_path(folder, kind, name))
     except FileNotFoundError as error:
         return str(error)
+
+
+def weights_path(name: str) -> Path:
+    """A file of weights named by the user: below models/lyra, or absolute."""
+    add_model_folder()
+    name = name.strip().strip('"')
+    path = Path(folder_paths.get_full_path(OURS, name) or name)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file '{name}' in models/{OURS}, and it is no absolute path of a file either")
+    return path
 
 
 @cache
@@ -236,6 +256,14 @@ def saved_path(name: str) -> Path:
     raise FileNotFoundError(f"'{name}' is neither in {folders[0]} nor in {folders[1]} nor an absolute path")
 
 
+def saved_is_there(name: str) -> bool | str:
+    """True, or why there is no such file or folder, as ``validate_inputs`` answers."""
+    try:
+        return bool(saved_path(name))
+    except FileNotFoundError as error:
+        return str(error)
+
+
 def fingerprint(path: Path) -> str:
     """Changes when a file, or anything in a folder, is written again."""
     parts = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
@@ -254,7 +282,24 @@ def below_output(path: Path) -> str:
 
 def scene_folder(name: str, anew: bool = False) -> Path:
     """The folder ``lyra/<name>`` of the output folder; if ``anew`` one that is not there yet: name, name_2, ..."""
-    folder, number = Path(folder_paths.get_output_directory(), "lyra", name), 1
+    return named_folder(output_folder() / "lyra", name, anew)
+
+
+def decoder_folder(name: str, anew: bool = False) -> Path:
+    """Where a splat decoder is trained: ``<name>`` of ``decoders``; ``anew``: see ``scene_folder``."""
+    return named_folder(decoders(), name, anew)
+
+
+def decoders() -> Path:
+    """Where the splat decoders that were trained here lie."""
+    return output_folder() / "lyra" / "decoders"
+
+
+def named_folder(root: Path, name: str, anew: bool) -> Path:
+    """A folder of ``root``, named by the user; see ``scene_folder``."""
+    if name.startswith(".") or not re.fullmatch(r'[^\\/:*?"<>|\x00-\x1f]+', name):
+        raise ValueError(f"'{name}' cannot be the name of a folder; use letters, digits, - and _")
+    folder, number = root / name, 1
     while anew and (folder.exists() or lyra_folder(folder).exists()):
         number += 1
         folder = folder.with_name(f"{name}_{number}")

@@ -48,10 +48,7 @@ class LoadLatents(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the folder is missing."""
-        try:
-            return path is None or bool(host.saved_path(path))
-        except FileNotFoundError as error:
-            return str(error)
+        return path is None or host.saved_is_there(path)
 
     @classmethod
     def fingerprint_inputs(cls, path, clip=None, dynamic=None):

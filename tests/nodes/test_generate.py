@@ -145,11 +145,13 @@ def test_another_scene_is_refused_and_begun_anew_on_request(make, folders):
     assert not torch.equal(other.latents.values, first.latents.values)
     names = sorted(path.name for path in (folders / "output" / "lyra").iterdir())
     assert names == ["scene", "scene.lyra", "scene_2", "scene_2.lyra", "scene_3", "scene_3.lyra"]
+    clips = {path.stem for path in (folders / "output" / "lyra").rglob("*.safetensors")}
+    assert clips == {"scene", "scene_2", "scene_3"}  # so that one training can learn from all of them
 
 
 @pytest.mark.parametrize("name", ["../scene", "a/b", "", ".hidden"])
 def test_a_name_cannot_lead_elsewhere(make, name, folders):
-    with pytest.raises(ValueError, match=f"'{name}' cannot be the name of a clip's files"):
+    with pytest.raises(ValueError, match=f"'{name}' cannot be the name of a folder"):
         make(name=name)
     assert not list((folders / "output").rglob("*.safetensors"))
 

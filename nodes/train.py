@@ -1,0 +1,172 @@
+"""The node that trains a splat decoder."""
+
+from pathlib import Path
+from types import MappingProxyType
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..comfyui_lyra.files.images import load_image
+from ..comfyui_lyra.recon.checkpoint import load_recon
+from ..comfyui_lyra.training.checkpoint import steps as saved_steps
+from ..comfyui_lyra.training.log import read_log
+from ..comfyui_lyra.training.stages import MINI_STAGES
+from . import host, sockets
+from .patchers import Model, in_core
+
+STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7")})
+
+
+class TrainRecon(io.ComfyNode):
+    """A splat decoder of one's own."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraTrainRecon",
+            display_name="Train Splat Decoder",
+            category="Lyra/models",
+            description="Trains a splat decoder of the mini size on generated scenes, as Lyra's was: what it draws "
+            "must look like the frames of the teacher. A run that was stopped goes on where it was.",
+            search_aliases=["fine-tune", "distillation", "training", "learn", "lyra"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                sockets.Tokenizer.Input(
+                    "tokenizer", tooltip="From Load Tokenizer: the mini one, which stays as it is."
+                ),
+                io.String.Input(
+                    "dataset",
+                    default="lyra",
+                    tooltip="Folder or tar of generated scenes, searched as a whole: below ComfyUI's input or output "
+                    "folder, or with its whole path. lyra: all that Generate Latents has made. Scenes need six paths "
+                    "of 17 frames, with their videos.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(STAGES),
+                    default="static",
+                    tooltip="static: for still scenes. dynamic: told the bullet time, for scenes that move.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=1000,
+                    min=10,
+                    max=1000000,
+                    tooltip="Steps in all, those of a run that is continued included. The shipped decoders took about "
+                    "10000; a few hundred show whether it learns.",
+                ),
+                io.Float.Input(
+                    "minutes",
+                    default=0.0,
+                    min=0.0,
+                    max=10000.0,
+                    step=1.0,
+                    tooltip="Stop after so many minutes, in good order, to go on later. 0: only the steps count.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my_decoder",
+                    tooltip="Name of the folder below output/lyra/decoders. Load Splat Decoder lists the result.",
+                ),
+                io.Boolean.Input(
+                    "resume",
+                    default=True,
+                    tooltip="On: go on where a run in the folder was stopped; with more steps, train it further. Off: "
+                    "begin anew, in a folder with a number if this one is there.",
+                ),
+                io.String.Input(
+                    "start_from",
+                    default="",
+                    tooltip="Name of a finished training to begin with, for instance a static one for dynamic. Its "
+                    "steps count. Empty: begin with random weights.",
+                    **host.EXPERT,
+                ),
+                io.Int.Input(
+                    "batch",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Scenes a step. 0: 8 to 2, as the shipped decoders took. 1 takes the least memory.",
+                    **host.EXPERT,
+                ),
+                io.Boolean.Input(
+                    "flipped",
+                    default=False,
+                    tooltip="For dynamic: learn from time-flipped twins too, which keep far views solid at early times."
+                    " The dataset must hold them, as paths 6 to 11.",
+                    **host.EXPERT,
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    tooltip="Of the first weights and the order of the scenes.",
+                    **host.EXPERT,
+                ),
+            ],
+            outputs=[
+                sockets.Recon.Output("recon", tooltip="The trained splat decoder, for Reconstruct Splats."),
+                io.Image.Output("preview", tooltip="Frames of the teacher above what the splats show."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, dataset=None):
+        """Say before the run that the folder is missing."""
+        return dataset is None or host.saved_is_there(dataset)
+
+    @classmethod
+    def execute(
+        cls, tokenizer, dataset, preset, steps, minutes, name, resume, start_from, batch, flipped, seed
+    ) -> io.NodeOutput:
+        """Train, or go on training, and load the result."""
+        from ..comfyui_lyra.training.train_recon import (
+            ReconTraining,
+            train_recon,
+        )  # deferred: brings diffusers, seconds
+
+        folder = host.decoder_folder(name, anew=not resume)
+        with host.training():
+            file = train_recon(
+                folder,
+                tokenizer_file(tokenizer),
+                stages=STAGES[preset],
+                roots=[host.saved_path(dataset)],
+                init_from=host.decoder_folder(start_from) if start_from else None,
+                training=ReconTraining(pace=pace(preset, steps), batch=batch or None, flipped=flipped, seed=seed),
+                max_seconds=60 * minutes or None,
+                resume=bool(saved_steps(folder)),
+                device=host.compute_device(),
+                on_step=host.progress("train splat decoder"),
+            )
+        network = load_recon(file)
+        host.show_text(cls, summary(folder))
+        preview = sockets.to_image(newest_picture(folder))
+        model = Model(patcher=in_core(network.to(host.precision("auto"))), config=network.config, file=str(file))
+        return io.NodeOutput(model, preview, ui=ui.PreviewImage(preview, cls=cls))
+
+
+def tokenizer_file(tokenizer: Model) -> Path:
+    """Where the tokenizer's weights lie: training needs a copy of its own, that gradients may pass through."""
+    return host.model_path("vae", type(tokenizer.config), tokenizer.file)
+
+
+def pace(preset: str, steps: int) -> float:
+    """So many steps in all, as a share of those that the shipped decoders took."""
+    return steps / MINI_STAGES[STAGES[preset][-1]].stop
+
+
+def newest_picture(folder: Path) -> Tensor:
+    """The last picture of a training, [1, H, W, 3]."""
+    return load_image(max(folder.glob("recon-*.png")))[None]
+
+
+def summary(folder: Path) -> str:
+    """How far a training has come, and how well it did when it was last looked at."""
+    lines = read_log(folder / "log.jsonl")
+    found = [line for line in lines if "held_out_psnr" in line]
+    scores = "PSNR {held_out_psnr:.2f} dB, SSIM {held_out_ssim:.3f}".format_map(found[-1]) if found else "not measured"
+    return f"step {lines[-1]['step']}: {scores}"
