@@ -64,6 +64,12 @@ def test_every_package_is_declared():
     assert found | {"lyra_pack"} == set(declared)
 
 
+def test_the_shipped_models_are_declared():
+    tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert data == {"lyra_pack.comfyui_lyra": ["mini/*"]}
+
+
 def test_tracked_files_stay_under_50_mib():
     listed = shutil.which("git") and subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
     if not listed or listed.returncode:
