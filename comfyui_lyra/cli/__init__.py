@@ -7,16 +7,23 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ...kernels_glue.registry import KernelUnavailable
+from .training_verbs import add_training_verbs
 from .verbs import add_scene_verbs, add_splat_verbs
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when done, 1 with one sentence on standard error when the input cannot be used."""
+def parser() -> argparse.ArgumentParser:
+    """Every verb and its options."""
     top = argparse.ArgumentParser(prog="lyra", description=__doc__)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     add_splat_verbs(verbs)
     add_scene_verbs(verbs)
-    options = top.parse_args(arguments)
+    add_training_verbs(verbs)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when done, 1 with one sentence on standard error when the input cannot be used."""
+    options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     module, function = options.run.split(".")  # imported once it is needed: the networks take seconds
     try:

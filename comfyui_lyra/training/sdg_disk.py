@@ -1,5 +1,7 @@
 """Generated scenes written in the layout that training reads (training.md 9.1): path stores and depth archives."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..files.depth_zip import save_depth_zip
@@ -12,51 +14,54 @@ from ..latents import MultiViewLatents, VideoLatents
 from ..tokenizer.model import CosmosTokenizer
 from .sdg_memory import SDG_SETTINGS, Generated, draw_sources, generate_many
 
+log = logging.getLogger("lyra")
+
 
 def write_sdg(
     root: Path | str,
     teacher: Teacher,
     tokenizer: CosmosTokenizer,
-    seeds: range | list[int],
+    seeds: Sequence[int],
     *,
     moving: bool = False,
     lengths: str | None = None,
     settings: GenerateSettings = SDG_SETTINGS,
 ) -> None:
-    """Generate the scenes of some seeds, one after another, into folder ``root``; moving ones with flipped twins."""
+    """Generate the scenes of some seeds, one after another, into folder ``root``; moving ones with flipped twins.
+
+    Scenes that are there already, made from the same things, are kept.
+    """
     config = teacher.config
     shape = {"size": config.trained_size, "frames": config.trained_frames, "device": teacher.device}
-    for seed in seeds:
+    for number, seed in enumerate(seeds, start=1):
         (source,) = draw_sources([seed], moving=moving, lengths=lengths, **shape)
         for flipped in (False, True)[: 1 + moving]:
-            (generated,) = generate_many(teacher, tokenizer, [source.flipped() if flipped else source], settings)
-            write_generated(root, generated, teacher, tokenizer, settings, flipped)
+            shown = source.flipped() if flipped else source
+            noise = initial_noise((1, *config.latent_shape), source.seed)
+            recipe = describe(teacher, tokenizer, shown.geometry.to("cpu"), zero_text(config), noise, settings)
+            store = PathStore(root, source.name, flipped=flipped)
+            store.begin(recipe, shown.paths, latents=noise.numel())
+            if not all(depth_file(store, index).is_file() for index in range(len(shown.paths))):  # the last of a path
+                (generated,) = generate_many(teacher, tokenizer, [shown], settings)
+                write_generated(store, generated, config.family, recipe)
+        log.info("scene %s, %d of %d", source.name, number, len(seeds))
 
 
-def write_generated(
-    root: Path | str,
-    generated: Generated,
-    teacher: Teacher,
-    tokenizer: CosmosTokenizer,
-    settings: GenerateSettings,
-    flipped: bool,
-) -> None:
+def write_generated(store: PathStore, generated: Generated, family: str, recipe: dict[str, str]) -> None:
     """Video, cameras, latents and depth of every path of a scene; those of flipped twins in the clip's own time."""
-    source, config = generated.source, teacher.config
-    noise = initial_noise((1, *config.latent_shape), source.seed)
-    recipe = describe(teacher, tokenizer, source.geometry.to("cpu"), zero_text(config), noise, settings)
-    store = PathStore(root, source.name, flipped=flipped)
-    store.begin(recipe, source.paths, latents=noise.numel())
+    source = generated.source
     for index, (path, clip) in enumerate(zip(source.paths, generated.clips, strict=True)):
         scene = MultiViewLatents(
             latents=VideoLatents(values=clip.latents[None].float().cpu()),
             cameras=(path,),
-            family=config.family,
+            family=family,
             dynamic=len(source.geometry.frames) > 1,
             provenance=recipe,
         )
         store.save(index, scene, lambda clip=clip: clip.frames.cpu().float() / 255)
-        place = store.file(index, "rgb")
-        depth = clip.depth.flip(0) if flipped else clip.depth
-        (place.parents[1] / "depth").mkdir(exist_ok=True)
-        save_depth_zip(place.parents[1] / "depth" / f"{source.name}.zip", depth)
+        save_depth_zip(depth_file(store, index), clip.depth.flip(0) if store.flipped else clip.depth)
+
+
+def depth_file(store: PathStore, index: int) -> Path:
+    """Where a path's depth lies."""
+    return store.file(index, "rgb").parents[1] / "depth" / f"{store.clip}.zip"

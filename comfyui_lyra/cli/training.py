@@ -1,0 +1,136 @@
+"""Verbs that make and measure the mini models: train-tokenizer, train-teacher, sdg, train-recon, evaluate."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from ..configs import RECON_PRESETS, ReconConfig
+from ..gen3c.generate import GenerateSettings
+from ..gen3c.load import Teacher, load_teacher
+from ..recon.checkpoint import load_recon
+from ..recon.model import Recon
+from ..shipped import Model, shipped_model
+from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..training.evaluate import Evaluation, evaluate
+from ..training.sdg_disk import write_sdg
+from ..training.sdg_memory import SDG_SETTINGS
+from ..training.stages import Stage
+from ..training.train_recon import ReconTraining, teacher_dtype, train_recon
+from ..training.train_teacher import TeacherTraining, train_teacher
+from ..training.train_tokenizer import TokenizerTraining, train_tokenizer
+
+Settings = TypeVar("Settings")
+
+
+def run_train_tokenizer(options: argparse.Namespace) -> None:
+    """Train the tokenizer."""
+    training = changed(TokenizerTraining(), seed=options.seed, steps=options.steps, scenes=options.scenes)
+    print(train_tokenizer(options.out, training=training, **time_box(options)))
+
+
+def run_train_teacher(options: argparse.Namespace) -> None:
+    """Train the teacher."""
+    training = changed(TeacherTraining(), seed=options.seed, steps=options.steps, scenes=options.scenes)
+    tokenizer = options.tokenizer or shipped_model("tokenizer")
+    print(train_teacher(options.out, tokenizer, training=training, **time_box(options)))
+
+
+def run_sdg(options: argparse.Namespace) -> None:
+    """Make scenes."""
+    write_sdg(
+        options.out, teacher_of(options), tokenizer_of(options), options.seeds,
+        moving=options.moving, lengths=options.lengths, settings=sampling(options),
+    )  # fmt: skip
+    print(f"{len(options.seeds)} {'moving scenes' if options.moving else 'scenes'}: {options.out}")
+
+
+def run_train_recon(options: argparse.Namespace) -> None:
+    """Train a splat decoder."""
+    training = recon_training(options)
+    teacher = None if options.roots else options.teacher or shipped_model("teacher")
+    file = train_recon(
+        options.out, options.tokenizer or shipped_model("tokenizer"), teacher,
+        stages=shortened([training.stage(name) for name in options.stages], options.steps),
+        roots=options.roots, init_from=options.init_from, config=recon_config(options), training=training,
+        **time_box(options),
+    )  # fmt: skip
+    print(file)
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Measure, and print the tables."""
+    evaluate(
+        options.out, tokenizer_of(options), teacher_of(options),
+        recon_of(options, "static", "recon_static"), recon_of(options, "dynamic", "recon_dynamic"),
+        evaluation(options),
+    )  # fmt: skip
+    page = options.out / "evaluation.md"
+    print(page.read_text(encoding="utf-8"), page, sep="\n")
+
+
+def recon_training(options: argparse.Namespace) -> ReconTraining:
+    """How the splat decoder is trained."""
+    return changed(
+        ReconTraining(fusion=not options.no_fusion, pruning=not options.no_pruning, flipped=not options.no_flipped),
+        seed=options.seed, scenes=options.scenes, moving_scenes=options.scenes, pace=options.pace, batch=options.batch,
+        perceptual=options.perceptual, depth=options.depth, data=options.data,
+    )  # fmt: skip
+
+
+def recon_config(options: argparse.Namespace) -> ReconConfig | None:
+    """The network; None is the preset that the stages ask for."""
+    return replace(RECON_PRESETS["mini_static"], attention_every=1) if options.all_attention else None
+
+
+def shortened(stages: Sequence[Stage], steps: int | None) -> list[Stage]:
+    """The stages up to a number of steps."""
+    if steps is None:
+        return list(stages)
+    begun = [i for i in range(len(stages)) if i == 0 or stages[i - 1].stop < steps]
+    return [replace(stages[i], stop=min(stages[i].stop, steps)) for i in begun]
+
+
+def evaluation(options: argparse.Namespace) -> Evaluation:
+    """Which scenes are looked at, and how closely."""
+    return changed(
+        Evaluation(settings=sampling(options), fusion=not options.no_fusion, seeds=options.seeds),
+        lengths=options.lengths and (options.lengths,), stride=options.stride, views=options.views,
+    )  # fmt: skip
+
+
+def sampling(options: argparse.Namespace) -> GenerateSettings:
+    """How the teacher samples."""
+    return changed(SDG_SETTINGS, steps=options.steps, guidance=options.guidance)
+
+
+def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:
+    """The tokenizer, where and as it is used."""
+    return load_tokenizer(options.tokenizer or shipped_model("tokenizer")).float().to(options.device)
+
+
+def teacher_of(options: argparse.Namespace) -> Teacher:
+    """The teacher, where and as it is used."""
+    file = options.teacher or shipped_model("teacher")
+    teacher = load_teacher(file, dtype=teacher_dtype(options.device))
+    teacher.network.to(options.device).requires_grad_(False)
+    return teacher
+
+
+def recon_of(options: argparse.Namespace, kind: str, model: Model) -> Recon | None:
+    """A splat decoder, where and as it is used; None if it is left out."""
+    if options.only not in (None, kind):
+        return None
+    file: Path = getattr(options, kind) or shipped_model(model)
+    return load_recon(file).float().to(options.device).requires_grad_(False)
+
+
+def time_box(options: argparse.Namespace) -> dict[str, object]:
+    """How long and where a run goes on."""
+    return {"max_seconds": options.max_seconds, "resume": options.resume, "device": options.device}
+
+
+def changed(settings: Settings, **values: object) -> Settings:
+    """The settings with those values that were given."""
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})

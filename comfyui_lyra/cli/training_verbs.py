@@ -1,0 +1,114 @@
+"""What the shell command takes to make and measure the mini models. What the verbs do is in ``training``."""
+
+import argparse
+from pathlib import Path
+
+from ..recon.times import parse_times
+from ..training.draw_scenes import LENGTHS, SPLITS
+from ..training.stages import MINI_STAGES
+from .verbs import add_device
+
+
+def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
+    """Verbs in the order in which the mini models are made."""
+    verb = verbs.add_parser("train-tokenizer", help="the mini tokenizer, on procedural scenes")
+    add_run(verb)
+    verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
+    verb.set_defaults(run="training.run_train_tokenizer")
+
+    verb = verbs.add_parser("train-teacher", help="the mini teacher, on procedural scenes")
+    add_run(verb)
+    add_mini(verb, "tokenizer")
+    verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
+    verb.set_defaults(run="training.run_train_teacher")
+
+    verb = verbs.add_parser("sdg", help="scenes as the teacher makes them, as a folder to train from")
+    verb.add_argument("out", type=Path, help="folder in the SDG layout, with depth; finished scenes in it are kept")
+    verb.add_argument("--seeds", type=seeds, required=True, help=SEEDS)
+    verb.add_argument("--moving", action="store_true", help="moving scenes, with time-flipped twins")
+    verb.add_argument("--lengths", choices=LENGTHS, help="of the paths; by default they take turns")
+    add_mini(verb, "tokenizer", "teacher")
+    add_sampling(verb)
+    add_device(verb)
+    verb.set_defaults(run="training.run_sdg")
+
+    verb = verbs.add_parser("train-recon", help="the mini splat decoder, on what the teacher makes of scenes")
+    add_run(verb)
+    add_mini(verb, "tokenizer", "teacher")
+    verb.add_argument(
+        "--stages", type=words, default=["m1", "m2", "m3", "m4", "m5"],
+        help=f"some of {','.join(MINI_STAGES)}, in order; static by default. m6,m7 are dynamic and go on from m4",
+    )  # fmt: skip
+    verb.add_argument("--init-from", type=Path, help="folder of the run that ended with the stage before")
+    verb.add_argument("--roots", type=Path, nargs="+", default=[], help="scenes of 'lyra sdg': folders and tars")
+    verb.add_argument("--steps", type=int, help="end after so many, counted from the first stage")
+    verb.add_argument("--pace", type=float, help="factor on the stages' numbers of steps")
+    verb.add_argument("--batch", type=int, help="scenes a step; by default the stage's")
+    ablation = verb.add_argument_group("ablations")
+    ablation.add_argument("--no-fusion", action="store_true", help="decode each path alone and join the splats")
+    ablation.add_argument("--perceptual", type=float, help="weight of the perceptual term")
+    ablation.add_argument("--depth", type=float, help="weight of the depth term")
+    ablation.add_argument("--no-pruning", action="store_true", help="keep all splats, and no opacity term")
+    ablation.add_argument("--data", choices=["teacher", "renders"], help="renders: the scenes as they are")
+    ablation.add_argument("--no-flipped", action="store_true", help="no time-flipped twins for dynamic stages")
+    ablation.add_argument("--all-attention", action="store_true", help="no Mamba-2 blocks")
+    verb.set_defaults(run="training.run_train_recon")
+
+    verb = verbs.add_parser("evaluate", help="what the models are worth on scenes that none of them saw")
+    verb.add_argument("out", type=Path, help="folder for evaluation.json and evaluation.md")
+    add_mini(verb, "tokenizer", "teacher", "static", "dynamic")
+    verb.add_argument("--only", choices=["static", "dynamic"], help="leave out the other splat decoder")
+    verb.add_argument("--seeds", type=seeds, default=tuple(SPLITS["test"]), help=f"{SEEDS}; by default test")
+    verb.add_argument("--lengths", choices=LENGTHS, help="of the paths; by default a table each")
+    verb.add_argument("--stride", type=int, help="every so many frames of each path; by default all")
+    verb.add_argument("--views", type=numbers, help="numbers of input paths beside all six, such as 1,3")
+    verb.add_argument("--no-fusion", action="store_true", help="decode each path alone and join the splats")
+    add_sampling(verb)
+    add_device(verb)
+    verb.set_defaults(run="training.run_evaluate")
+
+
+SEEDS = f"of scenes: numbers and stretches such as 10000-10063, or {', '.join(SPLITS)}"
+
+
+def add_run(verb: argparse.ArgumentParser) -> None:
+    """What every training run takes."""
+    verb.add_argument("out", type=Path, help="folder for weights, checkpoints, log and pictures")
+    verb.add_argument("--max-seconds", type=float, help="end in good order before so much time is over")
+    verb.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--scenes", type=int, help="how many to learn from")
+    add_device(verb)
+
+
+def add_mini(verb: argparse.ArgumentParser, *models: str) -> None:
+    """Files of models, those that come with the pack unless others are named."""
+    for model in models:
+        what = {"static": "static splat decoder", "dynamic": "dynamic splat decoder"}.get(model, model)
+        verb.add_argument(f"--{model}", type=Path, help=f"file of the {what}; by default the mini one")
+
+
+def add_sampling(verb: argparse.ArgumentParser) -> None:
+    """How the teacher samples; by default as for the shipped splat decoders."""
+    verb.add_argument("--steps", type=int, help="of the teacher's sampler")
+    verb.add_argument("--guidance", type=float, help="of the teacher's sampler")
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Seeds of scenes: a split's name, or numbers and stretches."""
+    if text in SPLITS:
+        return tuple(SPLITS[text])
+    return numbers(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Numbers and stretches of them, as bullet times are written."""
+    try:
+        return parse_times(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' holds no numbers such as 1,3 or stretches such as 0-63") from error
+
+
+def words(text: str) -> list[str]:
+    """Words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]

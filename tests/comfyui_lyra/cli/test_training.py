@@ -1,0 +1,101 @@
+"""The verbs that make and measure the mini models: what their words mean, and one round of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from lyra_pack.comfyui_lyra.cli import main, parser
+from lyra_pack.comfyui_lyra.cli.training import evaluation, recon_config, recon_training, shortened
+from lyra_pack.comfyui_lyra.files.sdg import load_sdg
+from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
+from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon, save_recon
+from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
+from lyra_pack.comfyui_lyra.training.draw_scenes import SPLITS
+from lyra_pack.comfyui_lyra.training.evaluate import Evaluation
+from lyra_pack.comfyui_lyra.training.sdg_memory import SDG_SETTINGS
+from lyra_pack.comfyui_lyra.training.train_recon import ReconTraining
+
+
+def options(words: str):
+    return parser().parse_args(words.split())
+
+
+def test_without_words_the_splat_decoder_is_trained_as_the_shipped_one():
+    found = options("train-recon out")
+    assert recon_training(found) == ReconTraining()
+    assert recon_config(found) is None
+    assert found.stages == ["m1", "m2", "m3", "m4", "m5"]
+
+
+def test_ablations_have_words():
+    found = options(
+        "train-recon out --stages m6,m7 --no-fusion --perceptual 0 --depth 0 --no-pruning --data renders --no-flipped "
+        "--all-attention --scenes 30 --pace 0.5 --batch 1 --seed 2"
+    )
+    assert recon_training(found) == ReconTraining(
+        seed=2, scenes=30, moving_scenes=30, pace=0.5, batch=1, data="renders", fusion=False, perceptual=0, depth=0,
+        pruning=False, flipped=False,
+    )  # fmt: skip
+    assert recon_config(found).attention_every == 1
+    assert found.stages == ["m6", "m7"]
+
+
+def test_a_number_of_steps_ends_the_stages():
+    first, second, third = stages = [ReconTraining().stage(name) for name in ("m1", "m2", "m3")]
+    assert shortened(stages, None) == stages
+    assert shortened(stages, second.stop - 1) == [first, replace(second, stop=second.stop - 1)]
+    assert shortened(stages, first.stop) == [first]
+    assert shortened(stages, third.stop + 1) == stages
+
+
+def test_without_words_all_of_the_test_split_is_evaluated():
+    assert evaluation(options("evaluate out")) == Evaluation()
+    found = evaluation(options("evaluate out --seeds 900000-900002,7 --lengths large --stride 4 --views 2 --steps 5"))
+    assert found.seeds == (900_000, 900_001, 900_002, 7)
+    assert (found.lengths, found.stride, found.views, found.settings.steps) == (("large",), 4, (2,), 5)
+    assert found.settings.guidance == SDG_SETTINGS.guidance
+
+
+def test_seeds_may_be_a_split():
+    assert options("sdg out --seeds sdg").seeds == tuple(SPLITS["sdg"])
+
+
+@pytest.mark.parametrize("words", ["sdg out --seeds some", "evaluate out --views one", "train-recon out --data none"])
+def test_words_that_mean_nothing_are_refused(words):
+    with pytest.raises(SystemExit):
+        options(words)
+
+
+def test_a_run_without_an_end_is_refused(tmp_path, capsys):
+    assert main(["train-tokenizer", str(tmp_path)]) == 1
+    assert "give a number of steps, a time, or both" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scenes_are_made_learnt_from_and_measured_verb_by_verb(
+    tmp_path, monkeypatch, capsys, small_tokenizer, small_teacher, small_recon
+):
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer(small_tokenizer, tmp_path / "tokenizer.safetensors")
+    save_teacher(small_teacher, tmp_path / "teacher.safetensors")
+    save_recon(small_recon, tmp_path / "recon.safetensors")
+    models = ["--tokenizer", "tokenizer.safetensors", "--teacher", "teacher.safetensors", "--device", "cpu"]
+    sdg = ["sdg", "scenes", "--seeds", "10000-10001", "--lengths", "large", "--steps", "2", *models]
+    assert main(sdg) == 0, capsys.readouterr().err
+    videos = sorted(tmp_path.glob("scenes/*/rgb/*.mp4"))
+    assert len(videos) == len(list(tmp_path.glob("scenes/*/depth/*.zip"))) == 12
+    before = [file.stat().st_mtime_ns for file in videos]
+    assert load_sdg(tmp_path / "scenes", "10001").latents.values.shape == (6, 16, 2, 4, 6)
+    (tmp_path / "scenes" / "3" / "depth" / "10001.zip").unlink()  # as a run that was stopped leaves it
+    assert main(sdg) == 0, capsys.readouterr().err
+    assert [file.stat().st_mtime_ns for file in videos] == before
+    assert (tmp_path / "scenes" / "3" / "depth" / "10001.zip").is_file()
+
+    train = ["train-recon", "out", "--roots", "scenes", "--stages", "m1", "--steps", "2", "--batch", "1", *models]
+    assert main(train) == 0, capsys.readouterr().err
+    assert load_recon(tmp_path / "out" / "mini_recon_static.safetensors").config.family == "mini"
+
+    measure = ["evaluate", "figures", "--static", "recon.safetensors", "--only", "static", "--seeds", "900000"]
+    assert main([*measure, "--lengths", "large", "--stride", "8", "--steps", "2", *models]) == 0
+    assert "| e student |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "figures" / "evaluation.json").read_text())["evaluation"]["stride"] == 8
