@@ -20,13 +20,13 @@ from comfy_api.latest import io
 
 from ..comfyui_lyra.files.sdg_manifest import lyra_folder
 from ..comfyui_lyra.progress import OnStep
+from ..comfyui_lyra.shipped import MINI
 from ..comfyui_lyra.weights import stored_config
 from .patchers import Model
 
 log = logging.getLogger("lyra")
 Result = TypeVar("Result")
 
-MINI = Path(__file__).resolve().parents[1] / "comfyui_lyra" / "mini"  # the small models that come with the pack
 OURS = "lyra"  # the models folder of what fits into none of ComfyUI's
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
 NO_MODEL = re.compile(r"mean_std\.pt$|(^|[\\/])step-\d+[^\\/]*$")  # a tokenizer's statistics, a training's checkpoints
