@@ -80,7 +80,7 @@ def haar(x: Tensor, levels: int = HAAR_LEVELS) -> Tensor:
     for _ in range(levels):
         bands = [x]
         for axis in (0, x.ndim - 2, x.ndim - 1):
-            pairs = [band.unflatten(axis, (-1, 2)).unbind(axis + 1) for band in bands]
+            pairs = [band.unflatten(axis, (band.shape[axis] // 2, 2)).unbind(axis + 1) for band in bands]
             bands = [band for even, odd in pairs for band in (even + odd, even - odd)]
         x = torch.cat(bands, dim=-3) / 8
     return x

@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,8 @@ from ..progress import OnStep, no_progress
 from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
 from .log import RunLog
 from .optimizer import Ema, OptimConfig, Optimizer
+from .processes import Processes
+from .replay import Replay
 from .streams import Streams
 from .time_box import TimeBox
 
@@ -25,15 +27,20 @@ log = logging.getLogger("lyra")
 EMA_DECAY, EMA_EVERY = 0.999, 4  # a step; taken in every few steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
 MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
+OWN_SEED = 1_000_003  # between the seeds of two processes
 SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 
 Part = TypeVar("Part")
-Losses = Callable[[nn.Module], dict[str, Tensor]]  # the network in compute precision -> terms, "loss" their sum
+Losses = Callable[..., dict[str, Tensor]]  # network in compute precision, what was drawn -> terms, "loss" their sum
+Draw = Callable[[], Sequence[Tensor]]  # what a step learns from, of equal shapes every step
 Validate = Callable[[nn.Module], dict[str, float]]  # the averaged network -> numbers
 
 
 class Run:
-    """One training run of one network in one folder. Use in a with-block."""
+    """One training run of one network in one folder, by one process or several. Use in a with-block.
+
+    Of several processes the first writes what there is to write; the others keep their logs in folders of their own.
+    """
 
     def __init__(
         self,
@@ -53,10 +60,12 @@ class Run:
         if steps is None and max_seconds is None:
             raise ValueError(f"{stage}: give a number of steps, a time, or both; this run would never end")
         self.out, self.stage, self.config = Path(out), stage, config
+        self.processes = Processes(device)
+        self.is_first, self.seed = self.processes.is_first, seed + OWN_SEED * self.processes.rank
         self.model, self.device = model.to(device), torch.device(device)
         self.is_half = self.device.type == "cuda"
         self.network = copy.deepcopy(self.model).bfloat16() if self.is_half else self.model
-        self.streams = Streams(seed, device)
+        self.streams = Streams(self.seed, device)
         self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model, EMA_DECAY**EMA_EVERY)
         self.steps, self.metrics = steps, {}
         self.box = TimeBox(None if max_seconds is None else max_seconds - reserve)
@@ -64,7 +73,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         self.box.__enter__()
-        self.log = RunLog(self.out)
+        self.log = RunLog(self.out if self.is_first else self.out / f"process-{self.processes.rank}")
         snapshot = latest(self.out, required=True) if self.resume else None
         if snapshot is not None:
             self.restore(snapshot)
@@ -88,17 +97,22 @@ class Run:
         fill(self.model, snapshot.weights, f"step {snapshot.step} of {self.out.name}")
         self.ema.restore(snapshot.ema, snapshot.ema_updates)
         self.optimizer.restore(snapshot.optimizer, snapshot.step)
-        self.streams.restore(snapshot.rng)
+        if self.is_first:
+            self.streams.restore(snapshot.rng)
+        else:
+            self.streams = Streams(self.seed + snapshot.step, self.device)
         self._refresh()
         self.log.event(self.step, "resumed")
         log.info("%s: resumed at step %d", self.stage, self.step)
 
-    def save(self) -> None:
-        """Write a checkpoint in files small enough for any machine.
+    def save(self, folder: Path | None = None) -> None:
+        """Write a checkpoint, by default into the run's folder, in files small enough for any machine.
 
         Adam's memory is in bfloat16 on a GPU, and left out where the checkpoint would grow beyond MOST_TOGETHER: Adam
         then starts afresh when the run is resumed.
         """
+        if not self.is_first:
+            return
         weights = self.model.state_dict()
         memory = self.optimizer.state(torch.bfloat16 if self.is_half else torch.float32)
         if sum(t.nbytes for t in (*weights.values(), *self.ema.averages.values(), *memory.values())) > MOST_TOGETHER:
@@ -109,7 +123,7 @@ class Run:
             ema_updates=self.ema.updates, rng=self.streams.state(), config=self.config, metrics=self.metrics,
             optimizer=memory,
         )  # fmt: skip
-        save_snapshot(self.out, snapshot, keep_last=1, keep_every=0, most_bytes=MOST_BYTES)
+        save_snapshot(folder or self.out, snapshot, keep_last=1, keep_every=0, most_bytes=MOST_BYTES)
 
     def averaged(self) -> nn.Module:
         """A copy of the network in float32 with the averaged weights, those that are shipped."""
@@ -117,21 +131,35 @@ class Run:
         fill(model, self.ema.averages, "the moving average")
         return model.eval().requires_grad_(False)
 
-    def train(self, losses: Losses, validate: Validate, validations: int = 6, on_step: OnStep = no_progress) -> None:
+    def train(
+        self,
+        losses: Losses,
+        validate: Validate,
+        draw: Draw | None = None,
+        validations: int = 6,
+        on_step: OnStep = no_progress,
+    ) -> None:
         """Steps until their number or the time is reached. ``validate`` is called some times, evenly, and at the end.
 
-        The learning rate falls over as many steps as the time seems to allow. ``on_step`` is called after each step
-        with the steps taken and wanted, 0 where only the time ends them; when it raises, a checkpoint is saved first.
+        The learning rate falls over as many steps as the time seems to allow. ``losses`` is given what ``draw`` draws;
+        on a GPU such a step is recorded and replayed. ``on_step`` is called after each step with the steps taken and
+        wanted, 0 where only the time ends them; when it raises, a checkpoint is saved first.
         """
         started, first, spoken = time.monotonic(), self.step, 0.0
         shown = int(self.share(started) * validations)
-        while (why := self.ends(started)) is None:
-            terms = losses(self.network)
-            terms["loss"].backward()
+        replay = Replay(losses, self.network, draw()) if draw and self.device.type == "cuda" else None
+        while not self.over():
+            if replay:
+                terms = replay(draw())
+            else:
+                terms = losses(self.network, *(draw() if draw else ()))
+                terms["loss"].backward()
             numbers = self.follow()
             now = time.monotonic()
             if self.step - first == SPEED_STEPS:
                 started = now  # what is slow once is over
+            if not self.is_first:
+                continue
             if now - spoken > LOG_SECONDS or self.step - first == 1:
                 spoken = now
                 rate = max(self.step - first - SPEED_STEPS, 1) / max(now - started, 1e-9)
@@ -143,8 +171,16 @@ class Run:
                 shown += 1
                 self.check(validate)
             self.tell(on_step)
-        log.info("%s: %s, at step %d", self.stage, why, self.step)
-        self.check(validate)
+        if self.is_first:
+            log.info("%s: %s, at step %d", self.stage, self.ends() or "ended", self.step)
+            self.check(validate)
+
+    def over(self) -> bool:
+        """Whether no further step is taken. The first process decides, on this and on how long the rate falls."""
+        ends, steps = self.processes.of_first((self.ends() is not None, self.optimizer.config.steps or 0), self.device)
+        if not self.is_first:
+            self.optimizer.config = replace(self.optimizer.config, steps=int(steps) or None)
+        return bool(ends)
 
     def tell(self, on_step: OnStep) -> None:
         """Report a step; whoever stops the run by raising can resume it where it was."""
@@ -154,7 +190,7 @@ class Run:
             self.save()
             raise
 
-    def ends(self, started: float) -> str | None:
+    def ends(self) -> str | None:
         """Why no further step should be taken."""
         if self.steps is not None and self.step >= self.steps:
             return f"{self.steps} steps are done"
@@ -195,6 +231,7 @@ class Run:
             for master, half in zip(self.model.parameters(), halves, strict=True):
                 master.grad = None if half.grad is None else half.grad.float()
                 half.grad = None
+        self.processes.average([p.grad for p in self.model.parameters() if p.grad is not None])
         numbers = self.optimizer.step()
         self._refresh()
         if self.step % EMA_EVERY == 0:

@@ -22,6 +22,7 @@ class Stage:
     target_frames: int  # supervising frames of each input view; of a dynamic stage one time, seen from target_views
     batch: int  # samples a process; the full-size stages run eight processes
     stop: int  # step at which it ends, counted from the first stage
+    share: float = 1.0  # of the time of a run that is given a time instead of steps, beside the run's other stages
     starts_from: str | None  # whose weights it continues
     max_views: int = 1  # input views are drawn from 1..max_views
     encodes_frames: bool = False  # the latents come from the tokenizer, of the drawn frames; else the teacher's
@@ -52,19 +53,27 @@ _DYNAMIC = replace(
     starts_from="multi_view",
 )  # fmt: skip
 _MINI = Stage(
-    name="m1", size=(48, 80), input_frames=9, target_frames=4, batch=8, stop=2_500, starts_from=None,
+    name="m1", size=(48, 80), input_frames=9, target_frames=4, batch=8, stop=2_500, share=2.0, starts_from=None,
     encodes_frames=True, perceptual_chunk=64, save_every=500,
 )  # fmt: skip
 _MINI_LONG = replace(
     _MINI, name="m3", size=(96, 160), input_frames=17, target_frames=6, batch=4, encodes_frames=False, stop=5_200,
-    starts_from="m2",
+    share=3.0, starts_from="m2",
 )  # fmt: skip
 _MINI_MULTI = replace(
     _MINI_LONG, name="m4", max_views=6, target_frames=4, batch=2,
-    target_draw="exponential", stop=9_200, starts_from="m3",
+    target_draw="exponential", stop=9_200, share=6.0, starts_from="m3",
 )  # fmt: skip
 _MINI_DYNAMIC = replace(
-    _MINI_LONG, name="m6", max_views=6, target_frames=1, batch=2, dynamic=True, stop=12_200, starts_from="m4"
+    _MINI_LONG,
+    name="m6",
+    max_views=6,
+    target_frames=1,
+    batch=2,
+    dynamic=True,
+    stop=12_200,
+    share=3.0,
+    starts_from="m4",
 )
 
 _STAGES = (
@@ -82,12 +91,12 @@ _STAGES = (
 )  # fmt: skip
 _MINI_STAGES = (
     _MINI,
-    replace(_MINI, name="m2", size=(96, 160), batch=4, stop=3_700, starts_from="m1"),
+    replace(_MINI, name="m2", size=(96, 160), batch=4, stop=3_700, share=1.5, starts_from="m1"),
     _MINI_LONG,
     _MINI_MULTI,
-    replace(_MINI_MULTI, name="m5", opacity_weight=0.1, keep=PRUNED, stop=10_200, starts_from="m4"),
+    replace(_MINI_MULTI, name="m5", opacity_weight=0.1, keep=PRUNED, stop=10_200, share=2.5, starts_from="m4"),
     _MINI_DYNAMIC,
-    replace(_MINI_DYNAMIC, name="m7", opacity_weight=0.1, keep=PRUNED, stop=13_000, starts_from="m6"),
+    replace(_MINI_DYNAMIC, name="m7", opacity_weight=0.1, keep=PRUNED, stop=13_000, share=1.0, starts_from="m6"),
 )
 
 STAGES = MappingProxyType({stage.name: stage for stage in _STAGES})

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ class ReconTraining:
     scenes: int = 2000  # of the split "sdg"
     moving_scenes: int = 600  # of the same split, for the dynamic stages
     validation: int = 8  # scenes
-    pace: float = 1.0  # of the stages' numbers of steps
+    pace: float | None = 1.0  # of the stages' numbers of steps; None: each takes its share of the time instead
     batch: int | None = None  # samples a step; None is the stage's
     data: Literal["teacher", "renders"] = "teacher"  # renders: the scenes as they are
     fusion: bool = True  # without, each path is decoded alone and the splats are joined
@@ -71,7 +72,8 @@ class ReconTraining:
         if name not in MINI_STAGES:
             raise ValueError(f"unknown stage '{name}'; use some of {', '.join(MINI_STAGES)}")
         stage = MINI_STAGES[name]
-        stage = replace(stage, stop=max(1, round(stage.stop * self.pace)), flipped=self.flipped)
+        stop = stage.stop if self.pace is None else max(1, round(stage.stop * self.pace))
+        stage = replace(stage, stop=stop, flipped=self.flipped)
         stage = stage if self.pruning else replace(stage, keep=1.0, opacity_weight=0.0)
         return stage if self.batch is None else replace(stage, batch=self.batch)
 
@@ -98,7 +100,8 @@ def train_recon(
     The scenes are made first, by ``teacher`` with ``settings``, or read from the folders and tars ``roots``.
     ``init_from`` is the folder of a run that ended with an earlier stage: weights, optimiser and steps go on from
     there. Steps count over all stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes
-    making the data. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
+    making the data; without a ``pace`` the stages share it. A checkpoint of each stage's end stays in a folder of the
+    stage's name. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
     """
     plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
     check_plan(plan, teacher, roots)
@@ -111,24 +114,25 @@ def train_recon(
         "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),
         "tokenizer": frozen.identity, "stages": [stage.name for stage in plan],
     }  # fmt: skip
-    optim = (
-        optim if optim.steps is None else replace(optim, steps=max(optim.warmup + 1, int(optim.steps * training.pace)))
-    )
+    if optim.steps is not None and training.pace is not None:
+        optim = replace(optim, steps=max(optim.warmup + 1, int(optim.steps * training.pace)))
     run = StagedRun(
         initial_recon(config, training.seed), optim, out, stage=plan[0].name, config=about, seed=training.seed,
         device=device, steps=plan[-1].stop, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
+        timed=training.pace is None,
     )  # fmt: skip
-    name = f"mini_recon_{'dynamic' if is_dynamic else 'static'}"
+    file = run.out / f"mini_recon_{'dynamic' if is_dynamic else 'static'}.safetensors"
     with run, plain_attention():
         if init_from is not None and not resume:
             run.restore(latest(init_from, required=True))
         maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
         trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen))
+        run.divide(plan)
         for stage in plan:
-            if run.step >= stage.stop or run.box.ends():
+            run.enter(stage)
+            if run.over():
                 continue
-            run.stage, run.steps = stage.name, stage.stop
             shown = draw_held_out(held_out, batches, stage)
             run.train(
                 lambda network, stage=stage: trainer.losses(network, batches(stage, run.streams, run.step), stage),
@@ -136,20 +140,49 @@ def train_recon(
                 validations=3,
                 on_step=lambda done, _: on_step(done, plan[-1].stop),
             )
-            trainer.preview(run.log, run.averaged(), shown, stage, run.step)
             run.save()
-        model = run.averaged().half()
-        file = run.out / f"{name}.safetensors"
-        save_recon(model, file, LICENCE)
-        run.report()
+            run.save(run.out / stage.name)
+            if run.is_first:
+                trainer.preview(run.log, run.averaged(), shown, stage, run.step)
+        if run.is_first:
+            save_recon(run.averaged().half(), file, LICENCE)
+            run.report()
     return file
 
 
 class StagedRun(Run):
-    """A run whose learning rate follows the steps of all stages, whatever its own time."""
+    """A run through stages: each has its steps, or if ``timed`` its share of the time.
+
+    The learning rate of a run of steps follows those of all stages, whatever its own time: the run that goes on after
+    this one finds the rate where it would have been.
+    """
+
+    def __init__(self, *arguments, timed: bool, **more):
+        super().__init__(*arguments, **more)
+        self.timed, self.until, self.ends_at = timed, 1.0, {}
+
+    def divide(self, plan: Sequence[Stage]) -> None:
+        """Share out the time that is left among the stages."""
+        begun = self.time_share(time.monotonic())
+        shares = [stage.share for stage in plan]
+        for number, stage in enumerate(plan, start=1):
+            self.ends_at[stage.name] = begun + (1 - begun) * sum(shares[:number]) / sum(shares)
+
+    def enter(self, stage: Stage) -> None:
+        """Go on with a stage."""
+        self.stage = stage.name
+        self.steps, self.until = (None, self.ends_at[stage.name]) if self.timed else (stage.stop, 1.0)
+
+    def ends(self) -> str | None:
+        """Why the stage should end."""
+        if self.timed and self.time_share(time.monotonic()) >= self.until:
+            return "its share of the time is over"
+        return super().ends()
 
     def plan(self, rate: float, now: float) -> None:
-        """Nothing: the run that goes on after this one must find the rate where it would have been."""
+        """Let the rate fall with the time of all stages, if that is what there is."""
+        if self.timed:
+            super().plan(rate, now)
 
 
 def check_plan(plan: Sequence[Stage], teacher: object, roots: Sequence[object]) -> None:
@@ -204,15 +237,15 @@ def make_batches(
     teacher.network.to(run.device).requires_grad_(False)
     moving = first.dynamic
     count = training.moving_scenes if moving else training.scenes
-    seeds = SPLITS["validation"][: training.validation]
+    seeds, own = SPLITS["validation"][: training.validation], run.processes.own(SPLITS["sdg"][:count])
     held_out = sum(make_scenes(teacher, tokenizer, seeds, moving=moving, settings=settings), [])
     if training.data == "renders":
         if moving:
             raise ValueError("true renders as data are for the static stages only")
         shape = {"size": teacher.config.trained_size, "frames": teacher.config.trained_frames, "device": run.device}
-        parts = film_scenes(tokenizer, SPLITS["sdg"][:count], **shape)
+        parts = film_scenes(tokenizer, own, **shape)
     else:
-        parts = make_scenes(teacher, tokenizer, SPLITS["sdg"][:count], moving=moving, settings=settings)
+        parts = make_scenes(teacher, tokenizer, own, moving=moving, settings=settings)
     scenes = [scene for part in run.gather(parts, DATA_SHARE) for scene in part]
     log.info("%s: %d scenes to learn from, %d held out", run.stage, len(scenes), len(held_out))
     run.log.event(run.step, "data", scenes=len(scenes))

@@ -98,26 +98,28 @@ def train_teacher(
         initial_teacher(config, training.seed), optim, out, stage="teacher", config=about, seed=training.seed,
         device=device, steps=training.steps, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
     )  # fmt: skip
+    file = run.out / "mini_teacher.safetensors"
     with run, plain_attention():
         data, held_out = make_data(frozen, config, training, run)
         text = zero_text(config).prompt.to(run.device)
         score = partial(validate, tokenizer=frozen, config=config, held_out=held_out, training=training)
         run.train(
-            lambda network: losses(network, *draw_batch(data, training, run), text, config.fps, run.generator()),
+            lambda network, *drawn: losses(network, *drawn, text, config.fps),
             lambda network: score(network)[0],
+            lambda: draw_batch(data, training, run),
         )
         run.save()
-        file = run.out / "mini_teacher.safetensors"
-        save_teacher(
-            Teacher(network=run.averaged().half(), config=config, fingerprint="", dtype=torch.float16, licence=LICENCE),
-            file,
-        )
-        network = load_teacher(file, dtype=torch.float32).network.to(run.device)
-        run.metrics, frames = score(network)
-        run.metrics |= {f"guided_{name}": value for name, value in score(network, guidance=1.0)[0].items()}
-        run.log.pictures(run.step, "teacher", preview(frozen, held_out, frames))
-        run.say(run.metrics)
-        run.report(clips=len(data.clips))
+        if run.is_first:
+            made = run.averaged().half()
+            save_teacher(
+                Teacher(network=made, config=config, fingerprint="", dtype=torch.float16, licence=LICENCE), file
+            )
+            network = load_teacher(file, dtype=torch.float32).network.to(run.device)
+            run.metrics, frames = score(network)
+            run.metrics |= {f"guided_{name}": value for name, value in score(network, guidance=1.0)[0].items()}
+            run.log.pictures(run.step, "teacher", preview(frozen, held_out, frames))
+            run.say(run.metrics)
+            run.report(clips=len(data.clips))
     return file
 
 
@@ -160,7 +162,8 @@ def make_data(
         truth=torch.cat([filmed.rgb.flatten(0, 1) for filmed in films]),
         visible=torch.cat([filmed.visible().flatten(0, 1) for filmed in films]),
     )
-    parts = run.gather(film_mix(SPLITS["pretraining"][: training.scenes], **shape), DATA_SHARE)
+    seeds = run.processes.own(SPLITS["pretraining"][: training.scenes])
+    parts = run.gather(film_mix(seeds, **shape), DATA_SHARE)
     data = join(encode(tokenizer, filmed) for filmed in parts)
     log.info("teacher: %d clips to learn from, %d held out", len(data.clips), len(held_out.truth))
     return data, held_out
@@ -183,12 +186,18 @@ def join(parts: Iterator[TeacherData]) -> TeacherData:
     return TeacherData(clips=clips, warps=warps)
 
 
-def draw_batch(data: TeacherData, training: TeacherTraining, run: Run) -> tuple[Tensor, Tensor]:
-    """Clips [B, 16, T, h, w] and their warps [B, 64, T, h, w], hidden (zeros) for some; the second buffer is empty."""
+def draw_batch(data: TeacherData, training: TeacherTraining, run: Run) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Clips [B, 16, T, h, w], their warps [B, 64, T, h, w], noise levels [B] and noise like the clips.
+
+    The second buffer of the warps is empty, and some are hidden (zeros).
+    """
     draw = partial(torch.rand, (training.batch,), generator=run.generator(), device=run.device)
     rows = (draw() * len(data.clips)).long()
     warps = data.warps[rows].float() * (draw() >= training.without_warps)[:, None, None, None, None]
-    return data.clips[rows].float(), torch.cat((warps, torch.zeros_like(warps)), dim=1)
+    clips = data.clips[rows].float()
+    sigma = draw_sigmas(len(clips), run.generator(), run.device)
+    noise = torch.randn(clips.shape, generator=run.generator(), device=run.device)
+    return clips, torch.cat((warps, torch.zeros_like(warps)), dim=1), sigma, noise
 
 
 def draw_sigmas(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -202,15 +211,14 @@ def draw_sigmas(count: int, generator: torch.Generator, device: torch.device) ->
 
 
 def losses(
-    network: nn.Module, clips: Tensor, warps: Tensor, text: Tensor, fps: float, generator: torch.Generator
+    network: nn.Module, clips: Tensor, warps: Tensor, sigma: Tensor, noise: Tensor, text: Tensor, fps: float
 ) -> dict[str, Tensor]:
-    """Squared error of the network's output F at random noise levels, on the frames that are not given.
+    """Squared error of the network's output F at noise levels ``sigma`` [B], on the frames that are not given.
 
     The network is shown what ``sample`` shows it: the noised clip with the condition picture's latent, hardly noised,
     for its first frame.
     """
-    sigma = draw_sigmas(len(clips), generator, clips.device)[:, None, None, None, None]
-    noise = torch.randn(clips.shape, generator=generator, device=clips.device)
+    sigma = sigma[:, None, None, None, None]
     spread = (sigma**2 + SIGMA_DATA**2).sqrt()
     scaled = (clips + sigma * noise) / spread
     given = (clips[:, :, :1] + CONDITION_SIGMA * noise[:, :, :1]) / (CONDITION_SIGMA**2 + SIGMA_DATA**2) ** 0.5

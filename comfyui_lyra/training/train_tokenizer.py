@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cameras import CameraTrajectory, plucker
-from ..configs import TOKENIZER_PRESETS, TokenizerConfig
+from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..recon.inputs import relative_times, time_video
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer, save_tokenizer
 from .clips import decode_clips, encode_clips, plain_attention, to_frames, to_latents, to_video
@@ -43,11 +43,11 @@ class TokenizerTraining:
     scenes: int = 1280  # of the split "pretraining", six clips each
     others: int = 64  # scenes whose warps, masks and cameras are shown too
     validation: int = 16  # clips
-    renders_a_step: int = 24
+    renders_a_step: int = 25  # of each process
     warps_a_step: int = 3
-    others_a_step: int = 5  # 15 %
+    others_a_step: int = 4  # one in eight
     latent_noise: float = 0.05  # of each channel's deviation
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     warmup: int = 200
 
 
@@ -84,20 +84,18 @@ def train_tokenizer(
         initial_autoencoder(config, training.seed), optim, out, stage="tokenizer", config=about, seed=training.seed,
         device=device, steps=training.steps, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
     )  # fmt: skip
+    file = run.out / "mini_tokenizer.safetensors"
     with run, plain_attention():
         data = make_data(training, run)
-        run.train(
-            lambda network: losses(network, draw_batch(data, training, run), training.latent_noise, run.generator()),
-            lambda network: validate(network, data),
-        )
+        run.train(losses, lambda network: validate(network, data), lambda: draw_batch(data, training, run))
         run.save()
-        file = run.out / "mini_tokenizer.safetensors"
-        ship(run.averaged(), config, data.renders[:: max(1, len(data.renders) // STATISTICS)], file)
-        tokenizer = load_tokenizer(file).float().to(device)
-        run.metrics = validate(tokenizer.autoencoder, data)
-        run.log.pictures(run.step, "tokenizer", preview(tokenizer, data.held_out))
-        run.say(run.metrics)
-        run.report(renders=len(data.renders), mean=tokenizer.mean.tolist(), std=tokenizer.std.tolist())
+        if run.is_first:
+            ship(run.averaged(), config, data.renders[:: max(1, len(data.renders) // STATISTICS)], file)
+            tokenizer = load_tokenizer(file).float().to(device)
+            run.metrics = validate(tokenizer.autoencoder, data)
+            run.log.pictures(run.step, "tokenizer", preview(tokenizer, data.held_out))
+            run.say(run.metrics)
+            run.report(renders=len(data.renders), mean=tokenizer.mean.tolist(), std=tokenizer.std.tolist())
     return file
 
 
@@ -127,9 +125,9 @@ def initial_autoencoder(config: TokenizerConfig, seed: int) -> nn.Module:
 def make_data(training: TokenizerTraining, run: Run) -> TokenizerData:
     """Film the scenes, on the device of the run."""
     shape = {"size": training.size, "frames": training.frames, "device": run.device}
-    split = SPLITS["pretraining"]
-    renders = [part.rgb.flatten(0, 1) for part in run.gather(film_mix(split[: training.scenes], **shape), DATA_SHARE)]
-    others = [film(split[i : i + AT_ONCE][: training.others - i], **shape) for i in range(0, training.others, AT_ONCE)]
+    seeds, some = (run.processes.own(SPLITS["pretraining"][:count]) for count in (training.scenes, training.others))
+    renders = [part.rgb.flatten(0, 1) for part in run.gather(film_mix(seeds, **shape), DATA_SHARE)]
+    others = [film(some[i : i + AT_ONCE], **shape) for i in range(0, len(some), AT_ONCE)]
     drawn = [warped(part) for part in others]
     masks = torch.cat([mask for _, mask in drawn])
     held_out = film(SPLITS["validation"][: training.validation], **shape)
@@ -160,8 +158,11 @@ def time_videos(training: TokenizerTraining) -> Tensor:
     return torch.cat([time_video(clip, *training.size, torch.float16) for clip in clips])
 
 
-def draw_batch(data: TokenizerData, training: TokenizerTraining, run: Run) -> Tensor:
-    """Clips [B, 3, F, H, W] of all kinds; pictures are mirrored and played backwards every other time."""
+def draw_batch(data: TokenizerData, training: TokenizerTraining, run: Run) -> tuple[Tensor, Tensor]:
+    """Clips [B, 3, F, H, W] of all kinds, and noise for their latents.
+
+    Pictures are mirrored and played backwards every other time.
+    """
 
     def some(clips: Tensor, count: int) -> Tensor:
         rows = torch.randint(len(clips), (count,), generator=run.generator(), device=run.device)
@@ -169,18 +170,21 @@ def draw_batch(data: TokenizerData, training: TokenizerTraining, run: Run) -> Te
 
     pictures = torch.cat((some(data.renders, training.renders_a_step), some(data.warps, training.warps_a_step)))
     axes = [axis for axis in (1, 3) if run.streams.python.random() < 0.5]
-    return torch.cat((to_video(pictures.flip(axes)), some(data.others, training.others_a_step).float()))
+    video = torch.cat((to_video(pictures.flip(axes)), some(data.others, training.others_a_step).float()))
+    b, _, f, h, w = video.shape
+    shape = b, CHANNELS, 1 + (f - 1) // COMPRESSION, h // COMPRESSION, w // COMPRESSION
+    noise = torch.randn(shape, generator=run.generator(), device=run.device)
+    return video, training.latent_noise * noise
 
 
-def losses(network: nn.Module, video: Tensor, noise: float, generator: torch.Generator) -> dict[str, Tensor]:
+def losses(network: nn.Module, video: Tensor, noise: Tensor) -> dict[str, Tensor]:
     """Absolute and squared error, the error of the picture's gradients, and the size of the latents.
 
     ``noise`` on the latents, in deviations of each channel, is what their decoder learns to bear.
     """
     raw = encode_clips(network, video)
-    drawn = torch.randn(raw.shape, generator=generator, device=raw.device, dtype=raw.dtype)
-    spread = raw.detach().float().std((0, 2, 3, 4), keepdim=True).to(raw.dtype)
-    error = decode_clips(network, raw + noise * spread * drawn).float() - video
+    spread = raw.detach().float().std((0, 2, 3, 4), keepdim=True)
+    error = decode_clips(network, (raw + spread * noise).to(raw.dtype)).float() - video
     terms = {
         "l1": error.abs().mean(),
         "mse": error.square().mean(),

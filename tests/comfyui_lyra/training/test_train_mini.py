@@ -60,7 +60,9 @@ def test_a_new_teacher_predicts_nothing_and_so_loses_the_variance():
     network = initial_teacher(TEACHER, 0)
     generator = torch.Generator().manual_seed(0)
     clips = 0.5 * torch.randn(256, 16, 2, 2, 4, generator=generator)
-    terms = losses(network, clips, torch.zeros(256, 64, 2, 2, 4), torch.zeros(1, 2, 8), 24.0, generator)
+    sigma = draw_sigmas(256, generator, torch.device("cpu"))
+    noise = torch.randn(clips.shape, generator=generator)
+    terms = losses(network, clips, torch.zeros(256, 64, 2, 2, 4), sigma, noise, torch.zeros(1, 2, 8), 24.0)
     assert terms["loss"].item() == pytest.approx(1, abs=0.05)  # F has unit variance whatever the noise level
 
 
@@ -72,7 +74,8 @@ def test_a_teacher_learns_to_copy_its_warps():
     warps = torch.cat((clips, torch.zeros(64, 48, 2, 2, 4)), dim=1)
     found = []
     for _ in range(60):
-        loss = losses(network, clips, warps, torch.zeros(1, 2, 8), 24.0, generator)["loss"]
+        sigma, noise = draw_sigmas(64, generator, clips.device), torch.randn(clips.shape, generator=generator)
+        loss = losses(network, clips, warps, sigma, noise, torch.zeros(1, 2, 8), 24.0)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
