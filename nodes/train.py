@@ -14,7 +14,7 @@ from ..comfyui_lyra.training.stages import MINI_STAGES
 from . import host, sockets
 from .patchers import Model, in_core
 
-STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7")})
+STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7"), "quick": ("m1",)})
 
 
 class TrainRecon(io.ComfyNode):
@@ -47,7 +47,9 @@ class TrainRecon(io.ComfyNode):
                     "preset",
                     options=list(STAGES),
                     default="static",
-                    tooltip="static: for still scenes. dynamic: told the bullet time, for scenes that move.",
+                    tooltip="static: for still scenes. dynamic: told the bullet time, for scenes that move. quick: the "
+                    "first stage of static alone, small pictures of single paths: a second a step on a CPU, where the "
+                    "others take a minute.",
                 ),
                 io.Int.Input(
                     "steps",
