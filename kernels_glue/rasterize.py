@@ -9,6 +9,8 @@ from .projection import Mode
 from .rasterize_torch import check_call, rasterize_torch
 from .registry import Kernel, Op
 
+PROJECTED = 2**22  # splats times cameras that gsplat projects at once, about 200 bytes each with their gradients
+
 
 def load_gsplat() -> Callable:
     """Import gsplat, which compiles its CUDA extension the first time unless it came compiled."""
@@ -34,31 +36,35 @@ def load_gsplat() -> Callable:
         far: float = 500.0,
         mode: Mode = "ut_eval3d",
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Camera by camera, which bounds memory and takes one colour set a camera."""
+        """A few cameras at a time, fewer the more splats there are: each camera has a copy of all of them projected."""
         check_call(means, quats, scales, opacities, colors, viewmats, Ks, width, height, background, near, far, mode)
         background = means.new_zeros(3) if background is None else background.to(means)
         exact = mode == "ut_eval3d"
 
-        def draw(values: Tensor, viewmat: Tensor, K: Tensor, background: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        def draw(values: Tensor, viewmats: Tensor, Ks: Tensor, background: Tensor, what: str) -> tuple[Tensor, Tensor]:
             pictures, alpha, _ = gsplat.rasterization(
-                means, quats, scales, opacities, values, viewmat[None], K[None], width, height, near_plane=near,
-                far_plane=far, packed=False, backgrounds=background[None], render_mode=what,
-                with_ut=exact, with_eval3d=exact,
+                means, quats, scales, opacities, values, viewmats, Ks, width, height, near_plane=near, far_plane=far,
+                packed=False, backgrounds=background.repeat(len(viewmats), 1), render_mode=what, with_ut=exact,
+                with_eval3d=exact,
             )  # fmt: skip
-            return pictures[0], alpha[0, ..., 0]
+            return pictures, alpha[..., 0]
 
-        frames = []
-        for camera, (viewmat, K) in enumerate(zip(viewmats.detach().to(means), Ks.detach().to(means), strict=True)):
-            own = colors if colors.ndim == 2 else colors[camera]
+        frames, at_once = [], max(1, PROJECTED // len(means))
+        viewmats, Ks = viewmats.detach().to(means), Ks.detach().to(means)
+        for start in range(0, len(viewmats), at_once):
+            some = slice(start, start + at_once)
+            cameras = viewmats[some], Ks[some]
+            own = colors if colors.ndim == 2 else colors[some]
             if exact:  # gsplat 1.5.3 evaluates three channels along rays: depth is a second picture, of camera z
-                rgb, alpha = draw(own, viewmat, K, background, "RGB")
-                z = ((means.detach() * viewmat[2, :3]).sum(-1) + viewmat[2, 3])[:, None].expand(-1, 3)
-                depth = draw(z, viewmat, K, torch.zeros_like(background), "RGB")[0][..., 0] / alpha.clamp_min(1e-10)
+                rgb, alpha = draw(own, *cameras, background, "RGB")
+                z = (means.detach() * viewmats[some, None, 2, :3]).sum(-1) + viewmats[some, 2, 3, None]  # [C, N]
+                z = z[..., None].expand(-1, -1, 3)
+                depth = draw(z, *cameras, torch.zeros_like(background), "RGB")[0][..., 0] / alpha.clamp_min(1e-10)
             else:
-                rgbd, alpha = draw(own, viewmat, K, background, "RGB+ED")
+                rgbd, alpha = draw(own, *cameras, background, "RGB+ED")
                 rgb, depth = rgbd[..., :3], rgbd[..., 3]
             frames.append((rgb, alpha, depth))
-        rgb, alpha, depth = (torch.stack(part) for part in zip(*frames, strict=True))
+        rgb, alpha, depth = (torch.cat(part) for part in zip(*frames, strict=True))
         return rgb, alpha, depth
 
     return call_gsplat

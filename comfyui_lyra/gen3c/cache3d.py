@@ -17,7 +17,9 @@ from .warp import PAIR, Warped, forward_warp
 
 FARTHEST = 100.0  # depth is cut here; the background lies at it
 FARTHEST_NEW = 1e4  # the same for pictures that join later, before and after their alignment
-RELIABLE = 0.05  # greatest relative depth range of a 5 x 5 window that is no depth edge
+RELIABLE = 0.05  # greatest relative depth range of a 5 x 5 window that is no depth edge, in pictures of
+REFERENCE_WIDTH = 1280  # columns
+LARGEST_RANGE = 0.5  # what is an edge however coarse the picture is
 BUFFERS = 2  # pictures a static cache remembers; the transformer has channels for as many
 BATCH_BYTES = 2 << 30  # working memory of one batch of warps
 BYTES_A_PIXEL = 320  # what a warp needs, foreground masking included
@@ -30,7 +32,7 @@ class PointBuffer:
     image: Tensor  # [F, 3, H, W] in [-1, 1]
     points: Tensor  # [F, H, W, 3] world
     mask: Tensor  # [F, 1, H, W] 1 where points are reliable, else 0
-    boundary: Tensor  # [F, H, W] bool, depth edges at the fixed threshold: what the foreground mesh spans
+    boundary: Tensor  # [F, H, W] bool, depth edges whatever is drawn: what the foreground mesh spans
 
     def __post_init__(self) -> None:
         check_shapes(self, image="F 3 H W", points="F H W 3", mask="F 1 H W", boundary="F H W")
@@ -50,6 +52,14 @@ class Rendered:
         check_shapes(self, pixels="F N 3 H W", masks="F N 1 H W")
 
 
+def edge_range(width: int) -> float:
+    """RELIABLE for pictures of ``width`` columns: five pixels of a coarse one span more of the same slope.
+
+    With the reference's number the ground before the camera is all edges at 160 columns, and missing from the cache.
+    """
+    return min(RELIABLE * max(1.0, REFERENCE_WIDTH / width), LARGEST_RANGE)
+
+
 def reliability(depth: Tensor, threshold: float = RELIABLE) -> Tensor:
     """Where depth [F, H, W] is positive and varies by less than ``threshold`` of its mean in a 5 x 5 window (bool).
 
@@ -61,18 +71,24 @@ def reliability(depth: Tensor, threshold: float = RELIABLE) -> Tensor:
 
 
 def remember(
-    image: Tensor, depth: Tensor, K: Tensor, c2w: Tensor, mask: Tensor | None = None, threshold: float = RELIABLE
+    image: Tensor,
+    depth: Tensor,
+    K: Tensor,
+    c2w: Tensor,
+    mask: Tensor | None = None,
+    threshold: float = RELIABLE,
+    edges: float = RELIABLE,
 ) -> PointBuffer:
     """Points of pictures [F, 3, H, W] with depth [F, H, W], reliable ones only unless ``threshold`` is 1 or more.
 
-    ``mask`` [F, H, W] (bool) drops some more.
+    ``mask`` [F, H, W] (bool) drops some more. ``edges`` is the threshold for the surfaces of foreground masking.
     """
     kept = reliability(depth, threshold) if threshold < 1 else torch.ones_like(depth, dtype=torch.bool)
     return PointBuffer(
         image=image,
         points=unproject(depth, K, c2w),
         mask=(kept if mask is None else kept & mask)[:, None].to(image.dtype),
-        boundary=~reliability(depth),
+        boundary=~reliability(depth, edges),
     )
 
 
@@ -94,12 +110,17 @@ class Cache3D:
     buffers: tuple[PointBuffer, ...]
 
     @classmethod
-    def of(cls, geometry: Geometry, threshold: float = RELIABLE) -> "Cache3D":
-        """The cache of a picture or clip. The background (infinite depth) is drawn, what else is not valid is not."""
+    def of(cls, geometry: Geometry, threshold: float | None = None) -> "Cache3D":
+        """The cache of a picture or clip. The background (infinite depth) is drawn, what else is not valid is not.
+
+        ``threshold`` is the ``edge_range`` of the pictures' width if None.
+        """
         drawn = geometry.valid | geometry.depth.isinf()
         depth = geometry.depth.nan_to_num(FARTHEST).clamp(0, FARTHEST)
         cameras, video = geometry.cameras, geometry.frames.permute(0, 3, 1, 2) * 2 - 1
-        return cls(buffers=(remember(video, depth, cameras.K, cameras.c2w, drawn, threshold),))
+        edges = edge_range(depth.shape[-1])
+        kept = edges if threshold is None else threshold
+        return cls(buffers=(remember(video, depth, cameras.K, cameras.c2w, drawn, kept, edges),))
 
     @property
     def is_dynamic(self) -> bool:
@@ -111,7 +132,9 @@ class Cache3D:
         return Cache3D(buffers=tuple(buffer[frames] for buffer in self.buffers)) if self.is_dynamic else self
 
     @torch.inference_mode()
-    def updated(self, image: Tensor, depth: Tensor, camera: CameraTrajectory, threshold: float = RELIABLE) -> "Cache3D":
+    def updated(
+        self, image: Tensor, depth: Tensor, camera: CameraTrajectory, threshold: float | None = None
+    ) -> "Cache3D":
         """Remember one more picture [1, 3, H, W] with depth [1, H, W], aligned to what its camera sees of the newest.
 
         Once BUFFERS pictures are held the newest gives way and the first of all stays, as in the reference. The
@@ -123,7 +146,9 @@ class Cache3D:
         seen = self.warp(camera.viewmats, camera.K)
         aligned = align(depth[0], seen.depth[0], seen.mask[0, 0] > 0, camera.K[0], camera.c2w[0])
         aligned = aligned[None].clamp(max=FARTHEST_NEW)
-        newest = remember(image, aligned, camera.K, camera.c2w, threshold=threshold)
+        edges = edge_range(camera.width)
+        kept = edges if threshold is None else threshold
+        newest = remember(image, aligned, camera.K, camera.c2w, threshold=kept, edges=edges)
         return Cache3D(buffers=(newest, *(self.buffers if len(self.buffers) < BUFFERS else self.buffers[1:])))
 
     def warp(self, w2c: Tensor, K: Tensor, meshes: Sequence[Sequence[BoundaryMesh]] | None = None) -> Warped:

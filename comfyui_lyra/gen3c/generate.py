@@ -25,7 +25,7 @@ from ..tokenizer.clips import decode_clip, encode_clip
 from ..tokenizer.model import to_uint8
 from ..tokenizer.protocol import Tokenizer
 from ..weights import fingerprint
-from .cache3d import RELIABLE, Cache3D
+from .cache3d import Cache3D
 from .check import check_inputs
 from .load import Teacher
 from .sampler import Conditions, compose_warp_latents, condition_noise, initial_noise, sample
@@ -47,7 +47,9 @@ class GenerateSettings:
     solver: Literal["euler", "dpmpp_2m"] = "euler"  # dpmpp_2m: of second order, for fewer steps
     seed: int = 1
     foreground_masking: bool = True  # hides the background behind stretched foreground
-    reliable: float = RELIABLE  # relative depth range of a 5 x 5 window up to which a pixel is drawn; 1 draws all
+    reliable: float | None = (
+        None  # depth range of a 5 x 5 window up to which a pixel is drawn: cache3d.edge_range; or 1
+    )
     cache_noise: float = 0.0  # noise on the drawn pictures of newer cache buffers
     step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
     attention: str = "auto"  # backend; "sage" deviates
@@ -59,7 +61,7 @@ class GenerateSettings:
             raise ValueError(f"solver '{self.solver}' is neither 'euler' nor 'dpmpp_2m'")
         if self.attention not in attention.backends:
             raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.backends)}")
-        if not min(self.guidance, self.reliable, self.cache_noise, self.step_cache) >= 0:
+        if not min(self.guidance, self.reliable or 0, self.cache_noise, self.step_cache) >= 0:
             raise ValueError("guidance, reliable, cache_noise and step_cache must not be negative")
 
 

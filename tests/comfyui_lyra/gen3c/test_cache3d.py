@@ -4,7 +4,15 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.gen3c import cache3d
-from lyra_pack.comfyui_lyra.gen3c.cache3d import Cache3D, PointBuffer, chunks, reliability, remember
+from lyra_pack.comfyui_lyra.gen3c.cache3d import (
+    RELIABLE,
+    Cache3D,
+    PointBuffer,
+    chunks,
+    edge_range,
+    reliability,
+    remember,
+)
 from lyra_pack.comfyui_lyra.gen3c.warp import PAIR
 from lyra_pack.comfyui_lyra.geometry import Geometry
 
@@ -80,7 +88,8 @@ def test_a_clip_is_drawn_as_in_the_reference(golden):
     )
     everywhere = replace(geometry, valid=torch.ones_like(mask))
     assert everywhere.center_depth == pytest.approx(golden["dyn.center_depth_median_frame0"].item())
-    assert torch.equal(Cache3D.of(geometry).buffers[0].mask, golden["dyn.input_mask"][0, :, 0, 0])
+    threshold = golden.meta["filter_points_threshold"]
+    assert torch.equal(Cache3D.of(geometry, threshold).buffers[0].mask, golden["dyn.input_mask"][0, :, 0, 0])
 
 
 def scene(frames: int = 1, seed: int = 0) -> Geometry:
@@ -105,6 +114,7 @@ def sideways(frames: int) -> CameraTrajectory:
 
 
 def test_depth_edges_are_not_reliable_and_picture_borders_less():
+    assert [edge_range(width) for width in (1920, 1280, 320, 64)] == [RELIABLE, RELIABLE, 4 * RELIABLE, 0.5]
     found = reliability(scene().depth.nan_to_num(100, 100))
     edge = WIDTH // 2
     assert not found[0, 12, edge - 2 : edge + 2].any()
