@@ -52,7 +52,7 @@ def gaussians(
     depth = near * (1 - share) + far * share
     return Gaussians(
         means=origins + directions * depth,
-        scales=torch.minimum(torch.exp(scale - (1 - math.log(cap))), scale.new_tensor(cap)),
+        scales=torch.exp(scale - (1 - math.log(cap))).clamp(max=cap),
         quats=functional.normalize(rotation, dim=-1, eps=1e-12),
         opacities=opacity(opaque)[..., 0],
         colors=0.5 * torch.tanh(rgb) + 0.5,

@@ -34,3 +34,25 @@ class Replay:
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         return self.terms
+
+
+class ReplayedByShape:
+    """A differentiable function of tensors as CUDA graphs, one for each set of shapes; on the CPU the function itself.
+
+    ``make`` gives it anew for each graph: a graph becomes part of the module it is recorded from.
+    """
+
+    def __init__(self, make: Callable[[], Callable[..., Tensor | tuple[Tensor, ...]]]):
+        self.make, self.graphs = make, {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the function gives; its gradients reach inputs and parameters. Valid until the next call."""
+        if not inputs[0].is_cuda:
+            return self.make()(*inputs)
+        key = tuple((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in inputs)
+        if key not in self.graphs:
+            samples = tuple(t.detach().clone().requires_grad_(t.requires_grad) for t in inputs)
+            self.graphs[key] = torch.cuda.make_graphed_callables(
+                self.make(), samples, num_warmup_iters=WARM_UPS, allow_unused_input=True
+            )
+        return self.graphs[key](*inputs)

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,15 +24,16 @@ from ..render import Frames
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from .checkpoint import latest
 from .clips import plain_attention
-from .deferred import render_deferred
+from .deferred import FIELDS, render_deferred
 from .draw_scenes import SPLITS
 from .log import RunLog
 from .loop import Run
 from .losses import LossWeights, total_loss
 from .metrics import compare, sharpness
 from .optimizer import MINI_OPTIM, OptimConfig
-from .perceptual import Perceptual
+from .perceptual import Tpips
 from .recon_batches import Batches, Encoder, by_views, draw_batch, each_alone, from_disk, from_memory
+from .replay import ReplayedByShape
 from .samples import ClipScene, Sample
 from .sdg_memory import SDG_SETTINGS, film_scenes, make_scenes
 from .stages import MINI_STAGES, Stage
@@ -127,7 +128,7 @@ def train_recon(
             run.restore(latest(init_from, required=True))
         maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
-        trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen))
+        trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
         run.divide(plan)
         for stage in plan:
             run.enter(stage)
@@ -263,10 +264,15 @@ def draw_held_out(scenes: Sequence[ClipScene], batches: Batches, stage: Stage) -
 
 
 class Trainer:
-    """What the steps of all stages share."""
+    """What the steps of all stages share.
 
-    def __init__(self, training: ReconTraining, encoder: Encoder, perceptual: Perceptual):
-        self.training, self.encoder, self.perceptual = training, encoder, perceptual
+    On a GPU the passes of ``network``, with which the steps are taken, and of the perceptual term are replayed.
+    """
+
+    def __init__(self, training: ReconTraining, encoder: Encoder, perceptual: Tpips, network: Recon | None = None):
+        self.training, self.encoder, self.network = training, encoder, network
+        self.perceptual = perceptual if encoder.device.type == "cpu" else ReplayedPerceptual(perceptual)
+        self.replayed = ReplayedByShape(lambda: AllSplats(network))
 
     def losses(self, network: nn.Module, samples: Sequence[Sample], stage: Stage) -> dict[str, Tensor]:
         """Terms of the loss, averaged over all target pictures of the samples."""
@@ -291,7 +297,8 @@ class Trainer:
     def predict(self, network: nn.Module, group: Sequence[Sample], stage: Stage) -> tuple[Frames, list[Gaussians]]:
         """Renders of samples with equally many views and targets, one sample after another, and their splats."""
         inputs = self.encoder.inputs(group, network.enc_norm.weight.dtype)
-        clouds = decode(network, inputs, stage.keep, self.training.fusion)
+        is_step = network is self.network and torch.is_grad_enabled()
+        clouds = decode(self.replayed if is_step else AllSplats(network), inputs, stage.keep, self.training.fusion)
         parts = [
             render_deferred(cloud, sample.target_cameras, at_once=RENDERS_AT_ONCE)
             for cloud, sample in zip(clouds, group, strict=True)
@@ -327,10 +334,40 @@ class Trainer:
         board.pictures(step, "recon", rows)
 
 
-def decode(network: nn.Module, inputs: ReconInputs, keep: float, fusion: bool) -> list[Gaussians]:
-    """Splats of each scene; without ``fusion`` each view is decoded, and pruned, alone."""
-    if fusion:
-        return list(network(inputs, keep=keep))
-    views = inputs.latents.shape[1]
-    alone = network(each_alone(inputs), keep=keep)
-    return [concatenate(alone[i : i + views]) for i in range(0, len(alone), views)]
+class AllSplats(nn.Module):
+    """The decoder as a function of tensors with outputs of fixed shapes: all splats of all scenes."""
+
+    def __init__(self, network: Recon):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The fields of ReconInputs, those that there are, to the FIELDS of Gaussians, [B, N, ...] each."""
+        names = (field.name for field in fields(ReconInputs))
+        clouds = self.network(ReconInputs(**dict(zip(names, tensors, strict=False))), keep=1.0)
+        return tuple(torch.stack([getattr(cloud, name) for cloud in clouds]) for name in FIELDS)
+
+
+class ReplayedPerceptual:
+    """A perceptual distance of all pictures at once, recorded and replayed."""
+
+    def __init__(self, perceptual: Tpips):
+        self.name, self.distance = perceptual.name, ReplayedByShape(lambda: perceptual.distance)
+
+    def __call__(self, pictures: Tensor, targets: Tensor, chunk: int = 1) -> Tensor:
+        """Distance of each pair of frames [B, N, H, W, 3] in [0, 1]: [B, N]."""
+        pair = (frames.flatten(0, 1).permute(0, 3, 1, 2) * 2 - 1 for frames in (pictures, targets))
+        return self.distance(*pair).unflatten(0, pictures.shape[:2])
+
+
+def decode(
+    network: Callable[..., tuple[Tensor, ...]], inputs: ReconInputs, keep: float, fusion: bool
+) -> list[Gaussians]:
+    """Splats of each scene by AllSplats; without ``fusion`` each view is decoded, and pruned, alone."""
+    views = 1 if fusion else inputs.latents.shape[1]
+    shown = inputs if fusion else each_alone(inputs)
+    tensors = (getattr(shown, field.name) for field in fields(shown))
+    found = network(*(tensor for tensor in tensors if tensor is not None))
+    clouds = [Gaussians(**dict(zip(FIELDS, of_scene, strict=True))) for of_scene in zip(*found, strict=True)]
+    clouds = clouds if keep == 1 else [cloud.most_opaque(keep) for cloud in clouds]
+    return [concatenate(clouds[i : i + views]) for i in range(0, len(clouds), views)]

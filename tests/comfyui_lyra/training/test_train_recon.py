@@ -18,6 +18,7 @@ from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 from lyra_pack.comfyui_lyra.training.streams import Streams
 from lyra_pack.comfyui_lyra.training.tokenizer_features import activations, tokenizer_tpips
 from lyra_pack.comfyui_lyra.training.train_recon import (
+    AllSplats,
     ReconTraining,
     Trainer,
     decode,
@@ -112,12 +113,12 @@ def test_without_fusion_each_path_is_decoded_as_if_it_were_the_only_one(trainer,
     network = initial_recon(nano_recon, 0).eval()
     samples = draw_batch(scenes, stage("m4", 1, batch=2), Streams(0), views=2)
     inputs = trainer.encoder.inputs(samples, torch.float32)
-    joined = decode(network, inputs, 1.0, fusion=False)
+    joined = decode(AllSplats(network), inputs, 1.0, fusion=False)
     alone = network(each_alone(inputs), keep=1.0)
     half = len(alone[0])
     assert len(joined) == 2 and len(joined[0]) == 2 * half
     assert torch.equal(joined[1].means[half:], alone[3].means)
-    assert not torch.allclose(decode(network, inputs, 1.0, fusion=True)[0].means, joined[0].means)
+    assert not torch.allclose(decode(AllSplats(network), inputs, 1.0, fusion=True)[0].means, joined[0].means)
 
 
 def test_samples_of_other_numbers_of_views_weigh_by_their_pictures(trainer, scenes, stage, nano_recon):
