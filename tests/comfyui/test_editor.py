@@ -1,0 +1,67 @@
+"""Every shipped workflow opened in ComfyUI's editor, in headless Chromium.
+
+PLAYWRIGHT_CORE     folder whose node_modules hold playwright-core (``npm install playwright-core``)
+CHROMIUM_PATH       the browser; without it chromium as the system finds it
+LYRA_SCREENSHOTS    a folder for a picture of each workflow
+LYRA_EDITOR_RUN     press Run first and wait so many seconds; for the README's pictures, with ``-k`` and a name
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+
+HERE = Path(__file__).resolve().parent
+WORKFLOWS = sorted((HERE.parents[1] / "workflows").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> dict[str, str]:
+    """The environment in which editor.mjs finds its browser, or a skip that says what is missing."""
+    core, chromium = os.environ.get("PLAYWRIGHT_CORE"), os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
+    if not shutil.which("node"):
+        pytest.skip("no node: nothing to drive a browser with")
+    if not core or not Path(core, "node_modules", "playwright-core").is_dir():
+        pytest.skip("PLAYWRIGHT_CORE names no folder whose node_modules hold playwright-core")
+    if not chromium or not Path(chromium).exists():
+        pytest.skip("no chromium; install it or set CHROMIUM_PATH")
+    return os.environ | {"PLAYWRIGHT_CORE": core, "CHROMIUM_PATH": chromium}
+
+
+def opened(comfyui, browser: dict[str, str], workflow: Path, *words: str) -> dict:
+    """What the editor made of a workflow; see editor.mjs."""
+    command = ["node", str(HERE / "editor.mjs"), comfyui.url, str(workflow), *words]
+    done = subprocess.run(command, env=browser, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_opens_without_red_nodes_or_errors(comfyui, browser, path):
+    words = []
+    if folder := os.environ.get("LYRA_SCREENSHOTS"):
+        words += ["--picture", str(Path(folder).absolute() / f"{path.stem}.png")]
+    if seconds := os.environ.get("LYRA_EDITOR_RUN"):
+        words += ["--run", seconds]
+    seen = opened(comfyui, browser, path, *words)
+    assert (seen["missing"], seen["errors"], seen["refused"]) == ([], [], [])
+    assert seen["run"] == ("execution_success" if seconds else None)
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    assert seen["nodes"] >= len(workflow["nodes"])
+    ours, theirs = comfyui.api_form(workflow), seen["prompt"]
+    assert ours.keys() == theirs.keys()  # so that what other tests run is what the editor would
+    for key, node in ours.items():
+        values = {name: value for name, value in theirs[key]["inputs"].items() if name != "viewport_state"}
+        assert values == {name: value for name, value in node["inputs"].items() if name != "viewport_state"}
+
+
+def test_an_unknown_node_is_noticed(comfyui, browser, tmp_path):
+    workflow = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
+    workflow["nodes"][0]["type"] = "LyraGone"
+    (tmp_path / "gone.json").write_text(json.dumps(workflow))
+    assert "LyraGone" in opened(comfyui, browser, tmp_path / "gone.json")["missing"]
