@@ -10,7 +10,8 @@ pytest.importorskip("comfy_api")
 import comfy.model_management as management  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.recon import random_inputs  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher  # noqa: E402
-from lyra_pack.comfyui_lyra.configs import TEACHER_INPUTS, TeacherConfig  # noqa: E402
+from lyra_pack.comfyui_lyra.configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig  # noqa: E402
+from lyra_pack.comfyui_lyra.gen3c.dit import build  # noqa: E402
 from lyra_pack.nodes import host  # noqa: E402
 from lyra_pack.nodes.patchers import Model, castable, in_core  # noqa: E402
 
@@ -57,6 +58,26 @@ def test_castable_layers_have_the_same_names_weights_and_results(network_and_cal
     result = call(twin)
     assert result.isfinite().all() and result.std() > 0
     assert torch.equal(result, call(network))
+
+
+def test_every_layer_of_torchs_own_that_comfyui_can_stream_is_given_to_it(network_and_call):
+    twin = castable(copy.deepcopy(network_and_call[0]))
+    holders = [layer for layer in twin.modules() if any(w is not None for w in layer._parameters.values())]
+    given = [layer for layer in holders if getattr(layer, "comfy_cast_weights", False)]
+    left = {
+        type(layer).__name__ for layer in holders if layer not in given and type(layer).__module__[:8] == "torch.nn"
+    }
+    assert left <= {"ConvTranspose3d"}  # ComfyUI has none, and the decoder that ends with one is loaded whole
+    assert len(given) > 15
+
+
+def test_of_the_full_teachers_weights_only_the_position_table_stays_on_the_device():
+    with torch.device("meta"):
+        twin = castable(build(TEACHER_PRESETS["gen3c"]))
+    sizes = {False: 0, True: 0}
+    for layer in twin.modules():
+        sizes[hasattr(layer, "comfy_cast_weights")] += sum(w.numel() for w in layer.parameters(recurse=False))
+    assert sizes[True] > 7.1e9 and sizes[False] < 3e6
 
 
 @torch.inference_mode()
