@@ -8,8 +8,10 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-import pytest
-from safetensors import safe_open
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow a busy machine thirtyfold
+
+import pytest  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = Path(os.environ.get("LYRA_GOLDENS") or ROOT / "tests" / "data" / "goldens")
