@@ -1,33 +1,156 @@
-"""What ``python run.py demo`` shows: a scene of Gaussians, six camera paths around it, and their pictures."""
+"""The main job with the models that come with the pack: a picture becomes a scene, a clip becomes a moving one."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import torch
+from torch import Tensor
 
-from .cameras import pinhole_camera
+from .cameras import CameraTrajectory
 from .contact_sheet import contact_sheet
-from .demo_scene import demo_scene
 from .files.images import save_image
 from .files.ply import save_ply
+from .files.sequence import MANIFEST, save_sequence
 from .files.video import save_video
+from .gaussians import Gaussians
+from .gen3c.load import Teacher, load_teacher
+from .geometry import Geometry
 from .path_picture import draw_paths
+from .path_sets import end_to_end
+from .pipeline import Scene, build_scene, decode
 from .progress import OnStep
+from .recon.checkpoint import load_recon
+from .recon.model import Recon
 from .render import render
-from .trajectories import camera_paths
+from .shipped import shipped_model, shipped_sample
+from .tokenizer.model import CosmosTokenizer, load_tokenizer
+from .training.sdg_memory import SDG_SETTINGS
 
-FRAMES, WIDTH, HEIGHT, FOV = 25, 320, 176, 50.0  # of each path; pixels; degrees
+SCALE = 2  # splats are drawn so many times as large as the teacher's frames, which are enlarged to match
+EVERY = 2  # every so many frames of a path are drawn
+FPS = 12.0  # of the videos
+
+Progress = Callable[[str], OnStep]
+Say = Callable[[str], None]
 
 
-def run(out: Path, progress: Callable[[str], OnStep]) -> list[Path]:
-    """Write scene.ply, orbit.mp4, contact_sheet.png and camera_paths.png into a folder; return where they are."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    scene = demo_scene()
-    paths = camera_paths(pinhole_camera(WIDTH, HEIGHT, FOV), "six_paths", FRAMES, movement=1.5)
-    files = [out / name for name in ("scene.ply", "orbit.mp4", "contact_sheet.png", "camera_paths.png")]
-    save_ply(files[0], scene)
-    clips = {p.name: render(scene.to(device), p.to(device), store="cpu", on_step=progress(p.name)).rgb for p in paths}
-    save_video(files[1], clips["clockwise"], fps=12)
-    save_image(files[2], contact_sheet([*clips.items()]))
-    save_image(files[3], draw_paths(paths, scene.means, scene.colors))
-    return files
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Models:
+    """The mini models, where they compute."""
+
+    teacher: Teacher
+    tokenizer: CosmosTokenizer
+    static: Recon
+    dynamic: Recon
+
+    @classmethod
+    def load(cls, device: torch.device) -> "Models":
+        """The shipped files."""
+        teacher = load_teacher(
+            shipped_model("teacher"), dtype=torch.bfloat16 if device.type == "cuda" else torch.float32
+        )
+        teacher.network.to(device)
+        return cls(
+            teacher=teacher,
+            tokenizer=load_tokenizer(shipped_model("tokenizer")).float().to(device),
+            static=load_recon(shipped_model("recon_static")).float().to(device),
+            dynamic=load_recon(shipped_model("recon_dynamic")).float().to(device),
+        )
+
+
+def run(out: Path, device: torch.device, progress: Progress, say: Say, own: Geometry | None = None) -> None:
+    """The shipped picture and clip, each into a folder of its own below ``out``; or a picture of one's own instead."""
+    start = perf_counter()
+    models = Models.load(device)
+    say(f"Mini models loaded in {perf_counter() - start:.1f} s; they know procedural scenes only. Device: {device}.")
+    if own is not None:
+        picture_scene(models, own, out, progress, say)
+        return
+    picture_scene(models, shipped_sample("picture"), out / "picture", progress, say)
+    clip_scene(models, shipped_sample("clip"), out / "clip", progress, say)
+    say(f"Both in {perf_counter() - start:.0f} s.")
+
+
+def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progress, say: Say) -> None:
+    """Splats of a picture, and what is seen along the six paths, beside the teacher's frames."""
+    say("\nA picture becomes a scene: the teacher films it along six paths, the decoder makes splats of that.")
+    start = perf_counter()
+    scene = build_scene(
+        models.teacher, models.tokenizer, models.static, geometry, settings=SDG_SETTINGS, progress=progress
+    )
+    made, (splats,), wanted = perf_counter(), scene.splats.frames, teacher_frames(models, scene)
+    wanted = wanted[:, ::EVERY]
+    seen = draw(splats, end_to_end(scene.cameras, EVERY), progress("draw")).unflatten(0, wanted.shape[:2])
+    names = [path.name for path in scene.cameras]
+    pairs = [(f"{name}: {what}", clip) for name, *clips in zip(names, seen, wanted, strict=True)
+             for what, clip in zip(("splats", "teacher"), clips, strict=True)]  # fmt: skip
+    save_ply(out / "scene.ply", splats.to("cpu"))
+    save_video(out / "paths.mp4", to_and_fro(torch.cat((seen, wanted), dim=3)).flatten(0, 1), FPS)
+    save_image(out / "contact_sheet.png", contact_sheet(pairs))
+    save_image(out / "camera_paths.png", draw_paths(scene.cameras, splats.means.cpu(), splats.colors.cpu()))
+    say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
+    say(f"  {out / 'scene.ply'}: {len(splats)} splats, for any viewer of 3D Gaussian splats")
+    say(f"  {out / 'paths.mp4'}: the six paths, splats on the left, the teacher's frames on the right")
+    say(f"  {out / 'contact_sheet.png'}: the same as one picture")
+    say(f"  {out / 'camera_paths.png'}: where the cameras went")
+
+
+def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress, say: Say) -> None:
+    """Splats of three moments of a clip, and what is seen around them, beside the teacher's frames."""
+    say("\nA clip becomes a moving scene: the teacher films it along the paths too, and any moment can be decoded.")
+    start, last = perf_counter(), len(geometry.frames) - 1
+    times = (0, last // 2, last)
+    scene = build_scene(
+        models.teacher,
+        models.tokenizer,
+        models.dynamic,
+        geometry,
+        settings=SDG_SETTINGS,
+        times=times,
+        progress=progress,
+    )
+    made, wanted, source = perf_counter(), teacher_frames(models, scene), enlarged(geometry.frames)
+    rows, around = [("the clip", source)], []
+    for time, splats in zip(times, scene.splats.frames, strict=True):
+        circle = scene.cameras[-1][::EVERY]
+        views = [path[moment : moment + 1] for moment in dict.fromkeys((time, last)) for path in scene.cameras]
+        seen = draw(splats, end_to_end((circle, *views)), progress(f"draw frame {time}"))
+        around.append(torch.cat((seen[: len(circle)], source[time].expand_as(seen[: len(circle)])), dim=2))
+        there, *ends = seen[len(circle) :].split(len(wanted))
+        rows.append((f"frame {time}: splats, from where the six paths are then", there))
+        rows.append((f"frame {time}: teacher, the same views", wanted[:, time]))
+        rows += [(f"frame {time}: splats, from the ends of the paths", far) for far in ends]
+    if (out / "splats" / MANIFEST).is_file():  # of an earlier demo
+        shutil.rmtree(out / "splats")
+    save_sequence(out / "splats", scene.splats.to("cpu"), scene.cameras, fps=geometry.cameras.fps)
+    save_video(out / "bullet_times.mp4", torch.cat(around), FPS)
+    save_image(out / "contact_sheet.png", contact_sheet(rows))
+    say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
+    say(f"  {out / 'splats'}: splats of frames {', '.join(map(str, times))} as numbered PLY files, and a manifest")
+    say(f"  {out / 'bullet_times.mp4'}: around each of these moments, the clip's own frame on the right")
+    say(f"  {out / 'contact_sheet.png'}: the moments from the six paths, beside the teacher's frames")
+
+
+def draw(splats: Gaussians, path: CameraTrajectory, on_step: OnStep) -> Tensor:
+    """Splats along a path, SCALE times as large, [F, H, W, 3] in [0, 1] on the CPU."""
+    larger = path.resized(SCALE * path.height, SCALE * path.width).to(splats.means.device)
+    return render(splats, larger, store="cpu", on_step=on_step).rgb.clamp(0, 1)
+
+
+def teacher_frames(models: Models, scene: Scene) -> Tensor:
+    """What the teacher made along each path, enlarged, [V, F, H, W, 3] on the CPU."""
+    latents = scene.latents.to(models.teacher.device)
+    return torch.stack([enlarged(decode(models.tokenizer, latents, i).cpu()) for i in range(len(scene.cameras))])
+
+
+def enlarged(frames: Tensor) -> Tensor:
+    """Frames [F, H, W, 3] SCALE times as large, every pixel a square."""
+    return frames.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)
+
+
+def to_and_fro(clips: Tensor) -> Tensor:
+    """Clips [V, F, ...], each forwards and back."""
+    return torch.cat((clips, clips[:, 1:-1].flip(1)), dim=1)

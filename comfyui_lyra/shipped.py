@@ -1,7 +1,10 @@
-"""The small models that come with the pack: where their files lie."""
+"""The small models that come with the pack, and the picture and clip to try them on."""
 
 from pathlib import Path
 from typing import Literal
+
+from .files.sample import Kind, load_sample, sample_files
+from .geometry import Geometry
 
 MINI = Path(__file__).resolve().parent / "mini"
 
@@ -21,3 +24,10 @@ def shipped_file(name: str) -> Path:
 def shipped_model(model: Model) -> Path:
     """The file of one of the mini models."""
     return shipped_file(f"mini_{model}.safetensors")
+
+
+def shipped_sample(kind: Kind) -> Geometry:
+    """The picture or clip with its depth: procedural scenes that none of the models saw."""
+    for file in sample_files(MINI, kind):
+        shipped_file(file.name)
+    return load_sample(MINI, kind)

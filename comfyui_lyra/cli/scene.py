@@ -5,7 +5,7 @@ import shutil
 
 import torch
 
-from .. import download, pipeline
+from .. import demo, download, pipeline
 from ..cameras import pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from ..files.geometry import load_geometry, save_geometry
@@ -16,6 +16,7 @@ from ..files.video import save_video
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
 from ..gen3c.text import load_text, save_text
+from ..geometry import Geometry
 from ..geometry_sources import from_vipe
 from ..plan import matmul_speed, report, stages
 from ..recon.checkpoint import load_recon, save_recon
@@ -26,6 +27,8 @@ from ..tokenizer.model import load_tokenizer
 from ..trajectories import camera_paths
 from .options import progress
 from .verbs import DTYPES
+
+LENGTHS = (".exr", ".npz", ".npy")  # files that hold depth in numbers, not as grey levels
 
 
 def run_geometry(options: argparse.Namespace) -> None:
@@ -133,3 +136,30 @@ def run_fetch(options: argparse.Namespace) -> None:
     """Download a release."""
     for file in download.fetch(options.name, options.folder, options.accept_licence, progress(options.name)):
         print(file)
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Make scenes with the mini models, and say where they are."""
+    out, own = options.out, None
+    if options.image:
+        out, own = out / clip_name(options.image.stem), own_picture(options)
+    elif options.depth:
+        raise ValueError("--depth is of a picture of your own; name it with --image")
+    demo.run(out, options.device, progress, lambda text: print(text, flush=True), own)
+
+
+def own_picture(options: argparse.Namespace) -> Geometry:
+    """The geometry of a picture that a person brings."""
+    if not options.depth:
+        raise ValueError("--image needs its depth too: --depth with an .exr or .npz, or a picture where near is white")
+    is_drawn = options.depth.suffix.lower() not in LENGTHS
+    meaning = options.meaning or ("near-far" if is_drawn else "depth")
+    print(
+        f"{options.image.name} with {options.depth.name}, read as {meaning}"
+        + (f": white is near, black {options.far / options.near:g} times as far" if meaning == "near-far" else "")
+        + ".\nThe result will be rough: the mini models have seen nothing but procedural scenes of balls, boxes and "
+        "drums.\nPhotos are what the released weights are for.",
+        flush=True,
+    )
+    near_far = {"near": options.near, "far": options.far} if meaning == "near-far" else {}
+    return pipeline.picture_geometry(options.image, options.depth, meaning, fov=options.fov, **near_far)

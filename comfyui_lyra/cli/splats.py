@@ -1,11 +1,11 @@
-"""Verbs over cameras and splats: path, render, convert, info, demo, bench."""
+"""Verbs over cameras and splats: path, render, convert, info, bench."""
 
 import argparse
 
 import torch
 
 from ...kernels_glue import OPS
-from .. import bench, demo
+from .. import bench
 from ..files.cameras import load_cameras, save_cameras
 from ..files.images import save_image
 from ..files.pinhole import check_names
@@ -71,11 +71,6 @@ def run_info(options: argparse.Namespace) -> None:
     else:
         for path in load_cameras(options.file):
             print(f"{path.name}: {len(path)} cameras of {path.width}x{path.height} at {path.fps:g} fps")
-
-
-def run_demo(options: argparse.Namespace) -> None:
-    """Make the demo's files and say where they are."""
-    print("\n".join(str(path) for path in demo.run(options.out, progress)))
 
 
 def run_bench(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Verbs that make and measure the mini models: train-tokenizer, train-teacher, sdg, train-recon, evaluate."""
+"""Verbs that make and measure the mini models: draw-scene, train-*, sdg, evaluate."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..configs import RECON_PRESETS, ReconConfig
+from ..configs import RECON_PRESETS, TEACHER_PRESETS, ReconConfig
+from ..files.sample import save_sample
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
 from ..recon.checkpoint import load_recon
 from ..recon.model import Recon
 from ..shipped import Model, shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..training.draw_scenes import draw_scene, source_geometry
 from ..training.evaluate import Evaluation, evaluate
 from ..training.sdg_disk import write_sdg
 from ..training.sdg_memory import SDG_SETTINGS
@@ -22,6 +24,15 @@ from ..training.train_teacher import TeacherTraining, train_teacher
 from ..training.train_tokenizer import TokenizerTraining, train_tokenizer
 
 Settings = TypeVar("Settings")
+
+
+def run_draw_scene(options: argparse.Namespace) -> None:
+    """Draw a scene at the mini models' size."""
+    config = TEACHER_PRESETS["mini"]
+    scene = draw_scene(options.seed, options.moving)
+    geometry = source_geometry(scene, *config.trained_size, config.trained_frames if options.moving else 1)
+    for file in save_sample(options.out, geometry):
+        print(file)
 
 
 def run_train_tokenizer(options: argparse.Namespace) -> None:
@@ -73,8 +84,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def recon_training(options: argparse.Namespace) -> ReconTraining:
     """How the splat decoder is trained."""
     return changed(
-        ReconTraining(fusion=not options.no_fusion, pruning=not options.no_pruning, flipped=not options.no_flipped),
-        seed=options.seed, scenes=options.scenes, moving_scenes=options.scenes, pace=options.pace, batch=options.batch,
+        ReconTraining(
+            pace=options.pace, fusion=not options.no_fusion, pruning=not options.no_pruning,
+            flipped=not options.no_flipped,
+        ),
+        seed=options.seed, scenes=options.scenes, moving_scenes=options.scenes, batch=options.batch,
         perceptual=options.perceptual, depth=options.depth, data=options.data,
     )  # fmt: skip
 

@@ -11,6 +11,12 @@ from .verbs import add_device
 
 def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     """Verbs in the order in which the mini models are made."""
+    verb = verbs.add_parser("draw-scene", help="a procedural scene's picture or clip, with its depth")
+    verb.add_argument("seed", type=int, help="of the scene; the models never saw 900000 to 900063")
+    verb.add_argument("out", type=Path, help="folder for picture.png or clip.mp4, and the depth beside it")
+    verb.add_argument("--moving", action="store_true", help="a clip of the scene in motion")
+    verb.set_defaults(run="training.run_draw_scene")
+
     verb = verbs.add_parser("train-tokenizer", help="the mini tokenizer, on procedural scenes")
     add_run(verb)
     verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
@@ -42,7 +48,9 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--init-from", type=Path, help="folder of the run that ended with the stage before")
     verb.add_argument("--roots", type=Path, nargs="+", default=[], help="scenes of 'lyra sdg': folders and tars")
     verb.add_argument("--steps", type=int, help="end after so many, counted from the first stage")
-    verb.add_argument("--pace", type=float, help="factor on the stages' numbers of steps")
+    verb.add_argument(
+        "--pace", type=pace, default=1.0, help="factor on the stages' numbers of steps; 'time': they share the time"
+    )
     verb.add_argument("--batch", type=int, help="scenes a step; by default the stage's")
     ablation = verb.add_argument_group("ablations")
     ablation.add_argument("--no-fusion", action="store_true", help="decode each path alone and join the splats")
@@ -107,6 +115,11 @@ def numbers(text: str) -> tuple[int, ...]:
         return parse_times(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' holds no numbers such as 1,3 or stretches such as 0-63") from error
+
+
+def pace(text: str) -> float | None:
+    """A factor on numbers of steps, or None for "time"."""
+    return None if text == "time" else float(text)
 
 
 def words(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from .. import bench
 from ..configs import RECON_PRESETS
 from ..trajectories import PRESETS, ROTATIONS
 
+MEANINGS = ("depth", "disparity", "near-far")
 FORMATS = ("json", "transforms", "colmap", "npz")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RELEASES = ("gen3c", "lyra", "t5", "tokenizer")  # of ``download``, whose import takes a second
@@ -48,10 +49,6 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("file", type=Path, nargs="?")
     verb.set_defaults(run="splats.run_info")
 
-    verb = verbs.add_parser("demo", help="a coloured scene, six camera paths, their pictures")
-    verb.add_argument("--out", type=Path, default=Path("out"))
-    verb.set_defaults(run="splats.run_demo")
-
     verb = verbs.add_parser("bench", help="repeat the figures of the README")
     verb.add_argument("what", choices=bench.NAMES)
     add_device(verb)
@@ -60,11 +57,24 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
 
 def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     """Verbs from a picture or clip to splats, and what they need."""
+    verb = verbs.add_parser("demo", help="the mini models at work: a picture and a clip become scenes")
+    verb.add_argument("--out", type=Path, default=Path("out"), help="folder for splats, videos and pictures")
+    verb.add_argument("--image", type=Path, help="a picture of your own instead of the two that come with the pack")
+    verb.add_argument("--depth", type=Path, help="its depth: .exr or .npz, or a grey picture")
+    verb.add_argument(
+        "--meaning", choices=MEANINGS, help="of the depth's values; by default near-far of pictures, depth of others"
+    )
+    verb.add_argument("--near", type=float, default=1.0, help="near-far: depth of white")
+    verb.add_argument("--far", type=float, default=5.0, help="near-far: depth of black")
+    verb.add_argument("--fov", type=float, default=41.0, help="vertical field of view in degrees")
+    add_device(verb)
+    verb.set_defaults(run="scene.run_demo")
+
     verb = verbs.add_parser("geometry", help="picture and depth, or ViPE results, to a geometry file")
     verb.add_argument("source", type=Path, help="a picture, or a ViPE results folder or its mp4")
     verb.add_argument("out", type=Path, help="geometry to write, .safetensors")
     verb.add_argument("--depth", type=Path, help="depth of the picture: .exr, .npz, .npy or a picture")
-    verb.add_argument("--meaning", choices=["depth", "disparity", "near-far"], default="depth", help="of its values")
+    verb.add_argument("--meaning", choices=MEANINGS, default="depth", help="of its values")
     verb.add_argument("--near", type=float, help="near-far: depth of white")
     verb.add_argument("--far", type=float, help="near-far: depth of black")
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
@@ -170,7 +180,8 @@ def add_device(verb: argparse.ArgumentParser) -> None:
 def usable_device(name: str) -> torch.device:
     """The device of a name, if this torch and this machine have it."""
     try:
-        return torch.empty(0, device=name).device
+        torch.empty(0, device=name)
+        return torch.device(name)  # "cuda" stays without a number: each of several processes has its own
     except (RuntimeError, AssertionError) as error:  # torch raises either, with a page of advice
         raise argparse.ArgumentTypeError(f"'{name}' cannot be used here; cpu can") from error
 

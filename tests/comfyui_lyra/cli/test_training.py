@@ -38,6 +38,7 @@ def test_ablations_have_words():
     )  # fmt: skip
     assert recon_config(found).attention_every == 1
     assert found.stages == ["m6", "m7"]
+    assert recon_training(options("train-recon out --pace time")).pace is None
 
 
 def test_a_number_of_steps_ends_the_stages():
@@ -60,7 +61,21 @@ def test_seeds_may_be_a_split():
     assert options("sdg out --seeds sdg").seeds == tuple(SPLITS["sdg"])
 
 
-@pytest.mark.parametrize("words", ["sdg out --seeds some", "evaluate out --views one", "train-recon out --data none"])
+def test_a_scene_is_drawn_as_a_picture_and_as_a_clip(tmp_path, capsys):
+    for words in ([], ["--moving"]):
+        assert main(["draw-scene", "900001", str(tmp_path), *words]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "clip.mp4", "clip_depth.npz", "picture.png", "picture_depth.npz",
+    ]  # fmt: skip
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / name) for name in ("picture.png", "picture_depth.npz", "clip.mp4", "clip_depth.npz")
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["sdg out --seeds some", "evaluate out --views one", "train-recon out --data none", "train-recon o --pace a"],
+)
 def test_words_that_mean_nothing_are_refused(words):
     with pytest.raises(SystemExit):
         options(words)
