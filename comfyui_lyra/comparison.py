@@ -149,7 +149,7 @@ def plan_shots(
         )
     if not latents.dynamic:
         if len(splats) != 1:
-            raise ValueError(f"{len(splats)} scenes and the latents of a still one; choose one scene")
+            raise ValueError(f"{len(splats)} scenes and the latents of a still one; choose one with Select Bullet Time")
         return [(splats[0], torch.arange(0, here[0], every))]
     if times is None:
         raise ValueError("these latents show a moving scene; the bullet times of the splats are needed too")

@@ -66,8 +66,8 @@ class CameraPaths(io.ComfyNode):
                 io.Int.Input(
                     "frames",
                     **FRAMES,
-                    tooltip="Frames of each path. Lyra's released models take 121. With a clip as geometry, the "
-                    "clip's own number counts instead.",
+                    tooltip="Frames of each path. Lyra's released models take 121, the mini ones 17. With a clip as "
+                    "geometry the clip's own number counts instead, with a teacher the teacher's.",
                 ),
                 io.Float.Input("fps", **SPEED, tooltip="Playback speed in frames per second."),
                 io.Int.Input(
@@ -113,15 +113,24 @@ class CameraPaths(io.ComfyNode):
                     optional=True,
                     tooltip="Start from the cameras of this picture or clip: poses, field of view and size in pixels.",
                 ),
+                sockets.Teacher.Input(
+                    "teacher",
+                    optional=True,
+                    tooltip="Make paths as this teacher takes them: the frames of one of its clips, and without "
+                    "geometry its size. Leave it out for paths longer than a clip.",
+                ),
             ],
             outputs=[sockets.Cameras.Output("cameras", tooltip="One path, or six in the order 0..5.")],
         )
 
     @classmethod
     def execute(
-        cls, preset, movement, rotation, seed, frames, fps, width, height, fov, center_depth, draw, geometry=None
-    ) -> io.NodeOutput:
+        cls, preset, movement, rotation, seed, frames, fps, width, height, fov, center_depth, draw, geometry=None,
+        teacher=None,
+    ) -> io.NodeOutput:  # fmt: skip
         """Make the paths."""
+        if teacher is not None:
+            frames, (height, width) = teacher.config.trained_frames, teacher.config.trained_size
         base = geometry.cameras if geometry is not None else pinhole_camera(width, height, fov)
         if len(base) == 1:
             base = replace(base, fps=fps)

@@ -33,7 +33,7 @@ class CamerasFromCore(io.ComfyNode):
                     ),
                     tooltip="Cameras in the order of the path; a new socket appears with each.",
                 ),
-                io.Int.Input("frames", **FRAMES, tooltip="Frames of the whole path."),
+                io.Int.Input("frames", **FRAMES, tooltip="Frames of the whole path. With a teacher, the teacher's."),
                 io.Combo.Input(
                     "easing",
                     options=list(EASINGS),
@@ -56,13 +56,17 @@ class CamerasFromCore(io.ComfyNode):
                 sockets.Geometry.Input(
                     "geometry", optional=True, tooltip="Start at the first camera of this picture or clip instead."
                 ),
+                sockets.Teacher.Input(
+                    "teacher", optional=True, tooltip="Make the path as long as a clip of this teacher, in frames."
+                ),
             ],
             outputs=[sockets.Cameras.Output("cameras", tooltip="One path.")],
         )
 
     @classmethod
-    def execute(cls, keyframes, frames, easing, fps, width, height, geometry=None) -> io.NodeOutput:
+    def execute(cls, keyframes, frames, easing, fps, width, height, geometry=None, teacher=None) -> io.NodeOutput:
         """Run a path through the keyframes."""
+        frames = frames if teacher is None else teacher.config.trained_frames
         start = geometry.cameras if geometry is not None else None
         keys = keyframes_from_viewer(list(keyframes.values()), width, height, start)
         return io.NodeOutput((through_keyframes(replace(keys, fps=fps), frames, easing),))

@@ -56,12 +56,6 @@ class Evaluate(io.ComfyNode):
                     tooltip="From Load Tokenizer, or Cosmos' VAE. Decodes the latents, and adds TPIPS: a distance as "
                     "the tokenizer sees it, 0 for equal pictures. Its numbers are not those of LPIPS.",
                 ),
-                io.String.Input(
-                    "times",
-                    display_name="bullet times",
-                    default="",
-                    tooltip="For splats of a moving scene: the frame of each, from Reconstruct Splats.",
-                ),
                 io.Int.Input(
                     "every",
                     display_name="every nth frame",
@@ -79,6 +73,12 @@ class Evaluate(io.ComfyNode):
                     max=100.0,
                     step=0.5,
                     tooltip="How many times as bright as it is the error is shown.",
+                ),
+                io.String.Input(
+                    "times",
+                    display_name="bullet times",
+                    default="",
+                    tooltip="For splats of a moving scene: the frame of each, from Reconstruct Splats.",
                 ),
                 io.String.Input(
                     "lpips_vgg",
@@ -116,7 +116,7 @@ class Evaluate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, times, every, gain, lpips_vgg, lpips_heads,
+        cls, every, gain, times, lpips_vgg, lpips_heads,
         frames=None, truth=None, splat=None, cameras=None, latents=None, tokenizer=None,
     ) -> io.NodeOutput:  # fmt: skip
         """Compare what is connected."""

@@ -221,9 +221,9 @@ def weights_path(name: str) -> Path:
 
 @cache
 def shipped(folder: Path, kind: type) -> dict[str, Path]:
-    """The pack's own files that a ``kind`` describes, by the name a list shows."""
+    """The pack's own files that a ``kind`` describes, by the name a list shows, those for still scenes first."""
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.glob("*.safetensors"), key=lambda file: ("dynamic" in file.stem, file.name)):
         try:
             if stored_config(file, kind):
                 found[f"{folder.name}/{file.name}"] = file

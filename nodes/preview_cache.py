@@ -29,7 +29,7 @@ class PreviewCache(io.ComfyNode):
                 io.Int.Input(
                     "every",
                     display_name="every nth frame",
-                    default=20,
+                    default=8,
                     min=1,
                     max=1000,
                     tooltip="Draw every nth frame of the path. 1 draws all.",

@@ -114,7 +114,11 @@ def test_splats_of_a_moving_scene_are_compared_at_their_times(tokenizer, latents
 def test_what_does_not_belong_together_is_refused(tokenizer, latents):
     moving, scenes = replace(latents, dynamic=True), [splats(0), splats(1)]
     for problem, arguments, times in (
-        ("2 scenes and the latents of a still one", (scenes, latents.cameras, latents), None),
+        (
+            "2 scenes and the latents of a still one; choose one with Select Bullet Time",
+            (scenes, latents.cameras, latents),
+            None,
+        ),
         ("bullet times of the splats are needed", (scenes, latents.cameras, moving), None),
         (r"2 scenes do not fit bullet times \[0\]", (scenes, latents.cameras, moving), (0,)),
         (r"2 scenes do not fit bullet times \[0, 9\] of clips of 9 frames", (scenes, latents.cameras, moving), (0, 9)),

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 pytest.importorskip("comfy_api")
 
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera  # noqa: E402
+from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS  # noqa: E402
 from lyra_pack.comfyui_lyra.demo_scene import demo_scene  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry import Geometry  # noqa: E402
 from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
@@ -55,6 +57,17 @@ def test_geometry_brings_its_camera_and_a_clip_its_number_of_frames():
     assert picture[0].c2w[0, 0, 3] == pytest.approx(7)
     (clip,) = CameraPaths.execute(**WIDGETS, geometry=geometry(start[torch.zeros(9, dtype=torch.long)])).args
     assert [(len(path), path.fps) for path in clip] == [(9, 30)] * 6
+
+
+def test_a_teacher_brings_its_frames_and_without_geometry_its_size():
+    teacher = SimpleNamespace(config=TEACHER_PRESETS["mini"])
+    (alone,) = CameraPaths.execute(**WIDGETS, teacher=teacher).args
+    assert {(len(path), path.width, path.height, path.fps) for path in alone} == {(17, 160, 96, 8)}
+    (placed,) = CameraPaths.execute(**WIDGETS, geometry=geometry(pinhole_camera(80, 40, 30)), teacher=teacher).args
+    assert {(len(path), path.width, path.height) for path in placed} == {(17, 80, 40)}
+    (info,) = CameraToCore.execute(alone, 0, 0).args
+    ((path,),) = CamerasFromCore.execute({"keyframe0": info}, 5, "linear", 12.0, 64, 48, teacher=teacher).args
+    assert len(path) == 17
 
 
 def test_sets_are_combined_in_the_order_of_the_sockets():

@@ -30,12 +30,13 @@ def test_a_tokenizer_and_a_splat_decoder_load_from_the_models_folders(models, ti
 
 def test_the_packs_own_models_come_first_each_in_its_list(models, tiny_tokenizer, tiny_recon):
     save_tokenizer(tiny_tokenizer, host.MINI / "coder.safetensors")
-    save_recon(tiny_recon, host.MINI / "static.safetensors")
+    for name in ("a_dynamic", "static"):
+        save_recon(tiny_recon, host.MINI / f"{name}.safetensors")
     (host.MINI / "notes.txt").touch()
     save_recon(tiny_recon, models / "lyra" / "a.safetensors")
     (models / "lyra" / "readme.md").touch()
     assert offered(LoadTokenizer) == ["mini/coder.safetensors"]
-    assert offered(LoadRecon) == ["mini/static.safetensors", "a.safetensors"]
+    assert offered(LoadRecon) == ["mini/static.safetensors", "mini/a_dynamic.safetensors", "a.safetensors"]
     (recon,) = LoadRecon.execute("mini/static.safetensors", "auto").args
     assert recon.config == tiny_recon.config
 
