@@ -160,6 +160,15 @@ def test_every_text_is_translated(node, locale):
             assert there[side][key]["tooltip"] not in ("", texts["tooltip"]), (side, key)
 
 
+@each_node
+def test_widgets_that_were_saved_keep_their_places(node):
+    """The rest of what saved workflows rely on is checked under ComfyUI, by test_saved_workflows.py."""
+    before = [name for name, *_ in read_json(ROOT / "tests" / "data" / "saved_nodes.json")[node.id]["widgets"]]
+    given = sorted((s for s in node.inputs if s.widgets), key=lambda s: bool(s.options.get("optional")))
+    now = [name for s in given for name in (s.id, "control_after_generate")[: s.widgets]]
+    assert now[: len(before)] == before
+
+
 def test_there_is_a_workflow():
     assert WORKFLOWS
 
