@@ -23,7 +23,8 @@ from ..recon.checkpoint import load_recon, save_recon
 from ..recon.plan import plan
 from ..recon.reconstruct import reconstruct
 from ..recon.times import parse_times
-from ..tokenizer.model import load_tokenizer
+from ..shipped import shipped_model
+from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..trajectories import camera_paths
 from .options import progress
 from .verbs import DTYPES
@@ -48,9 +49,9 @@ def run_geometry(options: argparse.Namespace) -> None:
 def run_generate(options: argparse.Namespace) -> None:
     """Generate each path that is not there yet."""
     dtype = DTYPES[options.dtype]
-    teacher = load_teacher(options.teacher, dtype=dtype)
+    teacher = load_teacher(options.teacher or shipped_model("teacher"), dtype=dtype)
     teacher.network.to(options.device)
-    tokenizer = load_tokenizer(options.tokenizer).to(options.device, dtype)
+    tokenizer = tokenizer_of(options)
     geometry = load_geometry(options.geometry)
     paths = pipeline.paths_for(
         geometry, teacher.config, options.preset,
@@ -75,7 +76,7 @@ def run_generate(options: argparse.Namespace) -> None:
 def run_decode(options: argparse.Namespace) -> None:
     """Write the frames that latents stand for."""
     latents = load_scene(options.latents, options.clip, dynamic=options.dynamic).to(options.device)
-    tokenizer = load_tokenizer(options.tokenizer).to(options.device, DTYPES[options.dtype])
+    tokenizer = tokenizer_of(options)
     save_video(options.out, pipeline.decode(tokenizer, latents, options.view).cpu(), latents.cameras[0].fps)
     print(options.out)
 
@@ -84,8 +85,9 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     """Write the splats of each bullet time."""
     times = parse_times(options.times)
     latents, dtype = load_scene(options.latents, options.clip, dynamic=options.dynamic), DTYPES[options.dtype]
-    model = load_recon(options.recon).to(options.device, dtype).eval()
-    tokenizer = load_tokenizer(options.tokenizer).to(options.device, dtype)
+    recon = options.recon or shipped_model("recon_dynamic" if latents.dynamic else "recon_static")
+    model = load_recon(recon).to(options.device, dtype).eval()
+    tokenizer = tokenizer_of(options)
     path = latents.cameras[0]
     planned = plan(
         model.config, len(latents.cameras), len(path), path.height, path.width, int(options.budget * 1e9), dtype
@@ -98,6 +100,12 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         file = options.out / f"splats_{time:04}.ply"
         save_ply(file, frame.to("cpu"))
         print(f"{len(frame)} splats: {file}")
+
+
+def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:
+    """The tokenizer, where and as it is used."""
+    file = options.tokenizer or shipped_model("tokenizer")
+    return load_tokenizer(file).to(options.device, DTYPES[options.dtype])
 
 
 def run_plan(options: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--min-opacity", type=float, default=0.0, help="splats: drop what is more transparent")
     verb.set_defaults(run="splats.run_convert")
 
-    verb = verbs.add_parser("info", help="say what a file holds; without a file, what can run here")
+    verb = verbs.add_parser("info", help="say what a file holds; without a file, what is there and can run here")
     verb.add_argument("file", type=Path, nargs="?")
     verb.set_defaults(run="splats.run_info")
 
@@ -141,7 +141,9 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("out", type=Path, help=".safetensors to write")
     verb.set_defaults(run="scene.run_convert_weights")
 
-    verb = verbs.add_parser("fetch", help="download released weights, after their licence")
+    verb = verbs.add_parser(
+        "fetch", help="download released weights, after their licence; the mini ones need no download"
+    )
     verb.add_argument("name", choices=RELEASES)
     verb.add_argument("folder", type=Path, help="of all weights")
     verb.add_argument("--accept-licence", action="store_true", help="without it, size and licence are shown")
@@ -190,7 +192,7 @@ def add_models(verb: argparse.ArgumentParser, *names: str) -> None:
     """Files of the models a verb needs, their precision and device."""
     files = {"teacher": "GEN3C or another teacher", "recon": "a splat decoder", "tokenizer": "the video tokenizer"}
     for name in names:
-        verb.add_argument(f"--{name}", type=Path, required=True, help=f"file of {files[name]}")
+        verb.add_argument(f"--{name}", type=Path, help=f"file of {files[name]}; by default the mini one of the pack")
     add_precision(verb)
 
 

@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lyra_pack.comfyui_lyra import shipped
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
+from lyra_pack.comfyui_lyra.files.sample import save_sample
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C
-from lyra_pack.comfyui_lyra.gen3c.load import Teacher
+from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
 from lyra_pack.comfyui_lyra.geometry import Geometry
+from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
 from lyra_pack.comfyui_lyra.recon.model import Recon
-from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder
+from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, save_tokenizer
 from lyra_pack.comfyui_lyra.trajectories import camera_paths
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
@@ -91,3 +94,19 @@ def clip() -> Geometry:
 def two_moves(picture) -> tuple[CameraTrajectory, ...]:
     """The first two of the six paths around the picture's camera."""
     return camera_paths(picture.cameras, "six_paths", FRAMES)[:2]
+
+
+@pytest.fixture
+def mini(tmp_path, monkeypatch, small_teacher, small_tokenizer, small_recon, picture, clip):
+    """A folder as the shipped one."""
+    folder = tmp_path / "mini"
+    monkeypatch.setattr(shipped, "MINI", folder)
+    static = Recon(replace(small_recon.config, dynamic=False))
+    static.load_state_dict(small_recon.state_dict())
+    save_teacher(small_teacher, folder / "mini_teacher.safetensors")
+    save_tokenizer(small_tokenizer, folder / "mini_tokenizer.safetensors")
+    save_recon(static, folder / "mini_recon_static.safetensors")
+    save_recon(small_recon, folder / "mini_recon_dynamic.safetensors")
+    save_sample(folder, picture)
+    save_sample(folder, clip)
+    return folder

@@ -12,6 +12,7 @@ from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.cli.verbs import RELEASES
 from lyra_pack.comfyui_lyra.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.files.cameras import load_cameras, save_cameras
+from lyra_pack.comfyui_lyra.files.geometry import save_geometry
 from lyra_pack.comfyui_lyra.files.images import load_image, save_image
 from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg
@@ -159,6 +160,27 @@ def test_a_picture_or_clip_becomes_splats_verb_by_verb(source, models, picture, 
     assert main(generate) == 0, capsys.readouterr().err
     assert torch.equal(load_sdg(models / "latents").latents.values, finished.latents.values)
     assert [file.read_bytes() for file in videos] == seen
+
+
+@pytest.mark.slow
+def test_without_other_words_the_shipped_models_do_it(mini, tmp_path, clip, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_geometry("scene.safetensors", clip)
+    for words in (
+        ["generate", "scene.safetensors", "latents", "--steps", "2", "--preset", "left", "--dtype", "float32"],
+        ["decode", "latents", "view.mp4", "--dtype", "float32"],
+        ["reconstruct", "latents", "splats", "--times", "0,4", "--dtype", "float32"],
+    ):
+        assert main(words) == 0, capsys.readouterr().err
+    assert len(load_video("view.mp4")[0]) == 9
+    assert len(list(Path("splats").iterdir())) == 2  # by the dynamic one: the source is a clip
+
+
+def test_info_tells_of_the_shipped_models_and_of_weights(mini, capsys):
+    assert [main(["info"]), main(["info", str(mini / "mini_teacher.safetensors")])] == [0, 0]
+    *_, teacher, tokenizer, again = capsys.readouterr().out.splitlines()
+    assert again == teacher and "weights of family 'small', for pictures of 48x32" in teacher
+    assert "mini_tokenizer.safetensors: 0." in tokenizer
 
 
 def test_weights_convert_with_their_hash(models, capsys):

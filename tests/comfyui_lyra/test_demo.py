@@ -1,7 +1,6 @@
 """The main job with tiny models in place of the shipped ones."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,31 +9,10 @@ from lyra_pack.comfyui_lyra import shipped
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.images import load_image
 from lyra_pack.comfyui_lyra.files.ply import load_ply
-from lyra_pack.comfyui_lyra.files.sample import save_sample
 from lyra_pack.comfyui_lyra.files.video import load_video
-from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
-from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
-from lyra_pack.comfyui_lyra.recon.model import Recon
-from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 from PIL import Image
 
 CPU = ["--device", "cpu"]
-
-
-@pytest.fixture
-def mini(tmp_path, monkeypatch, small_teacher, small_tokenizer, small_recon, picture, clip):
-    """A folder as the shipped one."""
-    folder = tmp_path / "mini"
-    monkeypatch.setattr(shipped, "MINI", folder)
-    static = Recon(replace(small_recon.config, dynamic=False))
-    static.load_state_dict(small_recon.state_dict())
-    save_teacher(small_teacher, folder / "mini_teacher.safetensors")
-    save_tokenizer(small_tokenizer, folder / "mini_tokenizer.safetensors")
-    save_recon(static, folder / "mini_recon_static.safetensors")
-    save_recon(small_recon, folder / "mini_recon_dynamic.safetensors")
-    save_sample(folder, picture)
-    save_sample(folder, clip)
-    return folder
 
 
 @pytest.mark.slow
