@@ -5,7 +5,7 @@ from importlib import import_module
 
 import torch
 
-NAMES = ("ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "warp")
+NAMES = ("ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "train", "warp")
 
 
 def rows(name: str, device: torch.device) -> Iterator[str]:

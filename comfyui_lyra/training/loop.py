@@ -24,7 +24,7 @@ from .time_box import TimeBox
 
 log = logging.getLogger("lyra")
 
-EMA_DECAY, EMA_EVERY = 0.999, 4  # a step; taken in every few steps
+AVERAGED_EVERY = 4  # steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
 MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
 OWN_SEED = 1_000_003  # between the seeds of two processes
@@ -66,7 +66,7 @@ class Run:
         self.is_half = self.device.type == "cuda"
         self.network = copy.deepcopy(self.model).bfloat16() if self.is_half else self.model
         self.streams = Streams(self.seed, device)
-        self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model, EMA_DECAY**EMA_EVERY)
+        self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model)
         self.steps, self.metrics = steps, {}
         self.box = TimeBox(None if max_seconds is None else max_seconds - reserve)
         self.resume = resume
@@ -102,6 +102,9 @@ class Run:
         else:
             self.streams = Streams(self.seed + snapshot.step, self.device)
         self._refresh()
+        optim = self.optimizer.config
+        if self.steps is None and optim.final_lr is not None:  # until its speed is known, at the last rate
+            self.optimizer.config = replace(optim, steps=max(self.step, optim.warmup + 1))
         self.log.event(self.step, "resumed")
         log.info("%s: resumed at step %d", self.stage, self.step)
 
@@ -156,14 +159,15 @@ class Run:
                 terms["loss"].backward()
             numbers = self.follow()
             now = time.monotonic()
-            if self.step - first == SPEED_STEPS:
+            since = self.step - first
+            if since == SPEED_STEPS:
                 started = now  # what is slow once is over
             if not self.is_first:
                 continue
-            if now - spoken > LOG_SECONDS or self.step - first == 1:
+            if now - spoken > LOG_SECONDS or since in (1, 2 * SPEED_STEPS):
                 spoken = now
-                rate = max(self.step - first - SPEED_STEPS, 1) / max(now - started, 1e-9)
-                if self.step - first > SPEED_STEPS:
+                rate = max(since - SPEED_STEPS, 1) / max(now - started, 1e-9)
+                if since > SPEED_STEPS:
                     self.plan(rate, now)
                 numbers |= {name: value.item() for name, value in terms.items()} | {"steps_per_second": rate}
                 self.say(numbers)
@@ -234,7 +238,7 @@ class Run:
         self.processes.average([p.grad for p in self.model.parameters() if p.grad is not None])
         numbers = self.optimizer.step()
         self._refresh()
-        if self.step % EMA_EVERY == 0:
+        if self.step % AVERAGED_EVERY == 0:
             self.ema.update(self.model)
         return numbers
 

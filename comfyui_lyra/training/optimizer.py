@@ -117,20 +117,21 @@ class Optimizer:
 
 
 class Ema:
-    """Moving average of a model's weights, free of the bias towards its start, in float32.
+    """Moving average of a model's weights in float32, whose span grows with the run (Karras et al. 2024, EDM2, eq. 2).
 
-    After t updates the weight of the model i updates ago is decay^i (1 - decay) / (1 - decay^t).
+    With p = ``power`` + 1 the weights after update i of t count i^p - (i - 1)^p parts of t^p, so they are t / (p + 1)
+    updates old on average: a short run is not held back by its beginning, and a long one is averaged over more.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.999):
-        self.decay, self.updates = decay, 0
+    def __init__(self, model: nn.Module, power: float = 17.0):
+        self.power, self.updates = power, 0
         self.averages = {name: tensor.detach().float().clone() for name, tensor in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
         self.updates += 1
-        share = (1 - self.decay) / (1 - self.decay**self.updates)
+        share = 1 - (1 - 1 / self.updates) ** (self.power + 1)
         for name, tensor in model.state_dict().items():
             self.averages[name].lerp_(tensor.float(), share)
 

@@ -1,5 +1,6 @@
 """Training the mini splat decoder by self-distillation: stages m1 to m7 on the teacher's clips (training.md 13.5)."""
 
+import copy
 import logging
 import math
 import time
@@ -128,7 +129,8 @@ def train_recon(
             run.restore(latest(init_from, required=True))
         maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
-        trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
+        judge = tokenizer_tpips(copy.deepcopy(frozen).bfloat16() if run.is_half else frozen)
+        trainer = Trainer(training, Encoder(frozen, config, run.device), judge, run.network)
         run.divide(plan)
         for stage in plan:
             run.enter(stage)

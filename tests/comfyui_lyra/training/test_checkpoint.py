@@ -22,7 +22,7 @@ def train(folder: Path, steps: int, save_every: int = 5, killed_at: int | None =
     """A tiny run on random data that goes on from whatever the folder holds; its weights, averages and moments."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 3))
-    optimizer, ema, streams = Optimizer(model, OptimConfig(lr=0.01)), Ema(model, 0.9), Streams(1)
+    optimizer, ema, streams = Optimizer(model, OptimConfig(lr=0.01)), Ema(model), Streams(1)
     found = latest(folder)
     if found is not None:
         fill(model, found.weights, "the checkpoint")

@@ -112,15 +112,15 @@ def test_half_precision_moments_are_half_as_large():
 
 def test_the_average_of_weights_has_no_bias_towards_its_start():
     model = nn.Linear(1, 1, bias=False)
-    ema, values = Ema(model, 0.9), []
+    ema, values = Ema(model, power=2), []
     for value in (3.0, -1.0, 4.0):
         nn.init.constant_(model.weight, value)
         ema.update(model)
         values.append(value)
-    shares = [0.9**i for i in (2, 1, 0)]
-    expected = sum(s * v for s, v in zip(shares, values, strict=True)) / sum(shares)
+    shares = [i**3 - (i - 1) ** 3 for i in (1, 2, 3)]
+    expected = sum(s * v for s, v in zip(shares, values, strict=True)) / 3**3
     assert ema.averages["weight"].item() == pytest.approx(expected)
-    twin = Ema(model, 0.9)
+    twin = Ema(model, power=2)
     twin.restore(ema.averages, ema.updates)
     for one in (ema, twin):
         one.update(model)
