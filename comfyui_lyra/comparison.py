@@ -43,11 +43,16 @@ class Comparison:
         """The error [F, H, W, 3] to look at: black where there is none, ``gain`` times as bright as it is."""
         return (self.error * gain).clamp(0, 1)
 
+    @property
+    def worst(self) -> int:
+        """The frame of the lowest PSNR."""
+        return int(self.scores["psnr"].argmin())
+
     def report(self) -> str:
-        """The means in words, and where the worst frame is."""
-        worst = int(self.scores["psnr"].argmin())
+        """The means in words, and which frame is worst."""
         words = ", ".join(WORDS[name].format(value) for name, value in self.means.items())
-        return f"{len(self.error)} frames: {words}; the worst is frame {worst}, {self.scores['psnr'][worst]:.2f} dB"
+        worst = f"frame {self.worst}, {self.scores['psnr'][self.worst]:.2f} dB"
+        return f"{words}\n{len(self.error)} frames; worst: {worst}"
 
 
 class GridTpips:

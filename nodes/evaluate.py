@@ -2,7 +2,7 @@
 
 import math
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..comfyui_lyra.plan import decode_bytes
 from ..comfyui_lyra.recon.times import parse_times
@@ -140,10 +140,11 @@ class Evaluate(io.ComfyNode):
             found = compare_splats(*given, times=moments, every=every, **shared)
         else:
             found = compare_frames(sockets.from_image(frames), sockets.from_image(truth), **shared)
-        means, text = found.means, found.report()
+        error, means, text = sockets.to_image(found.picture(gain)), found.means, found.report()
         host.show_text(cls, text)
         scores = (means.get(name, math.nan) for name in ("psnr", "ssim", "tpips", "lpips"))
-        return io.NodeOutput(sockets.to_image(found.picture(gain)), *scores, text, ui={"text": (text,)})
+        shown = ui.PreviewImage(error[found.worst][None], cls=cls).as_dict() | {"text": (text,)}
+        return io.NodeOutput(error, *scores, text, ui=shown)
 
 
 def is_splats(frames, truth, **given) -> bool:

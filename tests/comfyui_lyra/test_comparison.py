@@ -57,8 +57,8 @@ def test_a_known_error_has_a_known_score():
     assert found.means["psnr"] == pytest.approx((10 * 100 + 20) / 11, abs=1e-3)
     assert found.means["ssim"] == pytest.approx(ssim(frames, truth).mean().item())
     assert steps == [(8, 11), (11, 11)]
-    assert found.report().startswith("11 frames: PSNR 92.73 dB, SSIM 0.99")
-    assert found.report().endswith("the worst is frame 10, 20.00 dB")
+    assert found.report().startswith("PSNR 92.73 dB, SSIM 0.99")
+    assert found.report().endswith("\n11 frames; worst: frame 10, 20.00 dB")
     torch.testing.assert_close(found.picture(5)[10], torch.full((16, 24, 3), 0.5))
     assert found.picture(100).max() == 1 and not found.picture(5)[:10].any()
 

@@ -23,17 +23,24 @@ def evaluate(**given):
     return Evaluate.execute(**{"times": "", "lpips_vgg": "", "lpips_heads": ""} | given)
 
 
+@pytest.fixture(autouse=True)
+def folder_for_the_picture_shown(folders):
+    """Of the worst frame."""
+
+
 def pictures(count: int, seed: int) -> torch.Tensor:
     return torch.rand(count, 32, 48, 3, generator=torch.Generator().manual_seed(seed))
 
 
 def test_two_batches_of_frames_are_scored():
     frames, truth = pictures(3, 0), pictures(3, 1)
-    error, psnr, ssim, tpips, lpips, text = evaluate(every=4, gain=2.0, frames=frames, truth=truth).args
+    found = evaluate(every=4, gain=2.0, frames=frames, truth=truth)
+    error, psnr, ssim, tpips, lpips, text = found.args
     expected = compare_frames(frames, truth)
     assert (psnr, ssim) == (expected.means["psnr"], expected.means["ssim"])
     assert math.isnan(tpips) and math.isnan(lpips)
     torch.testing.assert_close(error, ((frames - truth).abs() * 2).clamp(0, 1))
+    assert len(found.ui["images"]) == 1 and found.ui["text"] == (text,)
     assert text == expected.report() and "TPIPS" not in text
 
 
