@@ -52,7 +52,7 @@ class Comparison:
         """The means in words, and which frame is worst."""
         words = ", ".join(WORDS[name].format(value) for name, value in self.means.items())
         worst = f"frame {self.worst}, {self.scores['psnr'][self.worst]:.2f} dB"
-        return f"{words}\n{len(self.error)} frames; worst: {worst}"
+        return f"{words};\n{len(self.error)} frames; worst: {worst}"
 
 
 class GridTpips:
