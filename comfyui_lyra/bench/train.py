@@ -47,10 +47,9 @@ def rows(device: torch.device) -> Iterator[str]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     network = initial_recon(config, 0).to(device, dtype)
     shape = {"size": config.trained_size, "frames": config.trained_frames, "device": device}
-    judge = tokenizer_tpips(load_tokenizer(shipped_model("tokenizer")).to(device, dtype).requires_grad_(False))
     with plain_attention():
         scenes = [scene for part in film_scenes(tokenizer, range(SCENES), **shape) for scene in part]
-        trainer = Trainer(ReconTraining(), Encoder(tokenizer, config, device), judge, network)
+        trainer = Trainer(ReconTraining(), Encoder(tokenizer, config, device), tokenizer_tpips(tokenizer), network)
         yield f"stage {stage.name}, batch {stage.batch}, {dtype}; seconds, first and median of {STEPS - 1} more"
         yield ""
         yield "| views | part | first | usual |"

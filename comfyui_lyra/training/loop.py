@@ -104,7 +104,7 @@ class Run:
         self._refresh()
         optim = self.optimizer.config
         if self.steps is None and optim.final_lr is not None:  # until its speed is known, at the last rate
-            self.optimizer.config = replace(optim, steps=max(self.step, optim.warmup + 1))
+            self.optimizer.config = replace(optim, steps=max(self.step, optim.begin + optim.warmup + 1))
         self.log.event(self.step, "resumed")
         log.info("%s: resumed at step %d", self.stage, self.step)
 
@@ -203,10 +203,11 @@ class Run:
     def plan(self, rate: float, now: float) -> None:
         """Let the learning rate reach its end when the time does, at so many steps a second, or with the last step."""
         if self.box.max_seconds is not None:
-            left = self.box.start + self.box.max_seconds - now
-            allowed = max(self.step + int(rate * left), self.optimizer.config.warmup + 1)
-            steps = allowed if self.steps is None else min(allowed, max(self.steps, self.optimizer.config.warmup + 1))
-            self.optimizer.config = replace(self.optimizer.config, steps=steps)
+            left, optim = self.box.start + self.box.max_seconds - now, self.optimizer.config
+            least = optim.begin + optim.warmup + 1
+            allowed = max(self.step + int(rate * left), least)
+            steps = allowed if self.steps is None else min(allowed, max(self.steps, least))
+            self.optimizer.config = replace(optim, steps=steps)
 
     def share(self, now: float) -> float:
         """How much of the run is over."""

@@ -21,6 +21,7 @@ class OptimConfig:
     final_lr: float | None = None  # cosine from lr to this over ``steps``; None keeps lr
     steps: int | None = None  # step at which final_lr is reached
     warmup: int = 100  # steps of a linear rise at the start of the first stage
+    begin: int = 0  # step from which warm-up and cosine count
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-2
@@ -29,23 +30,24 @@ class OptimConfig:
     patience: int = 20  # bad steps in a row after which the run stops
 
     def __post_init__(self) -> None:
-        if self.final_lr is not None and (self.steps is None or self.steps <= self.warmup):
+        if self.final_lr is not None and (self.steps is None or self.steps <= self.begin + self.warmup):
             raise ValueError(
-                f"OptimConfig: a cosine to final_lr {self.final_lr} needs steps beyond the warm-up of {self.warmup}, "
-                f"got {self.steps}"
+                f"OptimConfig: a cosine to final_lr {self.final_lr} needs steps beyond the warm-up, which ends at "
+                f"{self.begin + self.warmup}, got {self.steps}"
             )
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
+        top = self.begin + self.warmup
+        if step < top:
+            return self.lr * (step - self.begin + 1) / self.warmup
         if self.final_lr is None:
             return self.lr
-        share = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
+        share = min(1.0, (step - top) / (self.steps - top))
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * share)) / 2
 
 
-MINI_OPTIM = OptimConfig(lr=4e-4, final_lr=1e-4, steps=10_200)  # over the mini stages m1..m5
+MINI_OPTIM = OptimConfig(lr=8e-4, final_lr=4e-5, steps=10_200)  # over the mini stages m1..m5
 
 
 class Optimizer:

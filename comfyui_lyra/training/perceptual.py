@@ -99,8 +99,7 @@ class Tpips:
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances [I] of pictures [I, 3, H, W] in [-1, 1]."""
         pairs = [*zip(self.activations(a), self.activations(b), strict=True)]
-        parts = [(unit(x.float()) - unit(y.float())).square().sum(1).flatten(1).mean(1) for x, y in pairs]
-        return sum(parts) / len(pairs)
+        return sum((unit(x) - unit(y)).square().sum(1).flatten(1).mean(1) for x, y in pairs) / len(pairs)
 
 
 def load_lpips(vgg: Path | str, heads: Path | str | None = None, largest: int | None = LARGEST) -> Lpips:

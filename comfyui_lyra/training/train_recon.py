@@ -1,6 +1,5 @@
 """Training the mini splat decoder by self-distillation: stages m1 to m7 on the teacher's clips (training.md 13.5)."""
 
-import copy
 import logging
 import math
 import time
@@ -127,10 +126,10 @@ def train_recon(
     with run, plain_attention():
         if init_from is not None and not resume:
             run.restore(latest(init_from, required=True))
+            run.begin_anew()
         maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
-        judge = tokenizer_tpips(copy.deepcopy(frozen).bfloat16() if run.is_half else frozen)
-        trainer = Trainer(training, Encoder(frozen, config, run.device), judge, run.network)
+        trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
         run.divide(plan)
         for stage in plan:
             run.enter(stage)
@@ -163,6 +162,13 @@ class StagedRun(Run):
     def __init__(self, *arguments, timed: bool, **more):
         super().__init__(*arguments, **more)
         self.timed, self.until, self.ends_at = timed, 1.0, {}
+
+    def begin_anew(self) -> None:
+        """Let the rate of a timed run rise and fall from here, after the steps of an earlier run."""
+        if self.timed:
+            optim = self.optimizer.config
+            least = self.step + optim.warmup + 1
+            self.optimizer.config = replace(optim, begin=self.step, steps=max(optim.steps or 0, least))
 
     def divide(self, plan: Sequence[Stage]) -> None:
         """Share out the time that is left among the stages."""

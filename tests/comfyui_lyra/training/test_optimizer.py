@@ -25,10 +25,12 @@ def test_the_rate_rises_over_the_warm_up_and_stays():
 
 def test_the_cosine_of_the_mini_stages_ends_at_its_last_rate():
     rates = [MINI_OPTIM.rate(step) for step in range(100, 10_200, 100)]
-    assert rates[0] == pytest.approx(4e-4) and all(a > b for a, b in zip(rates, rates[1:], strict=False))
-    assert MINI_OPTIM.rate(5150) == pytest.approx(2.5e-4)
-    assert MINI_OPTIM.rate(10_200) == MINI_OPTIM.rate(13_000) == pytest.approx(1e-4)
-    with pytest.raises(ValueError, match="needs steps beyond the warm-up of 100, got None"):
+    assert rates[0] == pytest.approx(8e-4) and all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert MINI_OPTIM.rate(5150) == pytest.approx(4.2e-4)
+    assert MINI_OPTIM.rate(10_200) == MINI_OPTIM.rate(13_000) == pytest.approx(4e-5)
+    later = OptimConfig(lr=1.0, final_lr=0.0, begin=50, warmup=10, steps=100)  # goes on from another run's step
+    assert [later.rate(step) for step in (50, 59, 60, 80, 100)] == pytest.approx([0.1, 1, 1, 0.5, 0])
+    with pytest.raises(ValueError, match="needs steps beyond the warm-up , which ends at 100, got None"):
         OptimConfig(final_lr=1e-5)
 
 
