@@ -98,8 +98,8 @@ def chunks(frames: int, length: int = 121) -> list[slice]:
     if rest or count < 1:
         fitting = [(length - 1) * n + 1 for n in (max(count, 1), max(count, 1) + 1)]
         raise ValueError(
-            f"{frames} frames cannot be made in chunks of {length} that share a frame; use {length}, the length of one "
-            f"clip, or {fitting[0]} or {fitting[1]}"
+            f"{frames} frames cannot be made in chunks of {length} that share a frame; use {length} (one chunk) or "
+            f"{' or '.join(str(number) for number in fitting if number > length)}"
         )
     return [slice(start, start + length) for start in range(0, frames - 1, length - 1)]
 
