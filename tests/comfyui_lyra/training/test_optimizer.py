@@ -30,7 +30,7 @@ def test_the_cosine_of_the_mini_stages_ends_at_its_last_rate():
     assert MINI_OPTIM.rate(10_200) == MINI_OPTIM.rate(13_000) == pytest.approx(4e-5)
     later = OptimConfig(lr=1.0, final_lr=0.0, begin=50, warmup=10, steps=100)  # goes on from another run's step
     assert [later.rate(step) for step in (50, 59, 60, 80, 100)] == pytest.approx([0.1, 1, 1, 0.5, 0])
-    with pytest.raises(ValueError, match="needs steps beyond the warm-up , which ends at 100, got None"):
+    with pytest.raises(ValueError, match="needs steps beyond the warm-up, which ends at 100, got None"):
         OptimConfig(final_lr=1e-5)
 
 
