@@ -25,14 +25,15 @@ from ..latents import MultiViewLatents, VideoLatents
 from ..recon.inputs import EncodeCache, view_order
 from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
-from ..render import render
 from ..tokenizer.model import CosmosTokenizer
 from .claims import Table, dynamic_claims, markdown_claims, static_claims
 from .clips import to_frames, to_latents, to_video
+from .deferred import draw_view
 from .draw_scenes import LENGTHS, SPLITS
 from .filming import film
 from .metrics import BEST, compare, depth_error, sharpness
 from .perceptual import Perceptual
+from .processes import Processes
 from .raytrace import trace
 from .samples import ClipScene
 from .sdg_memory import SDG_SETTINGS, Source, as_scene, draw_caches, draw_sources, generate_many
@@ -69,20 +70,22 @@ def evaluate(
 ) -> dict[str, Table]:
     """Tables by name, rows by name, (mean, deviation) over scenes; as JSON and Markdown in folder ``out``.
 
-    Everything is computed where the teacher's weights are; the models must be there too. Scenes of any seeds may be
-    looked at; those of the test split were seen by no training.
+    Everything is computed where the teacher's weights are; the models must be there too. Several processes share the
+    scenes. Scenes of any seeds may be looked at; those of the test split were seen by no training.
     """
-    tables = {}
+    tables, processes = {}, Processes(teacher.device)
     for lengths in evaluation.lengths:
         for kind, model, measure in (("static", static, measure_static), ("dynamic", dynamic, measure_dynamic)):
             if model is None:
                 continue
-            scenes = []
-            for number, seed in enumerate(evaluation.seeds, start=1):
-                scenes.append(measure(seed, lengths, tokenizer, teacher, model, evaluation))
-                log.info("evaluation, %s, %s paths: scene %d of %d", kind, lengths, number, len(evaluation.seeds))
-            tables[f"{kind}, {lengths} paths"] = summary(scenes)
-    write_report(Path(out), tables, evaluation)
+            scenes, seeds = [], processes.own(evaluation.seeds)
+            for number, seed in enumerate(seeds, start=1):
+                scores = measure(seed, lengths, tokenizer, teacher, model, evaluation)
+                scenes.append({name: values.cpu() for name, values in scores.items()})
+                log.info("evaluation, %s, %s paths: scene %d of %d", kind, lengths, number, len(seeds))
+            tables[f"{kind}, {lengths} paths"] = summary(processes.joined(scenes))
+    if processes.is_first:
+        write_report(Path(out), tables, evaluation)
     return tables
 
 
@@ -164,12 +167,12 @@ def measure_dynamic(
     solid = {}
     for time in times:
         splats = decode_views(model, tokenizer, scene, order, None, evaluation.fusion, cache, time)
-        solid[time] = torch.stack([frames.alpha.mean() for frames in (render(splats, path.to(device)) for path in far)])
+        solid[time] = drawn_along(splats, far).alpha.mean((1, 2, 3))
         if time not in (0, last // 2, last):
             continue
         here = torch.tensor([time])
         for part, clips in (("forward", scene.clips[: len(paths)]), ("flipped", scene.clips[len(paths) :])):
-            seen = torch.cat([render(splats, clip.cameras[here].to(device)).rgb for clip in clips])
+            seen = drawn_along(splats, [clip.cameras[here] for clip in clips]).rgb[:, 0]
             wanted = torch.stack([clip.frames[time] for clip in clips]).float() / 255
             found = measures(seen, wanted, None, tpips)
             scores |= {f"student_teacher, {part}, time {time} {name}": values for name, values in found.items()}
@@ -264,7 +267,7 @@ class PathFrames:
 
 def drawn_along(splats: Gaussians, paths: Sequence[CameraTrajectory]) -> PathFrames:
     """Renders along P paths of one length."""
-    parts = [render(splats, path.to(splats.means.device)) for path in paths]
+    parts = [draw_view(splats, path.to(splats.means.device)) for path in paths]
     return PathFrames(
         **{name: torch.stack([getattr(part, name) for part in parts]) for name in ("rgb", "alpha", "depth")}
     )

@@ -32,6 +32,14 @@ class Processes:
         """This process's share of the data."""
         return items[self.rank :: self.count]
 
+    def joined(self, shares: Sequence[Item]) -> list[Item]:
+        """What all processes found for their ``own`` shares, in the order of the whole, in all of them."""
+        if self.count == 1:
+            return list(shares)
+        found: list[Sequence[Item]] = [()] * self.count
+        distributed.all_gather_object(found, list(shares))
+        return [found[i % self.count][i // self.count] for i in range(sum(map(len, found)))]
+
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their means over all processes."""
         if self.count > 1:

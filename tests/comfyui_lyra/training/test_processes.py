@@ -40,7 +40,7 @@ def teach(out: str, steps: int, resume: bool = False) -> None:
         run.save()
         run.log.event(
             run.step, "done", weight=run.model.weight.double().sum().item(), first=seen[0].sum().item(),
-            own=sum(run.processes.own(range(10))),
+            own=sum(run.processes.own(range(10))), joined=f"{run.processes.joined(run.processes.own(range(5)))}",
         )  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def test_two_processes_learn_one_network_from_data_of_their_own(tmp_path):
     assert first["weight"] == second["weight"]
     assert first["first"] != second["first"]
     assert (first["own"], second["own"]) == (0 + 2 + 4 + 6 + 8, 1 + 3 + 5 + 7 + 9)
+    assert first["joined"] == second["joined"] == "[0, 1, 2, 3, 4]"
     assert latest(tmp_path / "two").step == 12
     assert not list((tmp_path / "two" / "process-1").glob("step-*"))
     teach(str(tmp_path / "alone"), 12)
