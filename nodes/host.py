@@ -248,10 +248,12 @@ def input_path(name: str) -> Path:
 
 
 def saved_path(name: str) -> Path:
-    """A file or folder named by the user: below ComfyUI's input or output folder, or absolute."""
-    folders = folder_paths.get_input_directory(), folder_paths.get_output_directory()
-    for folder in folders:
-        if (path := Path(folder, name.strip().strip('"'))).exists():
+    """A file or folder named by the user: below ComfyUI's input or output folder, the pack's ``mini/``, or absolute."""
+    name = name.strip().strip('"')
+    folders = [Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory())]
+    shipped = [MINI.parent] if name.startswith(f"{MINI.name}/") else []
+    for folder in folders + shipped:
+        if (path := folder / name).exists():
             return path
     raise FileNotFoundError(f"'{name}' is neither in {folders[0]} nor in {folders[1]} nor an absolute path")
 

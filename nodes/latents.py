@@ -24,9 +24,9 @@ class LoadLatents(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "path",
-                    default="lyra/latents_00001_",
+                    default="mini/latents",
                     tooltip="Folder, or .safetensors file: below ComfyUI's input or output folder, or with its whole "
-                    "path.",
+                    "path. mini/latents comes with the pack.",
                 ),
                 io.String.Input(
                     "clip",

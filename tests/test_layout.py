@@ -67,7 +67,7 @@ def test_every_package_is_declared():
 def test_the_shipped_models_are_declared():
     tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assert data == {"lyra_pack.comfyui_lyra": ["mini/*"]}
+    assert data == {"lyra_pack.comfyui_lyra": ["mini/*", "mini/latents/*/*/*"]}
 
 
 def test_tracked_files_stay_under_50_mib():
