@@ -128,7 +128,10 @@ class GenerateLatents(io.ComfyNode):
                     "measures where the next clip begins.",
                 ),
             ],
-            outputs=[sockets.Latents.Output("latents", tooltip="All paths, for Reconstruct Splats.")],
+            outputs=[
+                sockets.Latents.Output("latents", tooltip="All paths, for Reconstruct Splats."),
+                io.String.Output("folder", tooltip="Where they are stored, for Train Splat Decoder and Load Latents."),
+            ],
         )
 
     @classmethod
@@ -177,8 +180,9 @@ class GenerateLatents(io.ComfyNode):
         size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), speed > 0, teacher.dtype)
         with host.warnings() as warnings:
             latents = host.first_that_fits(partial(attempt, factor * size) for factor in (1, 2))
-        host.show_text(cls, "\n".join([f"{len(paths)} paths: {host.below_output(folder)}", *warnings]))
-        return io.NodeOutput(latents)
+        stored = host.below_output(folder)
+        host.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *warnings]))
+        return io.NodeOutput(latents, stored)
 
 
 def depth_by(moge_model, load: Callable[[], None], frame: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from lyra_pack.nodes import host  # noqa: E402
 from lyra_pack.nodes.generate import GenerateLatents, text_of  # noqa: E402
 from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.teacher import TeacherModel, streamed  # noqa: E402
+from lyra_pack.nodes.train import TrainRecon  # noqa: E402
 
 WIDGETS = {
     "seed": 1, "steps": 4, "guidance": 0.0, "solver": "euler", "speed": 0.0, "name": "scene", "resume": True,
@@ -221,7 +222,8 @@ def test_longer_paths_from_a_picture_take_depth_from_cores_moge(teacher, tokeniz
     floor = torch.linspace(6, 5, 80)[:, None].expand(1, 80, 96)
     geometry = from_depth(scene[0].frames, floor, fov=50)
     long = camera_paths(geometry.cameras, "left", 17)
-    (found,) = GenerateLatents.execute(teacher, tokenizer, geometry, long, **WIDGETS, moge_model=moge).args
+    found, folder = GenerateLatents.execute(teacher, tokenizer, geometry, long, **WIDGETS, moge_model=moge).args
+    assert folder == "lyra/scene" and TrainRecon.validate_inputs(folder) is True
     assert (found.chunks, found.latents.values.shape) == (2, (1, 16, 4, 4, 6))
     assert moge.seen == [(1, 3, 32, 48)]
     loaded = [entry.model for entry in management.current_loaded_models]
