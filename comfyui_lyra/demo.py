@@ -30,7 +30,7 @@ from .tokenizer.model import CosmosTokenizer, load_tokenizer
 from .training.sdg_memory import SDG_SETTINGS
 
 SCALE = 2  # splats are drawn so many times as large as the teacher's frames, which are enlarged to match
-EVERY = 2  # every so many frames of a path are drawn
+EVERY = 3  # every so many frames of a straight path are drawn: on two cores each takes half a second
 FPS = 12.0  # of the videos
 
 Progress = Callable[[str], OnStep]
@@ -82,14 +82,16 @@ def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progr
         models.teacher, models.tokenizer, models.static, geometry, settings=SDG_SETTINGS, progress=progress
     )
     made, (splats,), wanted = perf_counter(), scene.splats.frames, teacher_frames(models, scene)
-    wanted = wanted[:, ::EVERY]
-    seen = draw(splats, end_to_end(scene.cameras, EVERY), progress("draw")).unflatten(0, wanted.shape[:2])
-    names = [path.name for path in scene.cameras]
-    pairs = [(f"{name}: {what}", clip) for name, *clips in zip(names, seen, wanted, strict=True)
-             for what, clip in zip(("splats", "teacher"), clips, strict=True)]  # fmt: skip
+    parts = [path[shown(path)] for path in scene.cameras]
+    seen = draw(splats, end_to_end(parts), progress("draw")).split([len(part) for part in parts])
+    rows, clips = [], []
+    for path, drawn, films in zip(scene.cameras, seen, wanted, strict=True):
+        film = films[shown(path)]
+        rows += [(f"{path.name}: splats", drawn), (f"{path.name}: teacher", film)]
+        clips.append(to_and_fro(torch.cat((drawn, film), dim=2)))
     save_ply(out / "scene.ply", splats.to("cpu"))
-    save_video(out / "paths.mp4", to_and_fro(torch.cat((seen, wanted), dim=3)).flatten(0, 1), FPS)
-    save_image(out / "contact_sheet.png", contact_sheet(pairs))
+    save_video(out / "paths.mp4", torch.cat(clips), FPS)
+    save_image(out / "contact_sheet.png", contact_sheet(rows))
     save_image(out / "camera_paths.png", draw_paths(scene.cameras, splats.means.cpu(), splats.colors.cpu()))
     say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
     say(f"  {out / 'scene.ply'}: {len(splats)} splats, for any viewer of 3D Gaussian splats")
@@ -104,25 +106,21 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
     start, last = perf_counter(), len(geometry.frames) - 1
     times = (0, last // 2, last)
     scene = build_scene(
-        models.teacher,
-        models.tokenizer,
-        models.dynamic,
-        geometry,
-        settings=SDG_SETTINGS,
-        times=times,
-        progress=progress,
-    )
+        models.teacher, models.tokenizer, models.dynamic, geometry,
+        settings=SDG_SETTINGS, times=times, progress=progress,
+    )  # fmt: skip
     made, wanted, source = perf_counter(), teacher_frames(models, scene), enlarged(geometry.frames)
     rows, around = [("the clip", source)], []
     for time, splats in zip(times, scene.splats.frames, strict=True):
-        circle = scene.cameras[-1][::EVERY]
-        views = [path[moment : moment + 1] for moment in dict.fromkeys((time, last)) for path in scene.cameras]
-        seen = draw(splats, end_to_end((circle, *views)), progress(f"draw frame {time}"))
-        around.append(torch.cat((seen[: len(circle)], source[time].expand_as(seen[: len(circle)])), dim=2))
-        there, *ends = seen[len(circle) :].split(len(wanted))
-        rows.append((f"frame {time}: splats, from where the six paths are then", there))
-        rows.append((f"frame {time}: teacher, the same views", wanted[:, time]))
-        rows += [(f"frame {time}: splats, from the ends of the paths", far) for far in ends]
+        circle = scene.cameras[-1][shown(scene.cameras[-1])]
+        now = [path[time : time + 1] for path in scene.cameras[: None if time else 1]]  # at first all are at one place
+        ends = [] if time else [path[-1:] for path in scene.cameras]
+        seen = draw(splats, end_to_end((circle, *now, *ends)), progress(f"draw frame {time}"))
+        round_it, there, far = seen.split((len(circle), len(now), len(ends)))
+        around.append(torch.cat((round_it, source[time].expand_as(round_it)), dim=2))
+        rows.append((f"frame {time}: splats, from where the paths are then", there))
+        rows.append((f"frame {time}: teacher, the same views", wanted[: len(now), time]))
+        rows += [(f"frame {time}: splats, from the ends of the paths", far)] if ends else []
     if (out / "splats" / MANIFEST).is_file():  # of an earlier demo
         shutil.rmtree(out / "splats")
     save_sequence(out / "splats", scene.splats.to("cpu"), scene.cameras, fps=geometry.cameras.fps)
@@ -151,6 +149,11 @@ def enlarged(frames: Tensor) -> Tensor:
     return frames.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)
 
 
-def to_and_fro(clips: Tensor) -> Tensor:
-    """Clips [V, F, ...], each forwards and back."""
-    return torch.cat((clips, clips[:, 1:-1].flip(1)), dim=1)
+def shown(path: CameraTrajectory) -> slice:
+    """Which cameras of a path are drawn: one round of the two of a circle, every EVERYth of the others."""
+    return slice(len(path) // 2 + 1) if path.name == "clockwise" else slice(None, None, EVERY)
+
+
+def to_and_fro(clip: Tensor) -> Tensor:
+    """A clip [F, ...] forwards and back."""
+    return torch.cat((clip, clip[1:-1].flip(0)))
