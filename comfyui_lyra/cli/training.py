@@ -16,9 +16,11 @@ from ..shipped import Model, shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..training.draw_scenes import draw_scene, source_geometry
 from ..training.evaluate import Evaluation, evaluate
+from ..training.processes import Processes
 from ..training.sdg_disk import write_sdg
 from ..training.sdg_memory import SDG_SETTINGS
 from ..training.stages import Stage
+from ..training.train_mini import train_mini
 from ..training.train_recon import ReconTraining, teacher_dtype, train_recon
 from ..training.train_teacher import TeacherTraining, train_teacher
 from ..training.train_tokenizer import TokenizerTraining, train_tokenizer
@@ -70,15 +72,24 @@ def run_train_recon(options: argparse.Namespace) -> None:
     print(file)
 
 
+def run_train_mini(options: argparse.Namespace) -> None:
+    """Train all."""
+    for file in train_mini(options.out, options.parts, max_seconds=options.max_seconds, device=options.device):
+        print(file)
+
+
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure, and print the tables."""
+    processes = Processes(options.device)
+    options.device = processes.device
     evaluate(
         options.out, tokenizer_of(options), teacher_of(options),
         recon_of(options, "static", "recon_static"), recon_of(options, "dynamic", "recon_dynamic"),
         evaluation(options),
     )  # fmt: skip
     page = options.out / "evaluation.md"
-    print(page.read_text(encoding="utf-8"), page, sep="\n")
+    if processes.is_first:
+        print(page.read_text(encoding="utf-8"), page, sep="\n")
 
 
 def recon_training(options: argparse.Namespace) -> ReconTraining:

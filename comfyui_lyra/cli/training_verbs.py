@@ -6,6 +6,7 @@ from pathlib import Path
 from ..recon.times import parse_times
 from ..training.draw_scenes import LENGTHS, SPLITS
 from ..training.stages import MINI_STAGES
+from ..training.train_mini import SHARES
 from .verbs import add_device
 
 
@@ -61,6 +62,13 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     ablation.add_argument("--no-flipped", action="store_true", help="no time-flipped twins for dynamic stages")
     ablation.add_argument("--all-attention", action="store_true", help="no Mamba-2 blocks")
     verb.set_defaults(run="training.run_train_recon")
+
+    verb = verbs.add_parser("train-mini", help="all mini models one after another, as the shipped ones")
+    verb.add_argument("out", type=Path, help="folder for a folder each")
+    verb.add_argument("--parts", type=words, default=list(SHARES), help=f"some of {','.join(SHARES)}, in this order")
+    verb.add_argument("--max-seconds", type=float, required=True, help="that the parts share")
+    add_device(verb)
+    verb.set_defaults(run="training.run_train_mini")
 
     verb = verbs.add_parser("evaluate", help="what the models are worth on scenes that none of them saw")
     verb.add_argument("out", type=Path, help="folder for evaluation.json and evaluation.md")

@@ -62,10 +62,11 @@ class Run:
         self.out, self.stage, self.config = Path(out), stage, config
         self.processes = Processes(device)
         self.is_first, self.seed = self.processes.is_first, seed + OWN_SEED * self.processes.rank
-        self.model, self.device = model.to(device), torch.device(device)
+        self.device = self.processes.device
+        self.model = model.to(self.device)
         self.is_half = self.device.type == "cuda"
         self.network = copy.deepcopy(self.model).bfloat16() if self.is_half else self.model
-        self.streams = Streams(self.seed, device)
+        self.streams = Streams(self.seed, self.device)
         self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model)
         self.steps, self.metrics = steps, {}
         self.box = TimeBox(None if max_seconds is None else max_seconds - reserve)
@@ -164,7 +165,7 @@ class Run:
                 started = now  # what is slow once is over
             if not self.is_first:
                 continue
-            if now - spoken > LOG_SECONDS or since in (1, 2 * SPEED_STEPS):
+            if now - spoken > LOG_SECONDS or since & (since - 1) == 0:  # at first after 1, 2, 4, ... steps
                 spoken = now
                 rate = max(since - SPEED_STEPS, 1) / max(now - started, 1e-9)
                 if since > SPEED_STEPS:

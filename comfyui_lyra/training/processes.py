@@ -13,20 +13,27 @@ Item = TypeVar("Item")
 class Processes:
     """All processes of a run, seen from one of them; a program that was started alone is the only one.
 
-    Each makes its own share of the data, and gradients are averaged. What the first decides holds for all.
+    Each makes its own share of the data on a ``device`` of its own, and gradients are averaged. What the first decides
+    holds for all.
     """
 
     def __init__(self, device: torch.device | str):
-        self.rank, self.count = 0, int(os.environ.get("WORLD_SIZE", 1))
+        self.device, self.rank, self.count = torch.device(device), 0, int(os.environ.get("WORLD_SIZE", 1))
         if self.count > 1:
             from accelerate import PartialState
 
-            self.rank = PartialState(cpu=torch.device(device).type == "cpu").process_index  # "cuda" is its own GPU now
+            state = PartialState(cpu=self.device.type == "cpu")
+            self.device, self.rank = state.device, state.process_index
 
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes files and logs."""
         return self.rank == 0
+
+    def wait(self) -> None:
+        """Return once all have come here."""
+        if self.count > 1:
+            distributed.barrier()
 
     def own(self, items: Sequence[Item]) -> Sequence[Item]:
         """This process's share of the data."""

@@ -32,6 +32,7 @@ from .losses import LossWeights, total_loss
 from .metrics import compare, sharpness
 from .optimizer import MINI_OPTIM, OptimConfig
 from .perceptual import Tpips
+from .processes import Processes
 from .recon_batches import Batches, Encoder, by_views, draw_batch, each_alone, from_disk, from_memory
 from .replay import ReplayedByShape
 from .samples import ClipScene, Sample
@@ -110,6 +111,7 @@ def train_recon(
     config = replace(
         config or RECON_PRESETS["mini_dynamic" if is_dynamic else "mini_static"], dynamic=is_dynamic, keep=plan[-1].keep
     )
+    device = Processes(device).device
     frozen = load_tokenizer(Path(tokenizer)).float().to(device).requires_grad_(False)
     about = {
         "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),

@@ -30,6 +30,7 @@ from .filming import Filmed, film, film_mix, warped
 from .loop import Run
 from .metrics import compare, sharpness
 from .optimizer import OptimConfig
+from .processes import Processes
 
 log = logging.getLogger("lyra")
 
@@ -88,6 +89,7 @@ def train_teacher(
     ``tokenizer`` is the trained tokenizer's file. ``max_seconds`` includes making the data. Checkpoints, log and
     pictures go to the same folder.
     """
+    device = Processes(device).device
     frozen = load_tokenizer(Path(tokenizer)).float().to(device)
     about = {"teacher": asdict(config), "training": asdict(training), "tokenizer": frozen.identity}
     optim = OptimConfig(

@@ -91,7 +91,7 @@ def train_tokenizer(
         run.save()
         if run.is_first:
             ship(run.averaged(), config, data.renders[:: max(1, len(data.renders) // STATISTICS)], file)
-            tokenizer = load_tokenizer(file).float().to(device)
+            tokenizer = load_tokenizer(file).float().to(run.device)
             run.metrics = validate(tokenizer.autoencoder, data)
             run.log.pictures(run.step, "tokenizer", preview(tokenizer, data.held_out))
             run.say(run.metrics)
