@@ -48,7 +48,7 @@ class TeacherTraining:
 
     seed: int = 0
     steps: int | None = None  # None: as many as the time allows
-    scenes: int = 1600  # of the split "pretraining", six clips each
+    scenes: int = 2400  # of the split "pretraining", six clips each
     validation: int = 8  # scenes, half of them on the longer paths
     batch: int = 128
     without_warps: float = 0.1  # share of the clips whose warps are hidden, for guidance

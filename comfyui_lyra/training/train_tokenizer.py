@@ -40,7 +40,7 @@ class TokenizerTraining:
     steps: int | None = None  # None: as many as the time allows
     size: tuple[int, int] = (96, 160)
     frames: int = 17
-    scenes: int = 1280  # of the split "pretraining", six clips each
+    scenes: int = 2400  # of the split "pretraining", six clips each
     others: int = 64  # scenes whose warps, masks and cameras are shown too
     validation: int = 16  # clips
     renders_a_step: int = 25  # of each process
