@@ -84,8 +84,8 @@ def evaluate(
                 scenes.append({name: values.cpu() for name, values in scores.items()})
                 log.info("evaluation, %s, %s paths: scene %d of %d", kind, lengths, number, len(seeds))
             tables[f"{kind}, {lengths} paths"] = summary(processes.joined(scenes))
-    if processes.is_first:
-        write_report(Path(out), tables, evaluation)
+            if processes.is_first:
+                write_report(Path(out), tables, evaluation)  # what is measured so far
     return tables
 
 
