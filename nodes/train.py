@@ -105,6 +105,7 @@ class TrainRecon(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**32 - 1,
+                    control_after_generate="fixed",
                     tooltip="Of the first weights and the order of the scenes.",
                     **host.EXPERT,
                 ),

@@ -12,15 +12,18 @@ settings) works here too. Nothing in the checkout is written.
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "ComfyUI-Lyra.test"  # a hyphen and a dot: whatever a user may call the folder
@@ -106,7 +109,7 @@ class ComfyUI:
             if node["type"] in NOTES:
                 continue
             names = {slot["name"] for slot in node["inputs"]}  # what comes after generation is the editor's own
-            values = {name: value for name, value in node["widgets_values_named"].items() if name in names}
+            values = {name: value for name, value in node.get("widgets_values_named", {}).items() if name in names}
             values |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
             prompt[str(node["id"])] = {"class_type": node["type"], "inputs": values}
         return prompt
@@ -144,3 +147,20 @@ def comfyui(tmp_path_factory):
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def empty_files(comfyui) -> Iterator[None]:
+    """Files of the names that shipped workflows want, with nothing in them, for as long as a test takes."""
+    saved = (json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows").glob("*.json"))
+    models = [m for workflow in saved for node in workflow["nodes"] for m in node["properties"].get("models", ())]
+    files = {comfyui.base / "models" / model["directory"] / model["name"] for model in models}
+    files |= {comfyui.base / "input" / name for name in ("clip.mp4", "vipe_results/rgb/clip.mp4")}
+    Image.new("RGB", (64, 48)).save(comfyui.base / "input" / "example.png")  # which ComfyUI brings
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    yield
+    for file in files:
+        file.unlink()
+    shutil.rmtree(comfyui.base / "input" / "vipe_results")

@@ -49,8 +49,9 @@ async function open(browser, report) {
     const asap = window.requestAnimationFrame.bind(window)
     window.requestAnimationFrame = (draw) => (window.isRunning ? setTimeout(() => asap(draw), 2000) : asap(draw))
   })
-  for (const [setting, value] of [['Comfy.TutorialCompleted', true], ['Comfy.VueNodes.Enabled', options['new-look']]])
-    await page.request.post(`${home}/api/settings/${setting}`, { data: JSON.stringify(value) })
+  const settings = { TutorialCompleted: true, 'VueNodes.Enabled': options['new-look'], 'Minimap.Visible': false }
+  for (const [setting, value] of Object.entries(settings))
+    await page.request.post(`${home}/api/settings/Comfy.${setting}`, { data: JSON.stringify(value) })
   await page.goto(url, { waitUntil: 'domcontentloaded' })
   await page.waitForFunction(
     () => window.app?.extensionManager && window.app.graph && !document.querySelector('#splash-loader, .p-blockui-mask')
@@ -75,10 +76,10 @@ const fit = () => {
   const boxes = graph.nodes.map(({ pos: [x, y], size: [w, h] }) => [x, y - 40, x + w, y + h])
   const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
   const [right, bottom] = [2, 3].map((i) => Math.max(...boxes.map((box) => box[i])))
-  const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 140) / (bottom - top), 1)
+  const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 160) / (bottom - top), 1)
   canvas.ds.scale = scale
   canvas.ds.offset[0] = 90 / scale - left
-  canvas.ds.offset[1] = 90 / scale - top
+  canvas.ds.offset[1] = 110 / scale - top
   canvas.setDirty(true, true)
 }
 

@@ -42,7 +42,7 @@ def opened(comfyui, browser: dict[str, str], workflow: Path, *words: str) -> dic
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_opens_without_red_nodes_or_errors(comfyui, browser, path):
+def test_a_workflow_opens_without_red_nodes_or_errors(comfyui, browser, empty_files, path):
     words = []
     if folder := os.environ.get("LYRA_SCREENSHOTS"):
         words += ["--picture", str(Path(folder).absolute() / f"{path.stem}.png")]

@@ -174,13 +174,29 @@ def test_there_is_a_workflow():
 
 
 @each_workflow
+def test_a_workflow_has_a_note_and_a_thumbnail(path):
+    assert [node["widgets_values"][0] for node in read_json(path)["nodes"] if node["type"] == "MarkdownNote"]
+    assert 1000 < path.with_suffix(".jpg").stat().st_size < 50_000
+
+
+@each_workflow
+def test_downloads_are_such_as_the_editor_offers(path):
+    """It takes Hugging Face's addresses of model files that a widget names (comfyui-host.md 6)."""
+    for node in read_json(path)["nodes"]:
+        for about in node["properties"].get("models", ()):
+            assert about["name"] in node["widgets_values"], node["type"]
+            assert re.fullmatch(r"https://huggingface\.co/[^?]+/resolve/[^?]+\.(safetensors|pt)", about["url"])
+            assert about["directory"] in ("checkpoints", "diffusion_models", "geometry_estimation", "lyra", "vae")
+
+
+@each_workflow
 def test_workflows_name_our_nodes_and_give_every_widget_a_value(path):
     ours = {node.id: node for node in NODES}
     saved = [node for node in read_json(path)["nodes"] if node["type"].startswith("Lyra")]
     assert saved
     for node in saved:
         schema = ours[node["type"]]
-        assert len(node["widgets_values"]) == schema.widgets, node["type"]
+        assert len(node.get("widgets_values", [])) == schema.widgets, node["type"]
         assert {i["name"] for i in node["inputs"] if "." not in i["name"]} <= {s.id for s in schema.inputs}
         assert [output["name"] for output in node["outputs"]] == [s.name for s in schema.outputs]
 
