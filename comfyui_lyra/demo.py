@@ -8,6 +8,7 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .cameras import CameraTrajectory
 from .contact_sheet import contact_sheet
@@ -29,8 +30,9 @@ from .shipped import shipped_model, shipped_sample
 from .tokenizer.model import CosmosTokenizer, load_tokenizer
 from .training.sdg_memory import SDG_SETTINGS
 
-SCALE = 2  # splats are drawn so many times as large as the teacher's frames, which are enlarged to match
-EVERY = 3  # every so many frames of a straight path are drawn: on two cores each takes half a second
+SCALE = 2  # frames are shown so many times as large as the models make them
+DRAWN = {"cpu": 1, "cuda": 2}  # splats are drawn so many times as large, and enlarged if that is less
+EVERY = 2  # every so many frames of a straight path are drawn
 FPS = 12.0  # of the videos
 
 Progress = Callable[[str], OnStep]
@@ -134,8 +136,10 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
 
 def draw(splats: Gaussians, path: CameraTrajectory, on_step: OnStep) -> Tensor:
     """Splats along a path, SCALE times as large, [F, H, W, 3] in [0, 1] on the CPU."""
-    larger = path.resized(SCALE * path.height, SCALE * path.width).to(splats.means.device)
-    return render(splats, larger, store="cpu", on_step=on_step).rgb.clamp(0, 1)
+    device = splats.means.device
+    times = DRAWN.get(device.type, 1)
+    larger = path.resized(times * path.height, times * path.width).to(device)
+    return enlarged(render(splats, larger, store="cpu", on_step=on_step).rgb, SCALE // times)
 
 
 def teacher_frames(models: Models, scene: Scene) -> Tensor:
@@ -144,9 +148,10 @@ def teacher_frames(models: Models, scene: Scene) -> Tensor:
     return torch.stack([enlarged(decode(models.tokenizer, latents, i).cpu()) for i in range(len(scene.cameras))])
 
 
-def enlarged(frames: Tensor) -> Tensor:
-    """Frames [F, H, W, 3] SCALE times as large, every pixel a square."""
-    return frames.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)
+def enlarged(frames: Tensor, times: int = SCALE) -> Tensor:
+    """Frames [F, H, W, 3], so many times as large, in [0, 1]."""
+    larger = functional.interpolate(frames.movedim(-1, 1), scale_factor=times, mode="bicubic")
+    return larger.movedim(1, -1).clamp(0, 1)
 
 
 def shown(path: CameraTrajectory) -> slice:
