@@ -108,7 +108,8 @@ class ComfyUI:
         for node in workflow["nodes"]:
             if node["type"] in NOTES:
                 continue
-            names = {slot["name"] for slot in node["inputs"]}  # what comes after generation is the editor's own
+            # what comes after generation, and the button for uploads, are the editor's own
+            names = {slot["name"] for slot in node["inputs"] if slot["type"] != "IMAGEUPLOAD"}
             values = {name: value for name, value in node.get("widgets_values_named", {}).items() if name in names}
             values |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
             prompt[str(node["id"])] = {"class_type": node["type"], "inputs": values}
@@ -151,16 +152,18 @@ def comfyui(tmp_path_factory):
 
 @pytest.fixture
 def empty_files(comfyui) -> Iterator[None]:
-    """Files of the names that shipped workflows want, with nothing in them, for as long as a test takes."""
+    """Model files of the names that shipped workflows want, with nothing in them, and inputs, for one test."""
     saved = (json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows").glob("*.json"))
     models = [m for workflow in saved for node in workflow["nodes"] for m in node["properties"].get("models", ())]
     files = {comfyui.base / "models" / model["directory"] / model["name"] for model in models}
-    files |= {comfyui.base / "input" / name for name in ("clip.mp4", "vipe_results/rgb/clip.mp4")}
-    Image.new("RGB", (64, 48)).save(comfyui.base / "input" / "example.png")  # which ComfyUI brings
+    files.add(comfyui.base / "input" / "vipe_results" / "rgb" / "clip.mp4")
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+    shutil.copy(ROOT / "comfyui_lyra" / "mini" / "clip.mp4", comfyui.base / "input")
+    Image.new("RGB", (64, 48)).save(comfyui.base / "input" / "example.png")  # which ComfyUI brings
     yield
     for file in files:
         file.unlink()
     shutil.rmtree(comfyui.base / "input" / "vipe_results")
+    (comfyui.base / "input" / "clip.mp4").unlink()
