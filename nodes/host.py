@@ -182,10 +182,17 @@ def model_files(folder: str, kind: type) -> list[str]:
     Where there is none, one entry that says where to put them.
     """
     add_model_folder()
-    found = [
-        name for name in folder_paths.get_filename_list(folder) if name.endswith(SUFFIXES) and not NO_MODEL.search(name)
-    ]
+    found = [name for name in file_names(folder) if name.endswith(SUFFIXES) and not NO_MODEL.search(name)]
     return [*shipped(MINI, kind), *found] or [f"put a model into models/{folder}"]
+
+
+def file_names(folder: str) -> list[str]:
+    """ComfyUI's list of a models folder, which fails where one below it is gone: people empty their output folder."""
+    try:
+        return folder_paths.get_filename_list(folder)
+    except FileNotFoundError:
+        folder_paths.filename_list_cache.pop(folder, None)
+        return folder_paths.get_filename_list(folder)
 
 
 def model_path(folder: str, kind: type, name: str) -> Path:

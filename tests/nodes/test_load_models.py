@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -78,3 +80,11 @@ def test_a_file_written_again_is_loaded_again(models, tiny_recon):
     assert before == LoadRecon.fingerprint_inputs("a.safetensors", "auto")
     save_recon(tiny_recon, models / "lyra" / "a.safetensors", licence="another")
     assert LoadRecon.fingerprint_inputs("a.safetensors", "auto") != before
+
+
+def test_a_trained_decoders_folder_may_be_deleted_while_comfyui_runs(models, tiny_recon):
+    folder = host.decoder_folder("mine")
+    save_recon(tiny_recon, folder / "mine.safetensors")
+    assert offered(LoadRecon) == ["mine/mine.safetensors"]
+    shutil.rmtree(host.output_folder() / "lyra")
+    assert offered(LoadRecon) == ["put a model into models/lyra"]
