@@ -3,9 +3,7 @@ from lyra_pack.comfyui_lyra.training.train_mini import SHARES, train_mini
 
 
 def test_a_part_without_what_it_builds_on_is_refused(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="teacher: .*mini_tokenizer.safetensors .* train the part"
-    ):
+    with pytest.raises(FileNotFoundError, match="teacher: .*mini_tokenizer.safetensors .* train the part"):
         train_mini(tmp_path, ("teacher",), max_seconds=1)
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "mini_tokenizer.safetensors").touch()
