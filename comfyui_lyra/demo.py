@@ -120,9 +120,13 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
         seen = draw(splats, end_to_end((circle, *now, *ends)), progress(f"draw frame {time}"))
         round_it, there, far = seen.split((len(circle), len(now), len(ends)))
         around.append(torch.cat((round_it, source[time].expand_as(round_it)), dim=2))
-        rows.append((f"frame {time}: splats, from where the paths are then", there))
-        rows.append((f"frame {time}: teacher, the same views", wanted[: len(now), time]))
-        rows += [(f"frame {time}: splats, from the ends of the paths", far)] if ends else []
+        films = wanted[: len(now), time]
+        if time:
+            rows.append((f"frame {time}: splats, from where the six paths are then", there))
+            rows.append((f"frame {time}: teacher, the same views", films))
+        else:
+            rows.append((f"frame {time}: splats, and the teacher's frame", torch.cat((there, films))))
+            rows.append((f"frame {time}: splats, from the ends of the six paths", far))
     if (out / "splats" / MANIFEST).is_file():  # of an earlier demo
         shutil.rmtree(out / "splats")
     save_sequence(out / "splats", scene.splats.to("cpu"), scene.cameras, fps=geometry.cameras.fps)
