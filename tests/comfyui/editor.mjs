@@ -73,13 +73,13 @@ const inspect = () => {
 
 const fit = () => {
   const { canvas, graph } = window.app
-  const boxes = graph.nodes.map(({ pos: [x, y], size: [w, h] }) => [x, y - 40, x + w, y + h])
+  const boxes = graph.nodes.map(({ pos: [x, y], size: [w, h] }) => [x, y - 90, x + w, y + h])
   const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
   const [right, bottom] = [2, 3].map((i) => Math.max(...boxes.map((box) => box[i])))
-  const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 160) / (bottom - top), 1)
+  const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 145) / (bottom - top), 1)
   canvas.ds.scale = scale
   canvas.ds.offset[0] = 90 / scale - left
-  canvas.ds.offset[1] = 110 / scale - top
+  canvas.ds.offset[1] = 95 / scale - top
   canvas.setDirty(true, true)
 }
 

@@ -141,6 +141,17 @@ def test_every_help_page_and_translation_belongs_to_a_node():
         assert set(read_json(locale / "nodeDefs.json")) == {node.id for node in NODES}
 
 
+def test_help_pages_show_the_pictures_that_are_there():
+    web = ROOT / "nodes" / "web"
+    shown = {
+        name
+        for page in (web / "docs").glob("*.md")
+        for name in re.findall(r"\]\(\.\./(pictures/[^)]+)\)", page.read_text("utf-8"))
+    }
+    assert shown == {path.relative_to(web).as_posix() for path in (web / "pictures").iterdir()}
+    assert all((web / name).stat().st_size < 60_000 for name in shown)
+
+
 def test_english_texts_are_those_of_the_schemas():
     remedy = "python tests/nodes/test_definitions.py writes them anew"
     assert read_json(ROOT / "locales" / "en" / "nodeDefs.json") == english(), remedy
