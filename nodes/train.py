@@ -56,8 +56,8 @@ class TrainRecon(io.ComfyNode):
                     default=1000,
                     min=10,
                     max=1000000,
-                    tooltip="Steps in all, those of a run that is continued included. The shipped decoders took about "
-                    "10000; a few hundred show whether it learns.",
+                    tooltip="Steps in all, those of a run that is continued included. All stages are planned for "
+                    "about 10000; a few hundred show whether it learns.",
                 ),
                 io.Float.Input(
                     "minutes",
