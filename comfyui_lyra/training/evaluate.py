@@ -36,7 +36,7 @@ from .perceptual import Perceptual
 from .processes import Processes
 from .raytrace import trace
 from .samples import ClipScene
-from .sdg_memory import SDG_SETTINGS, Source, as_scene, draw_caches, draw_sources, generate_many
+from .sdg_memory import SDG_SETTINGS, Source, as_scene, draw_sources, generate_many, source_caches
 from .tokenizer_features import tokenizer_tpips
 
 log = logging.getLogger("lyra")
@@ -115,7 +115,7 @@ def measure_static(
 
     row("a tokenizer", to_frames(tokenizer, to_latents(tokenizer, to_video(filmed.rgb[0])))[:, shown])
     row("b teacher", made)
-    drawn = draw_caches(sources, evaluation.settings)
+    drawn = source_caches(sources, evaluation.settings)
     warp = drawn.image.movedim(1, -1).unflatten(0, (len(paths), -1))[:, shown] / 2 + 0.5
     hole = (drawn.mask[:, 0] == 0).unflatten(0, (len(paths), -1))[:, shown]
     mean = source.geometry.frames.mean((0, 1, 2))

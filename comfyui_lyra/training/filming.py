@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..cameras import CameraTrajectory
 from ..gen3c.cache3d import Cache3D
-from ..gen3c.warp import PAIR, forward_warp
+from ..gen3c.warp import PAIR, Warped, forward_warp
 from ..geometry import Geometry
 from ..shapes import check_shapes
 from ..trajectories import still
@@ -103,32 +103,45 @@ def film_mix(
         )
 
 
-@torch.inference_mode()
-def warped(filmed: Filmed) -> tuple[Tensor, Tensor]:
-    """What the 3D cache shows along each path, foreground masking on: bytes [S P, F, H, W, 3], drawn [S P, F, H, W].
+@torch.no_grad()
+def draw_caches(
+    geometry: Geometry,
+    paths: Sequence[Sequence[CameraTrajectory]],
+    threshold: float | None = None,
+    foreground_masking: bool = True,
+) -> Warped:
+    """What the 3D caches of S sources show along P paths each, as ``Cache3D.render`` draws one: S P F pictures.
 
-    ``drawn`` is bool; where it is not, pixels are black. As ``Cache3D.render`` draws it, many clips at a time.
+    ``geometry`` holds the sources one after another, all one picture or all a clip; ``paths`` [S][P] have one length.
     """
-    (buffer,) = (cache := Cache3D.of(filmed.geometry())).buffers
-    (meshes,) = cache.meshes()
-    moments, frames = filmed.source.shape[1], filmed.rgb.shape[2]
+    cache, moments = Cache3D.of(geometry, threshold), len(geometry.frames) // len(paths)
+    (buffer,), device = cache.buffers, geometry.depth.device
+    meshes = cache.meshes()[0] if foreground_masking else None
+    clips = [(row, path) for row, of_source in enumerate(paths) for path in of_source]
+    frames = len(clips[0][1])
     padded = [*range(frames), *[frames - 1] * (-frames % PAIR)]  # pairs of frames never join two clips
-    clips = [(row, path) for row, paths in enumerate(filmed.paths) for path in paths]
-    pixels, drawn = [], []
-    at_once = CLIPS.get(filmed.rgb.device.type, CLIPS["cpu"])
+    found = []
+    at_once = CLIPS.get(device.type, CLIPS["cpu"])
     for start in range(0, len(clips), at_once):
         some = clips[start : start + at_once]
         rows = [row * moments + (frame if moments > 1 else 0) for row, _ in some for frame in padded]
-        # inverses on the CPU, in one call
-        w2c = torch.cat([path.c2w[padded] for _, path in some]).inverse().to(filmed.rgb.device)
-        K = torch.cat([path.K[padded] for _, path in some]).to(filmed.rgb.device)
-        found = forward_warp(
-            buffer.image[rows], buffer.points[rows], buffer.mask[rows], w2c, K, [meshes[row] for row in rows]
-        )
-        image = to_bytes((found.image + 1) / 2).permute(0, 2, 3, 1)
-        pixels.append(image.unflatten(0, (-1, len(padded)))[:, :frames])
-        drawn.append((found.mask[:, 0] > 0).unflatten(0, (-1, len(padded)))[:, :frames])
-    return torch.cat(pixels), torch.cat(drawn)
+        w2c = torch.cat([path.viewmats[padded] for _, path in some]).to(device)  # inverses on the CPU
+        K = torch.cat([path.K[padded] for _, path in some]).to(device)
+        surfaces = meshes and [meshes[row] for row in rows]
+        drawn = forward_warp(buffer.image[rows], buffer.points[rows], buffer.mask[rows], w2c, K, surfaces)
+        found.append([t.unflatten(0, (-1, len(padded)))[:, :frames] for t in (drawn.image, drawn.mask, drawn.depth)])
+    image, mask, depth = (torch.cat(parts).flatten(0, 1) for parts in zip(*found, strict=True))
+    return Warped(image=image, mask=mask, depth=depth)
+
+
+def warped(filmed: Filmed) -> tuple[Tensor, Tensor]:
+    """What the 3D cache shows along each path: bytes [S P, F, H, W, 3], drawn [S P, F, H, W].
+
+    ``drawn`` is bool; where it is not, pixels are black.
+    """
+    found, frames = draw_caches(filmed.geometry(), filmed.paths), filmed.rgb.shape[2]
+    pixels = to_bytes((found.image + 1) / 2).permute(0, 2, 3, 1)
+    return pixels.unflatten(0, (-1, frames)), (found.mask[:, 0] > 0).unflatten(0, (-1, frames))
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

@@ -13,19 +13,18 @@ import torch
 
 from ..cameras import CameraTrajectory
 from ..fit import condition_frame
-from ..gen3c.cache3d import Cache3D
 from ..gen3c.flips import flip
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher
 from ..gen3c.sampler import Conditions, compose_warp_latents, condition_noise, initial_noise, sample
 from ..gen3c.text import zero_text
-from ..gen3c.warp import PAIR, Warped, forward_warp
+from ..gen3c.warp import Warped
 from ..geometry import Geometry
 from ..tokenizer.model import CosmosTokenizer
 from ..trajectories import still
 from .clips import to_frames, to_latents, to_video
 from .draw_scenes import LENGTHS, base_camera, draw_scenes, scene_paths
-from .filming import CLIPS, Filmed, film, to_bytes
+from .filming import Filmed, draw_caches, film, to_bytes
 from .raytrace import trace
 from .samples import Clip, ClipScene
 
@@ -80,34 +79,13 @@ def draw_sources(
     return sources
 
 
-@torch.no_grad()
-def draw_caches(sources: Sequence[Source], settings: GenerateSettings) -> Warped:
-    """What the 3D caches of S sources show along P paths each, as ``Cache3D.render`` draws one: S P F pictures.
-
-    The sources have pictures of one size, all one or all a clip; the paths have one length.
-    """
+def source_caches(sources: Sequence[Source], settings: GenerateSettings) -> Warped:
+    """What the 3D caches of S sources show along their P paths: S P F pictures."""
     names = ("frames", "depth", "valid")
     joined = {name: torch.cat([getattr(source.geometry, name) for source in sources]) for name in names}
-    device, moments = joined["depth"].device, len(sources[0].geometry.frames)
-    cameras = join([source.geometry.cameras for source in sources]).to(device)
-    cache = Cache3D.of(Geometry(**joined, cameras=cameras), settings.reliable)
-    (buffer,) = cache.buffers
-    meshes = cache.meshes()[0] if settings.foreground_masking else None
-    clips = [(row, path) for row, source in enumerate(sources) for path in source.paths]
-    frames = len(clips[0][1])
-    padded = [*range(frames), *[frames - 1] * (-frames % PAIR)]  # pairs of frames never join two clips
-    found = []
-    at_once = CLIPS.get(device.type, CLIPS["cpu"])
-    for start in range(0, len(clips), at_once):
-        some = clips[start : start + at_once]
-        rows = [row * moments + (frame if moments > 1 else 0) for row, _ in some for frame in padded]
-        w2c = torch.cat([path.viewmats[padded] for _, path in some]).to(device)  # inverses on the CPU
-        K = torch.cat([path.K[padded] for _, path in some]).to(device)
-        surfaces = meshes and [meshes[row] for row in rows]
-        drawn = forward_warp(buffer.image[rows], buffer.points[rows], buffer.mask[rows], w2c, K, surfaces)
-        found.append([t.unflatten(0, (-1, len(padded)))[:, :frames] for t in (drawn.image, drawn.mask, drawn.depth)])
-    image, mask, depth = (torch.cat(parts).flatten(0, 1) for parts in zip(*found, strict=True))
-    return Warped(image=image, mask=mask, depth=depth)
+    cameras = join([source.geometry.cameras for source in sources]).to(joined["depth"].device)
+    geometry = Geometry(**joined, cameras=cameras)
+    return draw_caches(geometry, [source.paths for source in sources], settings.reliable, settings.foreground_masking)
 
 
 @torch.no_grad()
@@ -116,7 +94,7 @@ def generate_many(
 ) -> list[Generated]:
     """The teacher's clips of some sources, in one batch. Depth is the cache's, 0 where the teacher had to invent."""
     config, paths = teacher.config, len(sources[0].paths)
-    drawn = draw_caches(sources, settings)
+    drawn = source_caches(sources, settings)
     device, frames = drawn.image.device, len(sources[0].paths[0])
     images, masks = (t.unflatten(0, (-1, frames))[:, :, None] for t in (drawn.image, drawn.mask))  # [B F 1 C H W]
     warps = compose_warp_latents(partial(to_latents, tokenizer), images, masks)

@@ -17,11 +17,11 @@ from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg
 from lyra_pack.comfyui_lyra.training.sdg_memory import (
     Generated,
     as_scene,
-    draw_caches,
     draw_sources,
     film_scenes,
     generate_many,
     make_scenes,
+    source_caches,
 )
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 
@@ -72,7 +72,7 @@ def test_a_seed_is_the_same_scene_whatever_it_is_made_with(nano_teacher, nano_to
 def test_the_teacher_is_given_the_first_picture_and_its_holes_have_no_depth(shape):
     (source,) = draw_sources([10_002], lengths="large", **shape)
     assert len(source.geometry.frames) == 1 and len(source.paths) == 6
-    drawn = draw_caches([source], SETTINGS)
+    drawn = source_caches([source], SETTINGS)
     assert ((drawn.mask[:, 0] > 0) == (drawn.depth > 0)).all()
     first = drawn.image[0].permute(1, 2, 0) / 2 + 0.5
     same = (first - source.geometry.frames[0]).abs().amax(-1) < 0.02
