@@ -74,6 +74,12 @@ def vertex(values: dict[str, list[float]], kinds: dict[str, str] | None = None) 
     return "vertex", [f"{kinds.get(name, 'float')} {name}" for name in values], rows
 
 
+def parts(path) -> tuple:
+    """A file's header, and the bits of each column as integers."""
+    header, body = path.read_bytes().split(b"end_header\n", 1)
+    return header, *np.frombuffer(body, "<i4").reshape(-1, len(NAMES)).T
+
+
 @pytest.mark.golden("decoder/ply_*.ply")
 def test_the_bytes_are_the_reference_s(golden, tmp_path):
     rows = golden.other("ply_input")["gaussians"][0]
@@ -89,7 +95,12 @@ def test_the_bytes_are_the_reference_s(golden, tmp_path):
         pruned = {"min_opacity": 0.005}  # what the reference's renderer class does as well
         options = {"default": {}, "pruned": pruned, "renderer": pruned, "scaled": {"scale": float(kind[2] or 1)}}
         save_ply(path, splats, **options[kind[1]])
-    assert path.read_bytes() == golden.path.read_bytes()
+    (head, *found), (reference_head, *expected) = parts(path), parts(golden.path)
+    assert head == reference_head
+    for name, mine, theirs in zip(NAMES, found, expected, strict=True):
+        # a logarithm's last bit is the processor's: MKL's for AVX-512 and for AVX2 disagree about one in twenty
+        logarithm = kind[1] != "raw" and name.startswith(("opacity", "scale"))
+        assert np.abs(mine.astype(np.int64) - theirs).max() <= logarithm, name
 
 
 def test_memory_layout_and_precision_do_not_change_the_bytes(tmp_path):
