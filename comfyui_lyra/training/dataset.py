@@ -87,6 +87,11 @@ class SdgDataset:
         if split not in splits:
             raise ValueError(f"unknown split '{split}'; use one of {', '.join(splits)}")
         self.scenes = sorted(splits[split])
+        if not self.scenes and whole:
+            raise ValueError(
+                f"none of the {len(whole)} scenes (such as {whole[0]}) falls into the split '{split}', which a scene's "
+                "name decides; make more scenes, or one of another name"
+            )
         if not self.scenes:
             raise ValueError(
                 f"no scene of the split '{split}' is whole: {len(self.members)} found, {len(self.missing)} with files "

@@ -317,6 +317,12 @@ def test_scenes_with_missing_files_are_listed_and_left_out(root, tmp_path, every
         SdgDataset([root], STATIC, state=tmp_path / "c", paths=PATHS)
 
 
+def test_scenes_that_all_fall_into_another_split_are_told_so(root, tmp_path, monkeypatch):
+    monkeypatch.setitem(module.SHARES, "test", 1e9)
+    with pytest.raises(ValueError, match="none of the 4 scenes .* falls into the split 'train', .* another name"):
+        SdgDataset([root], STATIC, state=tmp_path / "state", paths=PATHS)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_no_text_is_a_name_like_any_other(root, tmp_path, everything):
     for file in root.rglob("bird.*"):
