@@ -90,7 +90,7 @@ class TrainRecon(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="Scenes a step. 0: 8 to 2, as the shipped decoders took. 1 takes the least memory.",
+                    tooltip="Scenes a step. 0: 8 to 2, as the stages have it. 1 takes the least memory.",
                     **host.EXPERT,
                 ),
                 io.Boolean.Input(
@@ -126,10 +126,7 @@ class TrainRecon(io.ComfyNode):
         cls, tokenizer, dataset, preset, steps, minutes, name, resume, start_from, batch, flipped, seed
     ) -> io.NodeOutput:
         """Train, or go on training, and load the result."""
-        from ..comfyui_lyra.training.train_recon import (
-            ReconTraining,
-            train_recon,
-        )  # deferred: brings diffusers, seconds
+        from ..comfyui_lyra.training.train_recon import ReconTraining, train_recon  # deferred: brings diffusers
 
         folder = host.decoder_folder(name, anew=not resume)
         with host.training():
@@ -158,7 +155,7 @@ def tokenizer_file(tokenizer: Model) -> Path:
 
 
 def pace(preset: str, steps: int) -> float:
-    """So many steps in all, as a share of those that the shipped decoders took."""
+    """So many steps in all, as a share of those that the stages are planned for."""
     return steps / MINI_STAGES[STAGES[preset][-1]].stop
 
 

@@ -29,7 +29,7 @@ from ..trajectories import camera_paths
 from .options import progress
 from .verbs import DTYPES
 
-LENGTHS = (".exr", ".npz", ".npy")  # files that hold depth in numbers, not as grey levels
+NUMERIC = (".exr", ".npz", ".npy")  # files that hold depth in numbers, not as grey levels
 
 
 def run_geometry(options: argparse.Namespace) -> None:
@@ -160,7 +160,7 @@ def own_picture(options: argparse.Namespace) -> Geometry:
     """The geometry of a picture that a person brings."""
     if not options.depth:
         raise ValueError("--image needs its depth too: --depth with an .exr or .npz, or a picture where near is white")
-    is_drawn = options.depth.suffix.lower() not in LENGTHS
+    is_drawn = options.depth.suffix.lower() not in NUMERIC
     meaning = options.meaning or ("near-far" if is_drawn else "depth")
     print(
         f"{options.image.name} with {options.depth.name}, read as {meaning}"

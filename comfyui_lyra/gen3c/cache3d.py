@@ -17,8 +17,8 @@ from .warp import PAIR, Warped, forward_warp
 
 FARTHEST = 100.0  # depth is cut here; the background lies at it
 FARTHEST_NEW = 1e4  # the same for pictures that join later, before and after their alignment
-RELIABLE = 0.05  # greatest relative depth range of a 5 x 5 window that is no depth edge, in pictures of
-REFERENCE_WIDTH = 1280  # columns
+RELIABLE = 0.05  # greatest relative depth range of a 5 x 5 window that is no depth edge, as the reference has it
+REFERENCE_WIDTH = 1280  # columns of the pictures it has it for
 LARGEST_RANGE = 0.5  # what is an edge however coarse the picture is
 BUFFERS = 2  # pictures a static cache remembers; the transformer has channels for as many
 BATCH_BYTES = 2 << 30  # working memory of one batch of warps

@@ -47,9 +47,7 @@ class GenerateSettings:
     solver: Literal["euler", "dpmpp_2m"] = "euler"  # dpmpp_2m: of second order, for fewer steps
     seed: int = 1
     foreground_masking: bool = True  # hides the background behind stretched foreground
-    reliable: float | None = (
-        None  # depth range of a 5 x 5 window up to which a pixel is drawn: cache3d.edge_range; or 1
-    )
+    reliable: float | None = None  # depth range of a window up to which it is drawn; 1 draws all; None: edge_range
     cache_noise: float = 0.0  # noise on the drawn pictures of newer cache buffers
     step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
     attention: str = "auto"  # backend; "sage" deviates

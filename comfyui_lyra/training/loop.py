@@ -103,7 +103,7 @@ class Run:
         else:
             self.streams = Streams(self.seed + snapshot.step, self.device)
         self._refresh()
-        optim = self.optimizer.config
+        self.stage, optim = snapshot.stage, self.optimizer.config
         if self.steps is None and optim.final_lr is not None:  # until its speed is known, at the last rate
             self.optimizer.config = replace(optim, steps=max(self.step, optim.begin + optim.warmup + 1))
         self.log.event(self.step, "resumed")
@@ -182,7 +182,7 @@ class Run:
 
     def over(self) -> bool:
         """Whether no further step is taken. The first process decides, on this and on how long the rate falls."""
-        ends, steps = self.processes.of_first((self.ends() is not None, self.optimizer.config.steps or 0), self.device)
+        ends, steps = self.processes.of_first((self.ends() is not None, self.optimizer.config.steps or 0))
         if not self.is_first:
             self.optimizer.config = replace(self.optimizer.config, steps=int(steps) or None)
         return bool(ends)

@@ -55,10 +55,10 @@ class Processes:
             for tensor, mean in zip(tensors, flat.div_(self.count).split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(mean.view_as(tensor))
 
-    def of_first(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+    def of_first(self, numbers: Sequence[float]) -> list[float]:
         """What the first process gives, in all of them."""
         if self.count == 1:
             return list(numbers)
-        told = torch.tensor(numbers, dtype=torch.float64, device=device)
+        told = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.broadcast(told, src=0)
         return told.tolist()

@@ -33,7 +33,7 @@ def train_mini(
     parts = [part for part in SHARES if part in parts]
     files = {part: out / part / f"mini_{name}.safetensors" for part, name in NAMES.items()}
     for number, part in enumerate(parts, start=1):
-        for needed in list(SHARES)[: min(list(SHARES).index(part), 3)]:
+        for needed in list(SHARES)[: list(SHARES).index(part)]:
             if not files[needed].exists():
                 raise FileNotFoundError(f"{part}: {files[needed]} is not there; train the part '{needed}' first")
         share = sum(SHARES[name] for name in parts[:number]) / sum(SHARES[name] for name in parts)

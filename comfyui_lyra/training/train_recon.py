@@ -132,6 +132,7 @@ def train_recon(
         maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
         trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
+        plan = run.left_of(plan)
         run.divide(plan)
         for stage in plan:
             run.enter(stage)
@@ -163,6 +164,8 @@ class StagedRun(Run):
 
     def __init__(self, *arguments, timed: bool, **more):
         super().__init__(*arguments, **more)
+        if timed and self.box.max_seconds is None:
+            raise ValueError("stages that share the time need a time to share; give max_seconds, or a pace in steps")
         self.timed, self.until, self.ends_at = timed, 1.0, {}
 
     def begin_anew(self) -> None:
@@ -171,6 +174,11 @@ class StagedRun(Run):
             optim = self.optimizer.config
             least = self.step + optim.warmup + 1
             self.optimizer.config = replace(optim, begin=self.step, steps=max(optim.steps or 0, least))
+
+    def left_of(self, plan: Sequence[Stage]) -> Sequence[Stage]:
+        """The stages to go through; of a timed run that is resumed, from the one that its checkpoint was in."""
+        names = [stage.name for stage in plan]
+        return plan[names.index(self.stage) :] if self.timed and self.stage in names else plan
 
     def divide(self, plan: Sequence[Stage]) -> None:
         """Share out the time that is left among the stages."""

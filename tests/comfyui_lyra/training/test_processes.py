@@ -70,7 +70,7 @@ def test_a_program_started_alone_is_the_only_process():
     alone = Processes("cpu")
     assert alone.is_first
     assert list(alone.own(range(3))) == [0, 1, 2]
-    assert alone.of_first([1.0, 2.5], torch.device("cpu")) == [1.0, 2.5]
+    assert alone.of_first([1.0, 2.5]) == [1.0, 2.5]
 
 
 @pytest.mark.slow

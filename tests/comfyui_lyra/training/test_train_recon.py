@@ -20,6 +20,7 @@ from lyra_pack.comfyui_lyra.training.tokenizer_features import activations, toke
 from lyra_pack.comfyui_lyra.training.train_recon import (
     AllSplats,
     ReconTraining,
+    StagedRun,
     Trainer,
     decode,
     initial_recon,
@@ -243,3 +244,20 @@ def test_ablations_change_the_stages():
     assert ReconTraining(pruning=False).stage("m5").keep == 1 and ReconTraining().stage("m5").keep < 0.3
     assert not ReconTraining(flipped=False).stage("m6").flipped
     assert ReconTraining(pace=0.5).stage("m1").stop == 1250 and ReconTraining(batch=3).stage("m1").batch == 3
+
+
+def test_a_timed_run_needs_a_time_and_is_resumed_in_the_stage_it_was_in(tmp_path):
+    def run_of(**more):
+        about = {"stage": "m3", "config": {}, "seed": 0, "device": "cpu", "steps": 10}
+        return StagedRun(torch.nn.Linear(3, 2), OptimConfig(), tmp_path, timed=True, **about, **more)
+
+    with pytest.raises(ValueError, match="a time to share; give max_seconds"):
+        run_of()
+    plan = [MINI_STAGES[name] for name in ("m3", "m4", "m5")]
+    with run_of(max_seconds=60) as run:
+        assert run.left_of(plan) == plan
+        run.divide(plan)
+        run.enter(plan[1])
+        run.save()
+    with run_of(max_seconds=60, resume=True) as run:
+        assert [stage.name for stage in run.left_of(plan)] == ["m4", "m5"]
