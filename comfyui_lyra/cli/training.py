@@ -39,15 +39,13 @@ def run_draw_scene(options: argparse.Namespace) -> None:
 
 def run_train_tokenizer(options: argparse.Namespace) -> None:
     """Train the tokenizer."""
-    training = changed(TokenizerTraining(), seed=options.seed, steps=options.steps, scenes=options.scenes)
-    print(train_tokenizer(options.out, training=training, **time_box(options)))
+    print(train_tokenizer(options.out, **beginning(options, TokenizerTraining()), **time_box(options)))
 
 
 def run_train_teacher(options: argparse.Namespace) -> None:
     """Train the teacher."""
-    training = changed(TeacherTraining(), seed=options.seed, steps=options.steps, scenes=options.scenes)
     tokenizer = options.tokenizer or shipped_model("tokenizer")
-    print(train_teacher(options.out, tokenizer, training=training, **time_box(options)))
+    print(train_teacher(options.out, tokenizer, **beginning(options, TeacherTraining()), **time_box(options)))
 
 
 def run_sdg(options: argparse.Namespace) -> None:
@@ -90,6 +88,12 @@ def run_evaluate(options: argparse.Namespace) -> None:
     page = options.out / "evaluation.md"
     if processes.is_first:
         print(page.read_text(encoding="utf-8"), page, sep="\n")
+
+
+def beginning(options: argparse.Namespace, training: TokenizerTraining | TeacherTraining) -> dict[str, object]:
+    """What a run begins with, and how it goes on."""
+    given = {name: getattr(options, name) for name in ("seed", "steps", "scenes", "lr")}
+    return {"init_from": options.init_from, "training": changed(training, **given)}
 
 
 def recon_training(options: argparse.Namespace) -> ReconTraining:

@@ -20,13 +20,13 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
 
     verb = verbs.add_parser("train-tokenizer", help="the mini tokenizer, on procedural scenes")
     add_run(verb)
-    verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
+    add_beginning(verb, "tokenizer")
     verb.set_defaults(run="training.run_train_tokenizer")
 
     verb = verbs.add_parser("train-teacher", help="the mini teacher, on procedural scenes")
     add_run(verb)
     add_mini(verb, "tokenizer")
-    verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
+    add_beginning(verb, "teacher")
     verb.set_defaults(run="training.run_train_teacher")
 
     verb = verbs.add_parser("sdg", help="scenes as the teacher makes them, as a folder to train from")
@@ -95,6 +95,13 @@ def add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--scenes", type=int, help="how many to learn from")
     add_device(verb)
+
+
+def add_beginning(verb: argparse.ArgumentParser, model: str) -> None:
+    """Where a run begins and ends."""
+    verb.add_argument("--init-from", type=Path, help=f"file of a {model} whose weights are trained on")
+    verb.add_argument("--lr", type=float, help="highest learning rate")
+    verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
 
 
 def add_mini(verb: argparse.ArgumentParser, *models: str) -> None:

@@ -274,14 +274,25 @@ def drawn_along(splats: Gaussians, paths: Sequence[CameraTrajectory]) -> PathFra
 
 
 def summary(scenes: Sequence[Mapping[str, Tensor]]) -> Table:
-    """Mean and deviation over scenes of each number's mean over frames; frames without a number are left out."""
+    """Mean and deviation over scenes of each number's mean over frames; frames without a number are left out.
+
+    ``psnr_pooled`` is beside each ``psnr`` that of all pixels of a scene together: in the mean over frames a single exact
+    copy, such as the warp's first frame of each path, weighs as much as many good frames.
+    """
     found = {}
     for name in scenes[0]:
-        each = torch.stack([scene[name].double().clamp_max(BEST).nanmean() for scene in scenes]).cpu()
-        each = each[each.isfinite()]
-        spread = each.std().item() if len(each) > 1 else 0.0
-        found[name] = (each.mean().item() if len(each) else math.nan, spread)
+        frames = [scene[name].double().clamp_max(BEST).cpu() for scene in scenes]
+        found[name] = over_scenes([values.nanmean() for values in frames])
+        if name.endswith(" psnr"):
+            found[f"{name}_pooled"] = over_scenes([-10 * (10 ** (-values / 10)).nanmean().log10() for values in frames])
     return found
+
+
+def over_scenes(numbers: Sequence[Tensor]) -> tuple[float, float]:
+    """Mean and deviation of one number a scene, of those that there are."""
+    each = torch.stack(list(numbers))
+    each = each[each.isfinite()]
+    return each.mean().item() if len(each) else math.nan, each.std().item() if len(each) > 1 else 0.0
 
 
 def write_report(out: Path, tables: Mapping[str, Table], evaluation: Evaluation) -> None:

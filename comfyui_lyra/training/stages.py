@@ -58,7 +58,7 @@ _MINI = Stage(
 )  # fmt: skip
 _MINI_LONG = replace(
     _MINI, name="m3", size=(96, 160), input_frames=17, target_frames=6, batch=4, encodes_frames=False, stop=5_200,
-    share=3.0, starts_from="m2",
+    share=1.5, starts_from="m2",
 )  # fmt: skip
 _MINI_MULTI = replace(
     _MINI_LONG, name="m4", max_views=6, target_frames=4, batch=2,
@@ -94,7 +94,7 @@ _MINI_STAGES = (
     replace(_MINI, name="m2", size=(96, 160), batch=4, stop=3_700, share=1.5, starts_from="m1"),
     _MINI_LONG,
     _MINI_MULTI,
-    replace(_MINI_MULTI, name="m5", opacity_weight=0.1, keep=PRUNED, stop=10_200, share=2.5, starts_from="m4"),
+    replace(_MINI_MULTI, name="m5", opacity_weight=0.1, keep=PRUNED, stop=10_200, share=3.0, starts_from="m4"),
     _MINI_DYNAMIC,
     replace(_MINI_DYNAMIC, name="m7", opacity_weight=0.1, keep=PRUNED, stop=13_000, share=1.0, starts_from="m6"),
 )

@@ -64,7 +64,7 @@ class ReconTraining:
     batch: int | None = None  # samples a step; None is the stage's
     data: Literal["teacher", "renders"] = "teacher"  # renders: the scenes as they are
     fusion: bool = True  # without, each path is decoded alone and the splats are joined
-    perceptual: float = 0.5  # weights of the loss
+    perceptual: float = 0.2  # weights of the loss; the reference's LPIPS has 0.5
     depth: float = 0.05
     pruning: bool = True  # with the opacity term, in the stages that have them
     flipped: bool = True  # time-flipped twins supervise dynamic stages

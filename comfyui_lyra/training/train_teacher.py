@@ -78,6 +78,7 @@ def train_teacher(
     out: Path | str,
     tokenizer: Path | str,
     *,
+    init_from: Path | str | None = None,
     config: TeacherConfig = TEACHER_PRESETS["mini"],
     training: TeacherTraining = TeacherTraining(),  # noqa: B008  (frozen)
     max_seconds: float | None = None,
@@ -86,9 +87,14 @@ def train_teacher(
 ) -> Path:
     """Train, or go on in folder ``out``, and write ``mini_teacher.safetensors`` there; its path is returned.
 
-    ``tokenizer`` is the trained tokenizer's file. ``max_seconds`` includes making the data. Checkpoints, log and
-    pictures go to the same folder.
+    ``tokenizer`` is the trained tokenizer's file, ``init_from`` a teacher's whose weights, and config, it begins with.
+    ``max_seconds`` includes making the data. Checkpoints, log and pictures go to the same folder.
     """
+    if init_from is None:
+        network = initial_teacher(config, training.seed)
+    else:
+        begun = load_teacher(Path(init_from), dtype=torch.float32)
+        network, config = begun.network.train().requires_grad_(True), begun.config
     device = Processes(device).device
     frozen = load_tokenizer(Path(tokenizer)).float().to(device)
     about = {"teacher": asdict(config), "training": asdict(training), "tokenizer": frozen.identity}
@@ -97,7 +103,7 @@ def train_teacher(
         steps=max(training.steps or 1_000_000, training.warmup + 1),
     )  # fmt: skip
     run = Run(
-        initial_teacher(config, training.seed), optim, out, stage="teacher", config=about, seed=training.seed,
+        network, optim, out, stage="teacher", config=about, seed=training.seed,
         device=device, steps=training.steps, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
     )  # fmt: skip
     file = run.out / "mini_teacher.safetensors"

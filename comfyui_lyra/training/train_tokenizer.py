@@ -65,6 +65,7 @@ class TokenizerData:
 def train_tokenizer(
     out: Path | str,
     *,
+    init_from: Path | str | None = None,
     config: TokenizerConfig = TOKENIZER_PRESETS["mini"],
     training: TokenizerTraining = TokenizerTraining(),  # noqa: B008  (frozen)
     max_seconds: float | None = None,
@@ -73,15 +74,21 @@ def train_tokenizer(
 ) -> Path:
     """Train, or go on in folder ``out``, and write ``mini_tokenizer.safetensors`` there; its path is returned.
 
-    ``max_seconds`` includes making the data. Checkpoints, log and pictures go to the same folder.
+    ``init_from`` is a tokenizer's file whose weights, and config, it begins with. ``max_seconds`` includes making the
+    data. Checkpoints, log and pictures go to the same folder.
     """
+    if init_from is None:
+        autoencoder = initial_autoencoder(config, training.seed)
+    else:
+        begun = load_tokenizer(Path(init_from)).float()
+        autoencoder, config = begun.autoencoder.train().requires_grad_(True), begun.config
     about = {"tokenizer": asdict(config), "training": asdict(training)}
     optim = OptimConfig(
         lr=training.lr, final_lr=training.lr / 50, warmup=training.warmup, betas=(0.9, 0.99),
         steps=max(training.steps or 1_000_000, training.warmup + 1),
     )  # fmt: skip
     run = Run(
-        initial_autoencoder(config, training.seed), optim, out, stage="tokenizer", config=about, seed=training.seed,
+        autoencoder, optim, out, stage="tokenizer", config=about, seed=training.seed,
         device=device, steps=training.steps, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
     )  # fmt: skip
     file = run.out / "mini_tokenizer.safetensors"

@@ -1,6 +1,7 @@
 """The evaluation's rows at a size for tests, and the yardsticks it measures by."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -85,6 +86,8 @@ def test_a_summary_leaves_out_frames_without_a_number():
     scenes = [{"x psnr": torch.tensor([20.0, torch.nan])}, {"x psnr": torch.tensor([30.0, 40.0])}]
     mean, spread = summary(scenes)["x psnr"]
     assert mean == pytest.approx(27.5) and spread == pytest.approx(10.6066, abs=1e-3)
+    pooled = -10 * math.log10((1e-3 + 1e-4) / 2)
+    assert summary(scenes)["x psnr_pooled"][0] == pytest.approx((20 + pooled) / 2)
     assert markdown("t", {"row one psnr": (1.0, 0.5), "row two ssim": (0.5, 0.0)})[2:] == [
         "| row | psnr | ssim |",
         "|---|---|---|",

@@ -47,6 +47,10 @@ def test_tokenizer_then_teacher_learn_resume_and_ship(tmp_path):
     )
     assert json.loads((tmp_path / "a" / "tokenizer_metrics.json").read_text())["step"] == 16
 
+    again = train_tokenizer(tmp_path / "again", init_from=first, training=replace(SMALL, steps=1, lr=1e-9))
+    weights, before = (load_tokenizer(file).autoencoder.state_dict() for file in (again, first))
+    assert all(torch.allclose(weights[name], before[name], atol=1e-3) for name in before)
+
     training = TeacherTraining(steps=6, scenes=1, validation=2, batch=4, warmup=1, sampling_steps=2)
     file = train_teacher(tmp_path / "b", resumed, config=TEACHER, training=training)
     teacher = load_teacher(file)
@@ -54,6 +58,11 @@ def test_tokenizer_then_teacher_learn_resume_and_ship(tmp_path):
     assert {"psnr_visible", "psnr_hole", "guided_psnr", "sharpness"} <= json.loads(
         (tmp_path / "b" / "teacher_metrics.json").read_text()
     )["metrics"].keys()
+    settings = replace(training, steps=1, lr=1e-9)
+    again = load_teacher(train_teacher(tmp_path / "again", resumed, init_from=file, training=settings))
+    before, weights = (found.network.state_dict() for found in (teacher, again))
+    assert again.config == TEACHER
+    assert all(torch.allclose(weights[name], before[name], atol=1e-3) for name in before)
 
 
 def test_a_new_teacher_predicts_nothing_and_so_loses_the_variance():
