@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import lzma
 import os
 import sys
 from fnmatch import fnmatch
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 import pytest  # noqa: E402
 from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = Path(os.environ.get("LYRA_GOLDENS") or ROOT / "tests" / "data" / "goldens")
@@ -27,14 +29,27 @@ counts: dict[str, list[int]] = {}  # area -> [golden tests selected, golden test
 
 @cache
 def golden_names() -> dict[str, Path]:
-    """Every golden below GOLDENS: ``decoder/forward_static`` for a safetensors, the file name for others."""
+    """Every golden below GOLDENS: ``decoder/forward_static`` for a safetensors, packed or not, the file name for others."""
     files = sorted(p for p in GOLDENS.rglob("*") if p.is_file() and p.name != "README.md")
-    stems = {p.with_suffix("") for p in files if p.suffix == ".safetensors"}
+    stems = {stem(p) for p in files if holds_tensors(p)}
     return {
-        (p.with_suffix("") if p.suffix == ".safetensors" else p).relative_to(GOLDENS).as_posix(): p
+        (stem(p) if holds_tensors(p) else p).relative_to(GOLDENS).as_posix(): p
         for p in files
         if not (p.suffix == ".json" and p.with_suffix("") in stems)
     }
+
+
+def holds_tensors(path: Path) -> bool:
+    return path.name.endswith((".safetensors", ".safetensors.xz"))
+
+
+def stem(path: Path) -> Path:
+    return path.with_name(path.name.partition(".safetensors")[0])
+
+
+@cache
+def unpacked(path: Path) -> dict:
+    return load(lzma.decompress(path.read_bytes()))
 
 
 class Golden:
@@ -46,7 +61,7 @@ class Golden:
 
     @property
     def meta(self) -> dict:
-        return json.loads(self._path.with_suffix(".json").read_text())
+        return json.loads(stem(self._path).with_suffix(".json").read_text())
 
     @property
     def path(self) -> Path:
@@ -55,11 +70,15 @@ class Golden:
         return self._path
 
     def __iter__(self):
+        if self._path.suffix == ".xz":
+            return iter(sorted(unpacked(self._path)))
         with safe_open(self._path, "pt") as file:
             return iter(sorted(file.keys()))
 
     def __getitem__(self, key: str):
         read.add((self.name, key))
+        if self._path.suffix == ".xz":
+            return unpacked(self._path)[key].clone()
         with safe_open(self._path, "pt") as file:
             return file.get_tensor(key)
 
@@ -108,7 +127,7 @@ def unread(area: str) -> list[str]:
     for name in golden_names():
         if name.split("/")[0] != area:
             continue
-        keys = list(Golden(name)) if golden_names()[name].suffix == ".safetensors" else [None]
+        keys = list(Golden(name)) if holds_tensors(golden_names()[name]) else [None]
         left += [f"{name}:{k}" if k else name for k in keys if (name, k) not in read and k not in FILLER]
     return left
 
