@@ -121,16 +121,18 @@ class PathStore:
     def _check_owner(self, manifest: Manifest) -> None:
         """Raise ValueError unless the clip's files, if there are any, were made from the same things."""
         place = self._lyra / f"{self.clip}.json"
-        if not place.is_file():
-            kinds = ("pose", "intrinsics", "pkl", "latent", "rgb")
-            files = (self.file(index, kind) for index in range(len(manifest.keys)) for kind in kinds)
-            if there := next((file for file in files if file.is_file()), None):
-                raise ValueError(
-                    f"{there} is there and nothing says what it was made from; choose another name than '{self.clip}', "
-                    "or another folder"
-                )
-            return
-        stored = Manifest.read(place)
+        stored = Manifest.read(place) if place.is_file() else None
+        views = max(len(made.keys) for made in (manifest, stored) if made)
+        kinds = ("pose", "intrinsics", "pkl", "latent", "rgb")
+        files = (self.file(index, kind) for index in range(views) for kind in kinds)
+        there = next((file for file in files if file.is_file()), None)
+        if there is None:
+            return  # of files that were deleted, or never finished, nothing is asked
+        if stored is None:
+            raise ValueError(
+                f"{there} is there and nothing says what it was made from; choose another name than '{self.clip}', "
+                "or another folder"
+            )
         if stored.keys != manifest.keys:
             names = sorted(stored.recipe.keys() | manifest.recipe.keys())
             other = [name for name in names if stored.recipe.get(name) != manifest.recipe.get(name)]
@@ -141,7 +143,8 @@ class PathStore:
 
     def _check_count(self, paths: int) -> None:
         """Raise ValueError if other clips have another number of paths: the reference wants each clip in all."""
-        counts = {len(Manifest.read(file).keys) for file in lyra_folder(self.root).glob("*.json")}
+        clips = lyra_folder(self.root).glob("*.json")
+        counts = {len(Manifest.read(file).keys) for file in clips if self.flipped or file.stem != self.clip}
         if other := counts - {paths}:
             raise ValueError(
                 f"{self.root} holds clips of {min(other)} camera paths, this one has {paths}; choose another folder"

@@ -121,6 +121,13 @@ def test_a_clip_of_other_making_is_refused(tmp_path, scenes):
     assert len(find_clips(tmp_path / "out")) == 1
 
 
+def test_deleted_paths_may_be_made_anew_from_something_else(tmp_path, scenes):
+    fill(PathStore(tmp_path / "out", "night"), scenes)
+    shutil.rmtree(tmp_path / "out")
+    fill(PathStore(tmp_path / "out", "night"), scenes[:1], recipe={"teacher": "a", "seed": "2", "text": "b"}, only=(0,))
+    assert len(load_sdg(tmp_path / "out").cameras) == 1
+
+
 def test_every_clip_of_a_folder_has_as_many_paths(tmp_path, scenes):
     fill(PathStore(tmp_path / "out", "night", rgb=False), scenes, only=(0,))
     fill(PathStore(tmp_path / "out", "day", rgb=False), scenes)
