@@ -29,7 +29,7 @@ counts: dict[str, list[int]] = {}  # area -> [golden tests selected, golden test
 
 @cache
 def golden_names() -> dict[str, Path]:
-    """Every golden below GOLDENS: ``decoder/forward_static`` for a safetensors, packed or not, the file name for others."""
+    """Every golden below GOLDENS: ``decoder/forward_static`` for tensors, packed or not, the file name for others."""
     files = sorted(p for p in GOLDENS.rglob("*") if p.is_file() and p.name != "README.md")
     stems = {stem(p) for p in files if holds_tensors(p)}
     return {

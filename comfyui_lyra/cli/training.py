@@ -1,7 +1,6 @@
 """Verbs that make and measure the mini models: draw-scene, train-*, sdg, evaluate."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,7 @@ from ..shipped import Model, shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..training.draw_scenes import draw_scene, source_geometry
 from ..training.evaluate import Evaluation, evaluate
+from ..training.optimizer import MINI_OPTIM, OptimConfig
 from ..training.processes import Processes
 from ..training.sdg_disk import write_sdg
 from ..training.sdg_memory import SDG_SETTINGS
@@ -63,9 +63,8 @@ def run_train_recon(options: argparse.Namespace) -> None:
     teacher = None if options.roots else options.teacher or shipped_model("teacher")
     file = train_recon(
         options.out, options.tokenizer or shipped_model("tokenizer"), teacher,
-        stages=shortened([training.stage(name) for name in options.stages], options.steps),
-        roots=options.roots, init_from=options.init_from, config=recon_config(options), training=training,
-        **time_box(options),
+        stages=plan_of(options, training), roots=options.roots, init_from=options.init_from,
+        config=recon_config(options), training=training, optim=optim_of(options), **time_box(options),
     )  # fmt: skip
     print(file)
 
@@ -113,12 +112,16 @@ def recon_config(options: argparse.Namespace) -> ReconConfig | None:
     return replace(RECON_PRESETS["mini_static"], attention_every=1) if options.all_attention else None
 
 
-def shortened(stages: Sequence[Stage], steps: int | None) -> list[Stage]:
-    """The stages up to a number of steps."""
-    if steps is None:
-        return list(stages)
-    begun = [i for i in range(len(stages)) if i == 0 or stages[i - 1].stop < steps]
-    return [replace(stages[i], stop=min(stages[i].stop, steps)) for i in begun]
+def plan_of(options: argparse.Namespace, training: ReconTraining) -> list[Stage]:
+    """The stages, some of which may end at steps of their own."""
+    stages = [(training.stage(name), stop) for name, stop in options.stages]
+    return [stage if stop is None else replace(stage, stop=stop) for stage, stop in stages]
+
+
+def optim_of(options: argparse.Namespace) -> OptimConfig:
+    """The learning rate falls until the last stage's end, if that was given, and else until the presets' end."""
+    last = options.stages[-1][1]
+    return MINI_OPTIM if last is None else replace(MINI_OPTIM, steps=max(last, MINI_OPTIM.warmup + 1))
 
 
 def evaluation(options: argparse.Namespace) -> Evaluation:

@@ -43,12 +43,12 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     add_run(verb)
     add_mini(verb, "tokenizer", "teacher")
     verb.add_argument(
-        "--stages", type=words, default=["m1", "m2", "m3", "m4", "m5"],
-        help=f"some of {','.join(MINI_STAGES)}, in order; static by default. m6,m7 are dynamic and go on from m4",
+        "--stages", type=stages, default="m1,m2,m3,m4,m5",
+        help=f"some of {','.join(MINI_STAGES)}, in order; static by default. m6,m7 are dynamic and go on from m4. "
+        "m4:900,m5:1200 end at these steps, counted from the first stage",
     )  # fmt: skip
     verb.add_argument("--init-from", type=Path, help="folder of the run that ended with the stage before")
     verb.add_argument("--roots", type=Path, nargs="+", default=[], help="scenes of 'lyra sdg': folders and tars")
-    verb.add_argument("--steps", type=int, help="end after so many, counted from the first stage")
     verb.add_argument(
         "--pace", type=pace, default=1.0, help="factor on the stages' numbers of steps; 'time': they share the time"
     )
@@ -135,6 +135,17 @@ def numbers(text: str) -> tuple[int, ...]:
 def pace(text: str) -> float | None:
     """A factor on numbers of steps, or None for "time"."""
     return None if text == "time" else float(text)
+
+
+def stages(text: str) -> list[tuple[str, int | None]]:
+    """Stages between commas, each with the step after its colon, or None."""
+    found = []
+    for word in words(text):
+        name, _, stop = word.partition(":")
+        if stop and not stop.isdecimal():
+            raise argparse.ArgumentTypeError(f"'{word}' is no stage with the step at which it ends, such as m4:900")
+        found.append((name, int(stop) if stop else None))
+    return found
 
 
 def words(text: str) -> list[str]:

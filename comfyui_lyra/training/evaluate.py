@@ -276,8 +276,8 @@ def drawn_along(splats: Gaussians, paths: Sequence[CameraTrajectory]) -> PathFra
 def summary(scenes: Sequence[Mapping[str, Tensor]]) -> Table:
     """Mean and deviation over scenes of each number's mean over frames; frames without a number are left out.
 
-    ``psnr_pooled`` is beside each ``psnr`` that of all pixels of a scene together: in the mean over frames a single exact
-    copy, such as the warp's first frame of each path, weighs as much as many good frames.
+    Beside each ``psnr`` is ``psnr_pooled``, of all pixels of a scene together: in the mean over frames those that show
+    the first picture again, which some methods copy, weigh as much as the hard ones.
     """
     found = {}
     for name in scenes[0]:

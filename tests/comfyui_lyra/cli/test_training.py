@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import pytest
 from lyra_pack.comfyui_lyra.cli import main, parser
-from lyra_pack.comfyui_lyra.cli.training import evaluation, recon_config, recon_training, shortened
+from lyra_pack.comfyui_lyra.cli.training import evaluation, optim_of, plan_of, recon_config, recon_training
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon, save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 from lyra_pack.comfyui_lyra.training.draw_scenes import SPLITS
 from lyra_pack.comfyui_lyra.training.evaluate import Evaluation
+from lyra_pack.comfyui_lyra.training.optimizer import MINI_OPTIM
 from lyra_pack.comfyui_lyra.training.sdg_memory import SDG_SETTINGS
+from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 from lyra_pack.comfyui_lyra.training.train_recon import ReconTraining
 
 
@@ -24,7 +26,8 @@ def test_without_words_the_splat_decoder_is_trained_as_the_shipped_one():
     found = options("train-recon out")
     assert recon_training(found) == ReconTraining()
     assert recon_config(found) is None
-    assert found.stages == ["m1", "m2", "m3", "m4", "m5"]
+    assert plan_of(found, ReconTraining()) == [MINI_STAGES[f"m{i}"] for i in range(1, 6)]
+    assert optim_of(found) == MINI_OPTIM
 
 
 def test_ablations_have_words():
@@ -37,16 +40,18 @@ def test_ablations_have_words():
         pruning=False, flipped=False,
     )  # fmt: skip
     assert recon_config(found).attention_every == 1
-    assert found.stages == ["m6", "m7"]
+    assert [stage.name for stage in plan_of(found, recon_training(found))] == ["m6", "m7"]
     assert recon_training(options("train-recon out --pace time")).pace is None
 
 
-def test_a_number_of_steps_ends_the_stages():
-    first, second, third = stages = [ReconTraining().stage(name) for name in ("m1", "m2", "m3")]
-    assert shortened(stages, None) == stages
-    assert shortened(stages, second.stop - 1) == [first, replace(second, stop=second.stop - 1)]
-    assert shortened(stages, first.stop) == [first]
-    assert shortened(stages, third.stop + 1) == stages
+def test_stages_may_end_at_steps_of_their_own():
+    found = options("train-recon out --stages m4:900,m5:1200")
+    m4, m5 = plan_of(found, ReconTraining())
+    assert (m4, m5) == (replace(MINI_STAGES["m4"], stop=900), replace(MINI_STAGES["m5"], stop=1200))
+    assert optim_of(found) == replace(MINI_OPTIM, steps=1200)
+    assert optim_of(options("train-recon out --stages m1:2")).steps == MINI_OPTIM.warmup + 1
+    with pytest.raises(SystemExit):
+        options("train-recon out --stages m4:soon")
 
 
 def test_without_words_all_of_the_test_split_is_evaluated():
@@ -106,7 +111,7 @@ def test_scenes_are_made_learnt_from_and_measured_verb_by_verb(
     assert [file.stat().st_mtime_ns for file in videos] == before
     assert (tmp_path / "scenes" / "3" / "depth" / "10001.zip").is_file()
 
-    train = ["train-recon", "out", "--roots", "scenes", "--stages", "m1", "--steps", "2", "--batch", "1", *models]
+    train = ["train-recon", "out", "--roots", "scenes", "--stages", "m1:2", "--batch", "1", *models]
     assert main(train) == 0, capsys.readouterr().err
     assert load_recon(tmp_path / "out" / "mini_recon_static.safetensors").config.family == "mini"
 
