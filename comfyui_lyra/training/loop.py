@@ -28,6 +28,7 @@ AVERAGED_EVERY = 4  # steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
 MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
 OWN_SEED = 1_000_003  # between the seeds of two processes
+MODELS = ("tokenizer", "teacher")  # in a run's config: what it learns from, or trains
 SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 
 Part = TypeVar("Part")
@@ -75,8 +76,9 @@ class Run:
     def __enter__(self) -> "Run":
         self.box.__enter__()
         self.log = RunLog(self.out if self.is_first else self.out / f"process-{self.processes.rank}")
-        snapshot = latest(self.out, required=True) if self.resume else None
-        if snapshot is not None:
+        if self.resume:
+            snapshot = latest(self.out, required=True)
+            check_same(snapshot.config, self.config, self.out)
             self.restore(snapshot)
         return self
 
@@ -269,3 +271,11 @@ class Run:
         """Bring the compute copy to the weights."""
         if self.is_half:
             torch._foreach_copy_(list(self.network.parameters()), list(self.model.parameters()))
+
+
+def check_same(stored: Json, now: Json, out: Path) -> None:
+    """Raise ValueError unless a run is resumed with the models that it began with."""
+    stored, now = (json.loads(json.dumps(config)) for config in (stored, now))  # tuples become lists
+    for name in MODELS:
+        if name in stored and stored[name] != now.get(name):
+            raise ValueError(f"{out} was begun with another {name}; resume with the same, or train in another folder")

@@ -113,9 +113,10 @@ def train_recon(
     )
     device = Processes(device).device
     frozen = load_tokenizer(Path(tokenizer)).float().to(device).requires_grad_(False)
+    maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(device))
     about = {
         "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),
-        "tokenizer": frozen.identity, "stages": [stage.name for stage in plan],
+        "tokenizer": frozen.identity, "teacher": maker and maker.fingerprint, "stages": [stage.name for stage in plan],
     }  # fmt: skip
     if optim.steps is not None and training.pace is not None:
         optim = replace(optim, steps=max(optim.warmup + 1, int(optim.steps * training.pace)))
@@ -129,7 +130,6 @@ def train_recon(
         if init_from is not None and not resume:
             run.restore(latest(init_from, required=True))
             run.begin_anew()
-        maker = None if teacher is None else load_teacher(Path(teacher), dtype=teacher_dtype(run.device))
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
         trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
         plan = run.left_of(plan)

@@ -99,11 +99,11 @@ def test_noise_levels_stay_within_the_sampler_s():
     assert sigmas.log().median().item() == pytest.approx(-0.3, abs=0.3)
 
 
-def run_of(folder, steps, **more):
+def run_of(folder, steps, config=None, **more):
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
     optim = OptimConfig(lr=0.05, final_lr=0.001, steps=40, warmup=2)
-    return Run(model, optim, folder, stage="line", config={}, seed=0, device="cpu", steps=steps, **more)
+    return Run(model, optim, folder, stage="line", config=config or {}, seed=0, device="cpu", steps=steps, **more)
 
 
 def teach(run):
@@ -124,6 +124,14 @@ def test_resumed_steps_are_those_of_one_run(tmp_path):
     assert parts.step == 20
     assert torch.equal(parts.model.weight, whole.model.weight)
     assert all(torch.equal(parts.ema.averages[name], average) for name, average in whole.ema.averages.items())
+
+
+def test_a_run_is_resumed_with_the_models_it_began_with(tmp_path):
+    teach(run_of(tmp_path, 2, {"tokenizer": "a", "teacher": {"size": (1, 2)}, "steps": 2}))
+    resumed = teach(run_of(tmp_path, 3, {"tokenizer": "a", "teacher": {"size": (1, 2)}, "steps": 3}, resume=True))
+    assert resumed.step == 3
+    with pytest.raises(ValueError, match="begun with another tokenizer; resume with the same, or train in another"):
+        teach(run_of(tmp_path, 4, {"tokenizer": "b", "teacher": {"size": (1, 2)}}, resume=True))
 
 
 def test_a_checkpoint_that_would_be_too_large_leaves_out_the_optimiser(tmp_path, monkeypatch):
