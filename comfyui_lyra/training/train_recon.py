@@ -118,8 +118,7 @@ def train_recon(
         "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),
         "tokenizer": frozen.identity, "teacher": maker and maker.fingerprint, "stages": [stage.name for stage in plan],
     }  # fmt: skip
-    if optim.steps is not None and training.pace is not None:
-        optim = replace(optim, steps=max(optim.warmup + 1, int(optim.steps * training.pace)))
+    optim = at_pace(optim, training.pace, plan[-1].stop)
     run = StagedRun(
         initial_recon(config, training.seed), optim, out, stage=plan[0].name, config=about, seed=training.seed,
         device=device, steps=plan[-1].stop, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
@@ -214,6 +213,13 @@ def check_plan(plan: Sequence[Stage], teacher: object, roots: Sequence[object]) 
         raise ValueError(f"stages {', '.join(stage.name for stage in plan)}: each must end after the one before")
     if (teacher is None) == (not roots):
         raise ValueError("give a teacher that makes the scenes, or folders of scenes that were made, and not both")
+
+
+def at_pace(optim: OptimConfig, pace: float | None, stop: int) -> OptimConfig:
+    """The settings for stages that go at ``pace`` and end at step ``stop``: the rate falls until then at least."""
+    if optim.steps is None or pace is None:
+        return optim
+    return replace(optim, steps=max(optim.warmup + 1, int(optim.steps * pace), stop))
 
 
 def teacher_dtype(device: torch.device) -> torch.dtype:

@@ -10,7 +10,7 @@ from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
 from lyra_pack.comfyui_lyra.training.checkpoint import latest
 from lyra_pack.comfyui_lyra.training.log import read_log
-from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
+from lyra_pack.comfyui_lyra.training.optimizer import MINI_OPTIM, OptimConfig
 from lyra_pack.comfyui_lyra.training.recon_batches import Encoder, by_views, draw_batch, each_alone
 from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg
 from lyra_pack.comfyui_lyra.training.sdg_memory import film_scenes, make_scenes
@@ -22,6 +22,7 @@ from lyra_pack.comfyui_lyra.training.train_recon import (
     ReconTraining,
     StagedRun,
     Trainer,
+    at_pace,
     decode,
     initial_recon,
     train_recon,
@@ -238,6 +239,13 @@ def test_training_in_half_precision_on_a_gpu(tmp_path, stage, nano_files, nano_r
 def test_what_cannot_be_trained_is_refused(stages, more, problem, tmp_path):
     with pytest.raises(ValueError, match=problem):
         train_recon(tmp_path, tmp_path / "none", stages=stages, **more)
+
+
+def test_the_learning_rate_falls_until_the_last_stage_ends():
+    last = {name: at_pace(MINI_OPTIM, 0.5, MINI_STAGES[name].stop // 2).steps for name in ("m3", "m5", "m7")}
+    assert last == {"m3": 5_100, "m5": 5_100, "m7": 6_500}
+    assert at_pace(MINI_OPTIM, None, 13_000) == MINI_OPTIM
+    assert at_pace(OptimConfig(), 0.5, 13_000) == OptimConfig()
 
 
 def test_ablations_change_the_stages():
