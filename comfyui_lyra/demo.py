@@ -64,12 +64,13 @@ class Models:
 
 
 def run(out: Path, device: torch.device, progress: Progress, say: Say, own: Geometry | None = None) -> None:
-    """The shipped picture and clip, each into a folder of its own below ``out``; or a picture of one's own instead."""
+    """The shipped picture and clip, each into a folder of its own below ``out``, or one's ``own`` instead."""
     start = perf_counter()
     models = Models.load(device)
     say(f"Mini models loaded in {perf_counter() - start:.1f} s; they know procedural scenes only. Device: {device}.")
     if own is not None:
-        picture_scene(models, own, out, progress, say)
+        make = picture_scene if len(own.frames) == 1 else clip_scene
+        make(models, own[: models.teacher.config.trained_frames], out, progress, say)
         return
     picture_scene(models, shipped_sample("picture"), out / "picture", progress, say)
     clip_scene(models, shipped_sample("clip"), out / "clip", progress, say)

@@ -80,12 +80,15 @@ def from_depth(
     fov: float | None = None,
     cameras: CameraTrajectory | None = None,
     scale: Scale = "auto",
+    still: bool = False,
+    fps: float = 24.0,
 ) -> Geometry:
     """Pictures [F, H, W, 3] with depth pictures [F, H, W].
 
     ``depth``: values are z-depth. ``disparity``: they are 1 / z, 0 or less is background. ``near-far``: 1 (white) lies
     at depth ``near``, 0 at ``far``, linear in 1 / z between, as depth estimators draw their pictures. One picture takes
-    ``fov`` (vertical, degrees) or ``cameras``; a clip takes ``cameras``, one a frame.
+    ``fov`` (vertical, degrees) or ``cameras``; a clip takes ``cameras``, one a frame, or ``fov`` and ``still``: the
+    camera did not move, and took ``fps`` frames a second.
     """
     values = _depth_like(frames, picture, "the depth picture")
     count, height, width = values.shape
@@ -111,13 +114,17 @@ def from_depth(
             )
         cameras = cameras.resized(height, width).to(depth)
         K, c2w = cameras.K, cameras.c2w
-    elif count > 1:
-        raise ValueError(f"a depth picture holds no camera poses, so {count} frames cannot be placed; {POSES}")
+    elif count > 1 and not still:
+        raise ValueError(
+            f"a depth picture holds no camera poses, so {count} frames cannot be placed; {POSES}, or say that the "
+            "camera stands still"
+        )
     elif fov is None:
         raise ValueError("a depth picture holds no view angle; set fov, in degrees from top to bottom, or give cameras")
     else:
-        K, c2w = pinhole_K(width, height, fov).to(depth)[None], _still(depth)
-    return _assemble(frames, depth, background, K, c2w, "the depth picture").normalized(scale)
+        K, c2w = pinhole_K(width, height, fov).to(depth).repeat(count, 1, 1), _still(depth).repeat(count, 1, 1)
+    rate = cameras.fps if cameras is not None else fps
+    return _assemble(frames, depth, background, K, c2w, "the depth picture", rate).normalized(scale)
 
 
 def depth_of_size(depth: Tensor, height: int, width: int, source: str) -> Tensor:
@@ -170,12 +177,14 @@ def _has_256_levels(values: Tensor) -> bool:
     return bool(whole.all() and values.min() >= 0 and values.max() <= 1 and len(levels.round().unique()) > 2)
 
 
-def _assemble(frames: Tensor, depth: Tensor, background: Tensor, K: Tensor, c2w: Tensor, name: str) -> Geometry:
+def _assemble(
+    frames: Tensor, depth: Tensor, background: Tensor, K: Tensor, c2w: Tensor, name: str, fps: float = 24.0
+) -> Geometry:
     """A geometry in its source's own world; depth that is not finite and positive is not valid."""
     valid = depth.isfinite() & (depth > 0) & ~background
     return Geometry(
         frames=frames.float(),
         depth=torch.where(valid, depth, torch.where(background, torch.inf, 0.0)),
         valid=valid,
-        cameras=CameraTrajectory(c2w=c2w, K=K, height=depth.shape[1], width=depth.shape[2], name=name),
+        cameras=CameraTrajectory(c2w=c2w, K=K, height=depth.shape[1], width=depth.shape[2], fps=fps, name=name),
     )

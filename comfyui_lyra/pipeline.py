@@ -15,6 +15,7 @@ from .configs import TeacherConfig
 from .files.depth import load_depth
 from .files.images import load_image
 from .files.sdg_writer import PathStore
+from .files.video import VIDEOS, load_video
 from .fit import fit
 from .gaussians import GaussianSequence
 from .gen3c.generate import CheckFrames, GenerateSettings, generate
@@ -63,11 +64,13 @@ def picture_geometry(
 ) -> Geometry:
     """Geometry of a picture file and a depth file (see ``geometry_sources.from_depth``); ``fov`` in degrees, vertical.
 
-    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture.
+    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture. A video needs the
+    depth of each frame, and a camera that stood still.
     """
-    frames = load_image(picture)[None]
-    values = depth_of_size(load_depth(depth)[None], *frames.shape[1:3], source=str(depth))
-    return from_depth(frames, values, meaning, near, far, fov, scale=scale)
+    is_video = Path(picture).suffix.lower() in VIDEOS
+    frames, fps = load_video(picture) if is_video else (load_image(picture)[None], 24.0)
+    values = depth_of_size(load_depth(depth), *frames.shape[1:3], source=str(depth))
+    return from_depth(frames, values, meaning, near, far, fov, scale=scale, still=True, fps=fps)
 
 
 def encode_prompt(

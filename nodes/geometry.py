@@ -141,7 +141,7 @@ class GeometryFromDepth(io.ComfyNode):
             display_name="Geometry from Depth",
             category="Lyra/geometry",
             description="Brings a picture and its depth picture, from any source, to the size of Lyra's models. A clip "
-            "needs its cameras as well.",
+            "needs its cameras as well, or one that stood still.",
             search_aliases=["depth map", "depth picture", "exr depth", "disparity", "picture to 3d"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -205,20 +205,30 @@ class GeometryFromDepth(io.ComfyNode):
                 sockets.Cameras.Input(
                     "cameras",
                     optional=True,
-                    tooltip="One path with a camera for each picture, of the same shape. A clip needs it.",
+                    tooltip="One path with a camera for each picture, of the same shape. A clip needs it, unless "
+                    "its camera stood still.",
+                ),
+                io.Boolean.Input(
+                    "still",
+                    default=False,
+                    optional=True,
+                    tooltip="On: the clip's camera stood still, as on a tripod, and needs no cameras. If it did move, "
+                    "the scene is smeared.",
                 ),
             ],
             outputs=[sockets.Geometry.Output("geometry", tooltip="The frames with depth and cameras.")],
         )
 
     @classmethod
-    def execute(cls, image, depth, meaning, near, far, fov, width, height, fit, scale, cameras=None) -> io.NodeOutput:
+    def execute(
+        cls, image, depth, meaning, near, far, fov, width, height, fit, scale, cameras=None, still=False
+    ) -> io.NodeOutput:
         """Convert."""
         frames = sockets.from_image(image)
         values = depth_of_size(sockets.from_depth_image(depth), *frames.shape[1:3], source="the depth picture")
         path = sockets.only_path(cameras) if cameras is not None else None
         with host.warnings() as warnings:
-            geometry = from_depth(frames, values, meaning, near, far, fov, path, scale)
+            geometry = from_depth(frames, values, meaning, near, far, fov, path, scale, still)
             geometry = fit_to(geometry, height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 

@@ -159,7 +159,7 @@ def run_demo(options: argparse.Namespace) -> None:
 def own_picture(options: argparse.Namespace) -> Geometry:
     """The geometry of a picture that a person brings."""
     if not options.depth:
-        raise ValueError("--image needs its depth too: --depth with an .exr or .npz, or a picture where near is white")
+        raise ValueError("--image needs its depth too: --depth with an .exr or .npz, or grey pictures, near is white")
     is_drawn = options.depth.suffix.lower() not in NUMERIC
     meaning = options.meaning or ("near-far" if is_drawn else "depth")
     print(

@@ -59,8 +59,8 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     """Verbs from a picture or clip to splats, and what they need."""
     verb = verbs.add_parser("demo", help="the mini models at work: a picture and a clip become scenes")
     verb.add_argument("--out", type=Path, default=Path("out"), help="folder for splats, videos and pictures")
-    verb.add_argument("--image", type=Path, help="a picture of your own instead of the two that come with the pack")
-    verb.add_argument("--depth", type=Path, help="its depth: .exr or .npz, or a grey picture")
+    verb.add_argument("--image", type=Path, help="a picture of your own, or a video from a camera that stood still")
+    verb.add_argument("--depth", type=Path, help="its depth: .exr or .npz, or a grey picture or video")
     verb.add_argument(
         "--meaning", choices=MEANINGS, help="of the depth's values; by default near-far of pictures, depth of others"
     )
@@ -71,9 +71,11 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="scene.run_demo")
 
     verb = verbs.add_parser("geometry", help="picture and depth, or ViPE results, to a geometry file")
-    verb.add_argument("source", type=Path, help="a picture, or a ViPE results folder or its mp4")
+    verb.add_argument(
+        "source", type=Path, help="a picture, with --depth a video from a camera that stood still, or ViPE's results"
+    )
     verb.add_argument("out", type=Path, help="geometry to write, .safetensors")
-    verb.add_argument("--depth", type=Path, help="depth of the picture: .exr, .npz, .npy or a picture")
+    verb.add_argument("--depth", type=Path, help="its depth: .exr, .npz, .npy, or a grey picture or video")
     verb.add_argument("--meaning", choices=MEANINGS, default="depth", help="of its values")
     verb.add_argument("--near", type=float, help="near-far: depth of white")
     verb.add_argument("--far", type=float, help="near-far: depth of black")

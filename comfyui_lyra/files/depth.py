@@ -1,4 +1,4 @@
-"""Depth pictures that people have: EXR, npz and npy with lengths, PNG and the like with levels."""
+"""Depth pictures that people have: EXR, npz and npy with lengths, PNG, videos and the like with levels."""
 
 from pathlib import Path
 from zipfile import BadZipFile
@@ -10,28 +10,29 @@ from torch import Tensor
 
 from .images import load_image
 from .reading import reading
+from .video import VIDEOS, load_video
 
 EXR_CHANNELS = ("Z", "depth.Z", "Y", "V", "R")  # where depth is found, the first that is there
 TINT = 1 / 128  # difference of colours up to which a picture is grey; JPEG leaves some
 
 
 def load_depth(path: Path | str) -> Tensor:
-    """Read a depth picture [H, W], float32: values of EXR, npz and npy files as they are, levels in [0, 1] of others.
+    """Read a depth picture, or those of a clip, [F, H, W], float32.
 
-    An npz holds it as ``depth``, or alone.
+    Values of EXR, npz and npy files as they are, levels in [0, 1] of others. An npz holds them as ``depth``, or alone.
     """
     with reading(path) as file:
         suffix = file.suffix.lower()
         values = read_exr(file) if suffix == ".exr" else read_array(file) if suffix in (".npz", ".npy") else None
         if values is None:
-            picture = load_image(file)
-            if (picture.amax(-1) - picture.amin(-1)).max() > TINT:
+            pictures = load_video(file)[0] if suffix in VIDEOS else load_image(file)[None]
+            if (pictures.amax(-1) - pictures.amin(-1)).max() > TINT:
                 raise ValueError("a coloured picture holds no depth; save the depth itself, grey or as EXR or npz")
-            return picture[..., 0].contiguous()
+            return pictures[..., 0].contiguous()
         depth = torch.from_numpy(values.astype(np.float32)).squeeze()
-        if depth.ndim != 2:
-            raise ValueError(f"expected one depth picture [H W], got {values.shape}")
-        return depth
+        if depth.ndim not in (2, 3):
+            raise ValueError(f"expected depth pictures [H W] or [F H W], got {values.shape}")
+        return depth if depth.ndim == 3 else depth[None]
 
 
 def read_exr(file: Path) -> np.ndarray:

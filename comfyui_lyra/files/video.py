@@ -15,6 +15,7 @@ from .atomic import replacing
 from .images import to_bytes
 from .reading import reading
 
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # names end so
 X264 = {
     "crf": "14",  # visually lossless
     "threads": "4",  # the result depends on the number, so it must not be the machine's

@@ -128,6 +128,12 @@ def test_a_clip_of_depth_pictures_takes_cameras():
         from_depth(frames(2), ramp(2), fov=40)
 
 
+def test_a_clip_of_a_camera_that_stood_still_takes_its_view_angle():
+    found = from_depth(frames(3), ramp(3), fov=40, still=True, fps=12.0)
+    assert torch.equal(found.cameras.K, pinhole_K(WIDTH, HEIGHT, 40).repeat(3, 1, 1))
+    assert torch.equal(found.cameras.c2w, torch.eye(4).repeat(3, 1, 1)) and found.cameras.fps == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,6 +6,7 @@ import torch
 from lyra_pack.comfyui_lyra.files.images import save_image
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
+from lyra_pack.comfyui_lyra.files.video import save_video
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.pipeline import (
     build_scene,
@@ -72,6 +73,17 @@ def test_pictures_of_any_size_are_brought_to_the_models(photo, small_teacher):
     assert same is small and torch.equal(unchanged[0].K, cameras[0].K)
     with pytest.raises(ValueError, match="'left' is of 48x32 pictures, the geometry of 96x80; make the camera paths"):
         fitted(geometry, cameras, config)
+
+
+def test_a_video_with_depth_is_of_a_camera_that_stood_still(tmp_path):
+    save_video(tmp_path / "clip.mp4", torch.rand(9, 32, 48, 3), 12)
+    np.savez(tmp_path / "depth.npz", depth=np.full((9, 16, 24), 2.0, np.float32))
+    geometry = picture_geometry(tmp_path / "clip.mp4", tmp_path / "depth.npz", fov=50, scale="as_is")
+    assert geometry.frames.shape == (9, 32, 48, 3) and torch.all(geometry.depth == 2)
+    assert geometry.cameras.fps == 12 and torch.equal(geometry.cameras.c2w, torch.eye(4).repeat(9, 1, 1))
+    np.savez(tmp_path / "short.npz", depth=np.full((4, 16, 24), 2.0, np.float32))
+    with pytest.raises(ValueError, match="depth of shape .4, 32, 48. for pictures .9, 32, 48, 3."):
+        picture_geometry(tmp_path / "clip.mp4", tmp_path / "short.npz")
 
 
 def test_paths_of_a_clip_stand_on_its_own_cameras(clip, small_teacher):

@@ -140,8 +140,10 @@ def test_a_clip_takes_its_cameras_from_a_path():
     assert found.cameras.K[0, 1, 1] == pytest.approx(16 / np.tan(np.radians(30)))
     with pytest.raises(ValueError, match="expected one camera path, .*; this set holds 2"):
         from_depth(picture(3), depth(3), cameras=(path, path))
-    with pytest.raises(ValueError, match="so 3 frames cannot be placed"):
+    with pytest.raises(ValueError, match="so 3 frames cannot be placed; .* or say that the camera stands still"):
         from_depth(picture(3), depth(3))
+    still = from_depth(picture(3), depth(3), still=True).cameras
+    assert torch.equal(still.c2w, torch.eye(4).repeat(3, 1, 1)) and len(still.K) == 3
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -21,4 +21,4 @@ def test_a_sample_comes_back_with_its_sky_and_camera(tmp_path, kind, frames):
 def test_a_sample_s_depth_is_read_as_any_other(tmp_path):
     geometry = source_geometry(draw_scene(900_003), 32, 48)
     _, depth = save_sample(tmp_path, geometry)
-    torch.testing.assert_close(load_depth(depth), geometry.depth[0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(load_depth(depth), geometry.depth, rtol=1e-3, atol=0)
