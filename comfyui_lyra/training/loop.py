@@ -26,6 +26,7 @@ log = logging.getLogger("lyra")
 
 AVERAGED_EVERY = 4  # steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
+SAVE_SECONDS = 60.0  # between two checkpoints: what a kill may cost
 MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
 OWN_SEED = 1_000_003  # between the seeds of two processes
 MODELS = ("tokenizer", "teacher")  # in a run's config: what it learns from, or trains
@@ -149,9 +150,10 @@ class Run:
 
         The learning rate falls over as many steps as the time seems to allow. ``losses`` is given what ``draw`` draws;
         on a GPU such a step is recorded and replayed. ``on_step`` is called after each step with the steps taken and
-        wanted, 0 where only the time ends them; when it raises, a checkpoint is saved first.
+        wanted, 0 where only the time ends them; when it raises, a checkpoint is saved first, and one is every minute.
         """
         started, first, spoken = time.monotonic(), self.step, 0.0
+        saved = started
         shown = int(self.share(started) * validations)
         replay = Replay(losses, self.network, draw()) if draw and self.device.type == "cuda" else None
         while not self.over():
@@ -177,6 +179,9 @@ class Run:
             if validations > self.share(now) * validations >= shown + 1:
                 shown += 1
                 self.check(validate)
+            if now - saved > SAVE_SECONDS:
+                self.save()
+                saved = time.monotonic()
             self.tell(on_step)
         if self.is_first:
             log.info("%s: %s, at step %d", self.stage, self.ends() or "ended", self.step)

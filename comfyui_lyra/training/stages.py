@@ -33,7 +33,6 @@ class Stage:
     perceptual_chunk: int = 1  # views whose perceptual term is computed at once
     opacity_weight: float = 0.0
     keep: float = 1.0  # share of splats kept, by opacity
-    save_every: int = 100
 
 
 _SMALL = Stage(
@@ -42,19 +41,19 @@ _SMALL = Stage(
 )  # fmt: skip
 _LONG = Stage(
     name="704x1280_121", size=(704, 1280), input_frames=121, target_frames=9, batch=1, stop=75_000,
-    starts_from="704x1280_49", save_every=200,
+    starts_from="704x1280_49",
 )  # fmt: skip
 _MULTI = replace(
-    _LONG, name="multi_view", max_views=6, target_draw="exponential", save_every=50,
+    _LONG, name="multi_view", max_views=6, target_draw="exponential",
     stop=82_000, starts_from="704x1280_121",
 )  # fmt: skip
 _DYNAMIC = replace(
-    _LONG, name="dynamic", max_views=6, target_frames=1, dynamic=True, save_every=50, stop=90_000,
+    _LONG, name="dynamic", max_views=6, target_frames=1, dynamic=True, stop=90_000,
     starts_from="multi_view",
 )  # fmt: skip
 _MINI = Stage(
     name="m1", size=(48, 80), input_frames=9, target_frames=4, batch=8, stop=2_500, share=2.0, starts_from=None,
-    encodes_frames=True, perceptual_chunk=64, save_every=500,
+    encodes_frames=True, perceptual_chunk=64,
 )  # fmt: skip
 _MINI_LONG = replace(
     _MINI, name="m3", size=(96, 160), input_frames=17, target_frames=6, batch=4, encodes_frames=False, stop=5_200,

@@ -8,6 +8,7 @@ import torch
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TOKENIZER_PRESETS, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
 from lyra_pack.comfyui_lyra.tokenizer.model import load_tokenizer
+from lyra_pack.comfyui_lyra.training.checkpoint import latest
 from lyra_pack.comfyui_lyra.training.log import read_log
 from lyra_pack.comfyui_lyra.training.loop import Run
 from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
@@ -106,13 +107,14 @@ def run_of(folder, steps, config=None, **more):
     return Run(model, optim, folder, stage="line", config=config or {}, seed=0, device="cpu", steps=steps, **more)
 
 
-def teach(run):
-    def draw(network):
-        x = torch.randn(8, 3, generator=run.generator()).to(network.weight.dtype)
-        return {"loss": (network(x) - x[:, :2]).square().mean()}
+def learn(run, network):
+    x = torch.randn(8, 3, generator=run.generator()).to(network.weight.dtype)
+    return {"loss": (network(x) - x[:, :2]).square().mean()}
 
+
+def teach(run):
     with run:
-        run.train(draw, lambda network: {"weight": network.weight.abs().sum().item()})
+        run.train(lambda network: learn(run, network), lambda network: {"weight": network.weight.abs().sum().item()})
         run.save()
     return run
 
@@ -124,6 +126,27 @@ def test_resumed_steps_are_those_of_one_run(tmp_path):
     assert parts.step == 20
     assert torch.equal(parts.model.weight, whole.model.weight)
     assert all(torch.equal(parts.ema.averages[name], average) for name, average in whole.ema.averages.items())
+
+
+def test_a_kill_costs_the_steps_since_the_last_minute_only(tmp_path, monkeypatch):
+    def killed(network):
+        if run.step == 7:
+            raise MemoryError
+        return learn(run, network)
+
+    whole = teach(run_of(tmp_path / "whole", 20))
+    run = run_of(tmp_path / "parts", 20)
+    with pytest.raises(MemoryError), run:
+        run.train(killed, lambda network: {})
+    assert latest(tmp_path / "parts") is None
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.loop.SAVE_SECONDS", -1.0)
+    run = run_of(tmp_path / "parts", 20)
+    with pytest.raises(MemoryError), run:
+        run.train(killed, lambda network: {})
+    assert len(list((tmp_path / "parts").glob("step-*.json"))) == 1
+    assert latest(tmp_path / "parts").step == 7
+    parts = teach(run_of(tmp_path / "parts", 20, resume=True))
+    assert torch.equal(parts.model.weight, whole.model.weight)
 
 
 def test_a_run_is_resumed_with_the_models_it_began_with(tmp_path):
