@@ -54,6 +54,11 @@ def hashed_split(name: str, shares: Mapping[str, float] = SHARES) -> str:
     return split
 
 
+def plain_name(scene: str) -> str:
+    """The name of a scene without its folder."""
+    return scene.rpartition("/")[2]
+
+
 def number(*parts: str | int) -> int:
     """32 bits that depend on all parts and on nothing else."""
     text = "|".join(map(str, parts)).encode(errors="surrogateescape")
@@ -83,10 +88,12 @@ class SdgDataset:
         self.members = find_members(roots, self.state)
         self.missing = {name: gaps for name in sorted(self.members) if (gaps := self._gaps(name))}
         whole = [name for name in self.members if name not in self.missing]
-        splits = split_scenes(whole, self.state / "splits.json")
+        splits = split_scenes([plain_name(scene) for scene in whole], self.state / "splits.json")
         if split not in splits:
             raise ValueError(f"unknown split '{split}'; use one of {', '.join(splits)}")
-        self.scenes = sorted(splits[split])
+        drawn = set(splits[split])  # by name: what two folders hold of one name falls into one split
+        found = (scene for scene in whole if plain_name(scene) in drawn)
+        self.scenes = sorted(found, key=lambda scene: (plain_name(scene), scene))  # in one order wherever folders lie
         if not self.scenes and whole:
             raise ValueError(
                 f"none of the {len(whole)} scenes (such as {whole[0]}) falls into the split '{split}', which a scene's "

@@ -1,6 +1,8 @@
 """Where the files of the training data lie: in folders, or inside tar files that are read without unpacking.
 
-``<anything>/<view>/<kind>/<scene>.<suffix>``, views 0..5 and, time-flipped, 6..11 (training.md 9.1).
+``<folder>/<view>/<kind>/<name>.<suffix>``, views 0..5 and, time-flipped, 6..11 (training.md 9.1). A scene is a
+``<folder>/<name>``, so that equal names in two folders are two scenes. A tar's members count as lying where it would be
+unpacked, in its own folder: the views of one scene may come in several tars.
 """
 
 import json
@@ -29,6 +31,12 @@ class Member:
     size: int
     offset: int | None = None  # in the tar file
 
+    @property
+    def folder(self) -> str:
+        """The ``<folder>`` that it lies in."""
+        path = self.file if self.offset is None else self.file.parent / self.name.lstrip("/")
+        return Path(os.path.abspath(path)).parents[2].as_posix()
+
     @contextmanager
     def opened(self) -> Iterator[Path]:
         """A path to read it from: of a tar's member, or of a file whose name is no text, a copy that is gone after."""
@@ -50,9 +58,10 @@ class Member:
 
 
 def find_members(roots: Sequence[Path | str], cache: Path | str | None = None) -> dict[str, dict[Key, Member]]:
-    """Every file of the layout, by scene, then by view and kind. A root is a folder, a folder of tars, or a tar.
+    """Every file of the layout, by scene (``<folder>/<name>``), then by view and kind.
 
-    ``cache`` is a folder that keeps the tables of contents of tars, whose headers take long to visit.
+    A root is a folder, a folder of tars, or a tar. ``cache`` is a folder that keeps the tables of contents of tars, whose
+    headers take long to visit.
     """
     found: dict[str, dict[Key, Member]] = {}
     for root in map(Path, roots):
@@ -61,7 +70,7 @@ def find_members(roots: Sequence[Path | str], cache: Path | str | None = None) -
         for member in list_tar(root, cache) if root.is_file() else list_folder(root, cache):
             place = PLACE.search("/" + member.name)
             if place and re.fullmatch(SUFFIXES[place[2]], place[4]):
-                of_scene = found.setdefault(place[3], {})
+                of_scene = found.setdefault(f"{member.folder}/{place[3]}", {})
                 key = int(place[1]), place[2]
                 # of latents in both forms ours says more of itself
                 if key not in of_scene or place[4] == "safetensors":

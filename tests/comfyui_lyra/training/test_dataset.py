@@ -6,6 +6,7 @@ import shutil
 import sys
 import tarfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -16,7 +17,7 @@ from lyra_pack.comfyui_lyra.files.depth_zip import load_depth_zip, save_depth_zi
 from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.training import dataset as module
-from lyra_pack.comfyui_lyra.training.dataset import SdgDataset, hashed_split, split_scenes
+from lyra_pack.comfyui_lyra.training.dataset import SdgDataset, hashed_split, plain_name, split_scenes
 from lyra_pack.comfyui_lyra.training.draw_scenes import draw_scenes, scene_paths
 from lyra_pack.comfyui_lyra.training.members import find_members
 from lyra_pack.comfyui_lyra.training.raytrace import trace
@@ -73,7 +74,12 @@ def everything(monkeypatch):
 
 
 def scene_of(root: Path, name: str, views: int = PATHS) -> SdgScene:
-    return SdgScene(name, find_members([root])[name], PATHS, range(views))
+    return SdgScene(name, find_members([root])[f"{root}/{name}"], PATHS, range(views))
+
+
+def names(scenes) -> list[str]:
+    """Without their folders."""
+    return [plain_name(scene) for scene in scenes]
 
 
 def test_what_the_generator_writes_is_what_a_sample_shows(written):
@@ -118,7 +124,7 @@ def test_flipped_views_agree_with_the_forward_ones_at_every_time(written, warp_e
 @pytest.mark.parametrize("stage", [STATIC, DYNAMIC], ids=["static", "dynamic"])
 def test_a_sample_of_a_stage(written, tmp_path, everything, stage):
     data = SdgDataset([written], stage, state=tmp_path, paths=PATHS)
-    assert data.scenes == sorted(NAMES) and len(data) == 4
+    assert data.scenes == [f"{written}/{name}" for name in sorted(NAMES)] and len(data) == 4
     for position in range(6):
         sample = data.sample(position)
         views = len(sample.cameras)
@@ -135,9 +141,9 @@ def test_targets_are_the_pictures_of_their_cameras(written, tmp_path, everything
     data = SdgDataset([written], DYNAMIC, state=tmp_path, paths=PATHS)
     for position in range(4):
         sample = data.sample(position)
-        seed = NAMES.index(sample.scene)
+        seed = NAMES.index(plain_name(sample.scene))
         time = sample.time.expand(2 * PATHS)
-        first = scene_of(written, sample.scene).cameras(0).c2w[0]  # all paths start at one camera
+        first = scene_of(written, NAMES[seed]).cameras(0).c2w[0]  # all paths start at one camera
         path = replace(sample.target_cameras, c2w=first @ sample.target_cameras.c2w)
         truth = trace(draw_scenes([seed] * 1, moving=True), [path], time).rgb[0]
         assert (truth - sample.targets).abs().mean() < 0.03
@@ -164,7 +170,7 @@ def test_a_position_is_one_sample_and_an_epoch_shows_each_scene_once(written, tm
     for position in (6, 2):  # in another order, by another process
         assert torch.equal(two.sample(position).targets, first[position].targets)
     orders = [[sample.scene for sample in first[i : i + 4]] for i in (0, 4)]
-    assert sorted(orders[0]) == sorted(orders[1]) == sorted(NAMES)
+    assert sorted(names(orders[0])) == sorted(names(orders[1])) == sorted(NAMES)
     other = SdgDataset([written], STATIC, state=tmp_path / "c", paths=PATHS, seed=4)
     assert [other.sample(position).scene for position in range(8)] != sum(orders, [])
 
@@ -273,14 +279,15 @@ def test_a_broken_file_is_named_and_its_scene_gives_way(root, tmp_path, caplog, 
     data = SdgDataset([root], stage, state=tmp_path / "state", paths=PATHS)
     with caplog.at_level(logging.WARNING, "lyra"):
         shown = [data.sample(position).scene for position in range(12)]
-    broken = data.failures["bird"]
-    assert len(shown) == 12 and data.failures.keys() == {"bird"} and set(broken) == {file} and file in caplog.text
-    assert json.loads((tmp_path / "state" / "quarantine.json").read_text())["bird"] == {file: data.strikes("bird")}
+    bird = f"{root}/bird"
+    broken = data.failures[bird]
+    assert len(shown) == 12 and data.failures.keys() == {bird} and set(broken) == {file} and file in caplog.text
+    assert json.loads((tmp_path / "state" / "quarantine.json").read_text())[bird] == {file: data.strikes(bird)}
     assert not Path("stolen").exists()
-    if "bird" not in shown:  # every draw of it failed: three strikes, and the next run does not try it again
-        assert data.strikes("bird") == 3
+    if bird not in shown:  # every draw of it failed: three strikes, and the next run does not try it again
+        assert data.strikes(bird) == 3
         again = SdgDataset([root], stage, state=tmp_path / "state", paths=PATHS)
-        assert again.strikes("bird") == 3 and "bird" not in [again.sample(p).scene for p in range(8)]
+        assert again.strikes(bird) == 3 and bird not in [again.sample(p).scene for p in range(8)]
         assert again.failed == 0
 
 
@@ -308,9 +315,10 @@ def test_scenes_with_missing_files_are_listed_and_left_out(root, tmp_path, every
     for file in root.glob("0/latent/cloud.*"):
         file.unlink()
     data = SdgDataset([root], STATIC, state=tmp_path / "a", paths=PATHS)
-    assert data.missing == {"bird": ["1/rgb"], "cloud": ["0/latent"]} and data.scenes == ["apple", "door"]
+    assert data.missing == {f"{root}/bird": ["1/rgb"], f"{root}/cloud": ["0/latent"]}
+    assert names(data.scenes) == ["apple", "door"]
     encoding = SdgDataset([root], STATIC, state=tmp_path / "b", paths=PATHS, may_encode=True)
-    assert encoding.missing == {"bird": ["1/rgb"]}
+    assert encoding.missing == {f"{root}/bird": ["1/rgb"]}
     assert {encoding.sample(position).latents is None for position in range(12)} == {True, False}
     shutil.rmtree(root / "1")
     with pytest.raises(ValueError, match="no scene of the split 'train' is whole: 4 found, 4 with files missing"):
@@ -329,8 +337,28 @@ def test_a_name_that_is_no_text_is_a_name_like_any_other(root, tmp_path, everyth
         os.rename(file, os.fsencode(file.parent) + b"/b\xffrd" + os.fsencode(file.suffix))
     data = SdgDataset([root], DYNAMIC, state=tmp_path / "state", paths=PATHS)
     shown = {data.sample(position).scene for position in range(4)}
-    assert "b\udcffrd" in shown and not data.failures
-    assert "b\udcffrd" in SdgDataset([root], DYNAMIC, state=tmp_path / "state", paths=PATHS).scenes
+    assert f"{root}/b\udcffrd" in shown and not data.failures
+    assert f"{root}/b\udcffrd" in SdgDataset([root], DYNAMIC, state=tmp_path / "state", paths=PATHS).scenes
+
+
+def test_one_name_in_two_folders_is_two_scenes_of_one_split(written, root, tmp_path, monkeypatch, everything):
+    other = root / "more"
+    write_scene(other, "bird", 9)
+    (other / "0/latent/bird.pkl").unlink(), (other / "1/rgb/bird.mp4").unlink()
+    for roots in ([root], [root, other], [other, root]):
+        found = find_members(roots)
+        assert len(found) == 5 and found[f"{root}/bird"].keys() == find_members([written])[f"{written}/bird"].keys()
+        assert (1, "rgb") not in found[f"{other}/bird"]
+    assert SdgDataset([root], STATIC, state=tmp_path / "a", paths=PATHS).missing == {f"{other}/bird": ["1/rgb"]}
+    shutil.copytree(written, tmp_path / "again")
+    shares = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    monkeypatch.setattr(module, "split_scenes", partial(split_scenes, shares=shares))
+    drawn = {}
+    for split in {hashed_split(name, shares) for name in NAMES}:
+        data = SdgDataset([tmp_path / "again", written], STATIC, state=tmp_path / "b", paths=PATHS, split=split)
+        drawn[split] = names(data.scenes)
+    assert sorted(sum(drawn.values(), [])) == sorted(2 * NAMES) and len(drawn) > 1
+    assert not set.intersection(*map(set, drawn.values()))
 
 
 @pytest.mark.parametrize("prefix", ["", "static/diffusion_output/"])
@@ -353,9 +381,10 @@ def test_a_tar_that_was_cut_short_or_packed_is_named(written, tmp_path):
         tar.add(written / "0", "0")
     members = find_members([tmp_path / "whole.tar"], tmp_path / "cache")
     data = (tmp_path / "whole.tar").read_bytes()
-    last = max(members["bird"].values(), key=lambda member: member.offset)
+    bird = members[f"{tmp_path}/bird"]
+    last = max(bird.values(), key=lambda member: member.offset)
     (tmp_path / "whole.tar").write_bytes(data[: last.offset + 5])
-    scene = SdgScene("bird", members["bird"], PATHS, [0], FRAMES)
+    scene = SdgScene("bird", bird, PATHS, [0], FRAMES)
     with pytest.raises(BrokenScene, match="ends .* bytes before its member"):
         scene.depth(0, [0]), scene.latents(0), scene.pictures(0, [0]), scene.cameras(0)
     (tmp_path / "noise.tar").write_bytes(b"noise" * 500)
