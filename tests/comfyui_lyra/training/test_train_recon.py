@@ -10,7 +10,7 @@ from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
 from lyra_pack.comfyui_lyra.training.checkpoint import latest
 from lyra_pack.comfyui_lyra.training.log import read_log
-from lyra_pack.comfyui_lyra.training.optimizer import MINI_OPTIM, OptimConfig
+from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
 from lyra_pack.comfyui_lyra.training.recon_batches import Encoder, by_views, draw_batch, each_alone
 from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg
 from lyra_pack.comfyui_lyra.training.sdg_memory import film_scenes, make_scenes
@@ -20,9 +20,7 @@ from lyra_pack.comfyui_lyra.training.tokenizer_features import activations, toke
 from lyra_pack.comfyui_lyra.training.train_recon import (
     AllSplats,
     ReconTraining,
-    StagedRun,
     Trainer,
-    at_pace,
     decode,
     initial_recon,
     train_recon,
@@ -241,31 +239,7 @@ def test_what_cannot_be_trained_is_refused(stages, more, problem, tmp_path):
         train_recon(tmp_path, tmp_path / "none", stages=stages, **more)
 
 
-def test_the_learning_rate_falls_until_the_last_stage_ends():
-    last = {name: at_pace(MINI_OPTIM, 0.5, MINI_STAGES[name].stop // 2).steps for name in ("m3", "m5", "m7")}
-    assert last == {"m3": 5_100, "m5": 5_100, "m7": 6_500}
-    assert at_pace(MINI_OPTIM, None, 13_000) == MINI_OPTIM
-    assert at_pace(OptimConfig(), 0.5, 13_000) == OptimConfig()
-
-
 def test_ablations_change_the_stages():
     assert ReconTraining(pruning=False).stage("m5").keep == 1 and ReconTraining().stage("m5").keep < 0.3
     assert not ReconTraining(flipped=False).stage("m6").flipped
     assert ReconTraining(pace=0.5).stage("m1").stop == 1250 and ReconTraining(batch=3).stage("m1").batch == 3
-
-
-def test_a_timed_run_needs_a_time_and_is_resumed_in_the_stage_it_was_in(tmp_path):
-    def run_of(**more):
-        about = {"stage": "m3", "config": {}, "seed": 0, "device": "cpu", "steps": 10}
-        return StagedRun(torch.nn.Linear(3, 2), OptimConfig(), tmp_path, timed=True, **about, **more)
-
-    with pytest.raises(ValueError, match="a time to share; give max_seconds"):
-        run_of()
-    plan = [MINI_STAGES[name] for name in ("m3", "m4", "m5")]
-    with run_of(max_seconds=60) as run:
-        assert run.left_of(plan) == plan
-        run.divide(plan)
-        run.enter(plan[1])
-        run.save()
-    with run_of(max_seconds=60, resume=True) as run:
-        assert [stage.name for stage in run.left_of(plan)] == ["m4", "m5"]

@@ -1,0 +1,65 @@
+"""A run through stages, each with its steps or its share of the time, and how the learning rate follows them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .loop import Run
+from .optimizer import OptimConfig
+from .stages import Stage
+
+
+class StagedRun(Run):
+    """A run through stages: each has its steps, or if ``timed`` its share of the time.
+
+    The learning rate of a run of steps follows those of all stages, whatever its own time: the run that goes on after
+    this one finds the rate where it would have been.
+    """
+
+    def __init__(self, *arguments, timed: bool, **more):
+        super().__init__(*arguments, **more)
+        if timed and self.box.max_seconds is None:
+            raise ValueError("stages that share the time need a time to share; give max_seconds, or a pace in steps")
+        self.timed, self.until, self.ends_at = timed, 1.0, {}
+
+    def begin_anew(self) -> None:
+        """Let the rate of a timed run rise and fall from here, after the steps of an earlier run."""
+        if self.timed:
+            optim = self.optimizer.config
+            least = self.step + optim.warmup + 1
+            self.optimizer.config = replace(optim, begin=self.step, steps=max(optim.steps or 0, least))
+
+    def left_of(self, plan: Sequence[Stage]) -> Sequence[Stage]:
+        """The stages to go through; of a timed run that is resumed, from the one that its checkpoint was in."""
+        names = [stage.name for stage in plan]
+        return plan[names.index(self.stage) :] if self.timed and self.stage in names else plan
+
+    def divide(self, plan: Sequence[Stage]) -> None:
+        """Share out the time that is left among the stages."""
+        begun = self.time_share(time.monotonic())
+        shares = [stage.share for stage in plan]
+        for number, stage in enumerate(plan, start=1):
+            self.ends_at[stage.name] = begun + (1 - begun) * sum(shares[:number]) / sum(shares)
+
+    def enter(self, stage: Stage) -> None:
+        """Go on with a stage."""
+        self.stage = stage.name
+        self.steps, self.until = (None, self.ends_at[stage.name]) if self.timed else (stage.stop, 1.0)
+
+    def ends(self) -> str | None:
+        """Why the stage should end."""
+        if self.timed and self.time_share(time.monotonic()) >= self.until:
+            return "its share of the time is over"
+        return super().ends()
+
+    def plan(self, rate: float, now: float) -> None:
+        """Let the rate fall with the time of all stages, if that is what there is."""
+        if self.timed:
+            super().plan(rate, now)
+
+
+def at_pace(optim: OptimConfig, pace: float | None, stop: int) -> OptimConfig:
+    """The settings for stages that go at ``pace`` and end at step ``stop``: the rate falls until then at least."""
+    if optim.steps is None or pace is None:
+        return optim
+    return replace(optim, steps=max(optim.warmup + 1, int(optim.steps * pace), stop))
