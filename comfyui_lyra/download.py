@@ -42,7 +42,7 @@ class Release:
     """Files of one repository of the Hugging Face hub."""
 
     repo: str
-    folder: str  # below the folder of all weights
+    folder: str  # below the folder of all weights, as ComfyUI names it
     licence: str
     files: tuple[ReleasedFile, ...]
     revision: str = "main"
@@ -56,7 +56,7 @@ RELEASES = MappingProxyType(
     {
         "gen3c": Release(
             repo="nvidia/GEN3C-Cosmos-7B",
-            folder="gen3c",
+            folder="diffusion_models",
             licence=f"{NVIDIA}; see also the model card, whose terms have changed",
             files=(
                 ReleasedFile(
@@ -69,7 +69,7 @@ RELEASES = MappingProxyType(
         ),
         "tokenizer": Release(
             repo="nvidia/Cosmos-Tokenize1-CV8x8x8-720p",
-            folder="tokenizer",
+            folder="vae/cosmos_cv8x8x8_720p",
             licence=NVIDIA,
             files=(
                 ReleasedFile(source="model.pt", name="cosmos_cv8x8x8_720p.pt", gigabytes=0.3),
@@ -80,7 +80,7 @@ RELEASES = MappingProxyType(
         ),
         "lyra": Release(
             repo="nvidia/Lyra",
-            folder="recon",
+            folder="lyra",
             licence=NVIDIA,
             files=(
                 ReleasedFile(source="lyra_static.pt", name="lyra_static.pt", gigabytes=0.13),
@@ -89,7 +89,7 @@ RELEASES = MappingProxyType(
         ),
         "t5": Release(
             repo="google-t5/t5-11b",
-            folder="t5-11b",
+            folder="text_encoders/t5-11b",
             licence="Apache License 2.0",
             files=(
                 ReleasedFile(source="config.json", name="config.json", gigabytes=1e-6),

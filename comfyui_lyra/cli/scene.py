@@ -8,6 +8,7 @@ import torch
 from .. import demo, download, pipeline
 from ..cameras import pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
+from ..files.cameras_json import save_cameras_json
 from ..files.geometry import load_geometry, save_geometry
 from ..files.ply import save_ply
 from ..files.scene import load_scene
@@ -92,7 +93,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     planned = plan(
         model.config, len(latents.cameras), len(path), path.height, path.width, int(options.budget * 1e9), dtype
     )
-    splats, _ = reconstruct(
+    splats, cameras = reconstruct(
         model, tokenizer, latents, times,
         keep=options.keep, schedule=planned.schedule, on_step=progress("reconstruct"),
     )  # fmt: skip
@@ -100,6 +101,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         file = options.out / f"splats_{time:04}.ply"
         save_ply(file, frame.to("cpu"))
         print(f"{len(frame)} splats: {file}")
+    save_cameras_json(options.out / "cameras.json", cameras)
+    print(f"the paths they came from, for 'lyra render --cameras': {options.out / 'cameras.json'}")
 
 
 def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:

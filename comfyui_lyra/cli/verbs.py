@@ -147,7 +147,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
         "fetch", help="download released weights, after their licence; the mini ones need no download"
     )
     verb.add_argument("name", choices=RELEASES)
-    verb.add_argument("folder", type=Path, help="of all weights")
+    verb.add_argument("folder", type=Path, help="of all weights, such as ComfyUI/models")
     verb.add_argument("--accept-licence", action="store_true", help="without it, size and licence are shown")
     verb.set_defaults(run="scene.run_fetch")
 
