@@ -82,7 +82,7 @@ class TrainRecon(io.ComfyNode):
                     "start_from",
                     default="",
                     tooltip="Name of a finished training to begin with, for instance a static one for dynamic. Its "
-                    "steps count. Empty: begin with random weights.",
+                    "steps count, so ask for more steps than it has. Empty: begin with random weights.",
                     **host.EXPERT,
                 ),
                 io.Int.Input(

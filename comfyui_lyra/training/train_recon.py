@@ -21,7 +21,7 @@ from ..recon.inputs import ReconInputs
 from ..recon.model import Recon
 from ..render import Frames
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
-from .checkpoint import latest
+from .checkpoint import Snapshot, latest
 from .clips import plain_attention
 from .deferred import FIELDS, render_deferred
 from .draw_scenes import SPLITS
@@ -106,7 +106,9 @@ def train_recon(
     stage's name. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
     """
     plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
+    is_timed = training.pace is None
     check_plan(plan, teacher, roots)
+    begun = None if init_from is None or resume else begun_by(init_from, None if is_timed else plan[-1].stop)
     is_dynamic = plan[0].dynamic
     config = replace(
         config or RECON_PRESETS["mini_dynamic" if is_dynamic else "mini_static"], dynamic=is_dynamic, keep=plan[-1].keep
@@ -122,12 +124,12 @@ def train_recon(
     run = StagedRun(
         initial_recon(config, training.seed), optim, out, stage=plan[0].name, config=about, seed=training.seed,
         device=device, steps=plan[-1].stop, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
-        timed=training.pace is None,
+        timed=is_timed,
     )  # fmt: skip
     file = run.out / f"mini_recon_{'dynamic' if is_dynamic else 'static'}.safetensors"
     with run, plain_attention():
-        if init_from is not None and not resume:
-            run.restore(latest(init_from, required=True))
+        if begun is not None:
+            run.restore(begun)
             run.begin_anew()
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
         trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
@@ -164,6 +166,17 @@ def check_plan(plan: Sequence[Stage], teacher: object, roots: Sequence[object]) 
         raise ValueError(f"stages {', '.join(stage.name for stage in plan)}: each must end after the one before")
     if (teacher is None) == (not roots):
         raise ValueError("give a teacher that makes the scenes, or folders of scenes that were made, and not both")
+
+
+def begun_by(folder: Path | str, stop: int | None) -> Snapshot:
+    """The last checkpoint of a run that another one goes on from; ValueError if it leaves no steps until ``stop``."""
+    found = latest(folder, required=True)
+    if stop is not None and found.step >= stop:
+        raise ValueError(
+            f"{folder} has {found.step} steps, which count, and this run is to end at step {stop}, so nothing would be "
+            f"trained; ask for more than {found.step} steps in all"
+        )
+    return found
 
 
 def teacher_dtype(device: torch.device) -> torch.dtype:

@@ -8,7 +8,7 @@ from lyra_pack.comfyui_lyra.configs import RECON_PRESETS
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
-from lyra_pack.comfyui_lyra.training.checkpoint import latest
+from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, latest, save_snapshot
 from lyra_pack.comfyui_lyra.training.log import read_log
 from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
 from lyra_pack.comfyui_lyra.training.recon_batches import Encoder, by_views, draw_batch, each_alone
@@ -21,6 +21,7 @@ from lyra_pack.comfyui_lyra.training.train_recon import (
     AllSplats,
     ReconTraining,
     Trainer,
+    begun_by,
     decode,
     initial_recon,
     train_recon,
@@ -237,6 +238,15 @@ def test_training_in_half_precision_on_a_gpu(tmp_path, stage, nano_files, nano_r
 def test_what_cannot_be_trained_is_refused(stages, more, problem, tmp_path):
     with pytest.raises(ValueError, match=problem):
         train_recon(tmp_path, tmp_path / "none", stages=stages, **more)
+
+
+def test_a_run_that_would_have_nothing_to_do_is_refused(tmp_path):
+    save_snapshot(tmp_path / "static", Snapshot(step=10, stage="m4", weights={"x": torch.zeros(1)}))
+    shared = {"init_from": tmp_path / "static", "roots": [tmp_path], "training": replace(SMALL, pace=0.01)}
+    with pytest.raises(ValueError, match="static has 10 steps, which count, and this run is to end at step 10, so"):
+        train_recon(tmp_path / "out", tmp_path / "none", stages=[replace(MINI_STAGES["m6"], stop=10)], **shared)
+    assert not (tmp_path / "out").exists()
+    assert begun_by(tmp_path / "static", 11).step == begun_by(tmp_path / "static", None).step == 10
 
 
 def test_ablations_change_the_stages():
