@@ -4,6 +4,7 @@
     <root>/<view>/latent/<clip>.pkl           on request: the reference's form, the first chunk only, as there
     <root>/<view>/{pose,intrinsics}/<clip>.npz
     <root>/<view>/rgb/<clip>.mp4              on request
+    <root>/<view>/depth/<clip>.zip            of training data, which writes it (see ``training.sdg_disk``)
     <root>.lyra/<clip>.json                   what the clip was made from (see ``sdg_manifest``)
     <root>.lyra/<clip>.unfinished/            files being written; nothing else may lie in the root: it counts as a view
 
@@ -28,6 +29,11 @@ from .latents import load_latents, save_latents
 from .latents_pkl import save_latent_pkl
 from .sdg_manifest import Manifest, lyra_folder
 from .video import save_video
+
+Kind = Literal["pose", "intrinsics", "pkl", "latent", "rgb", "depth"]
+SUFFIXES: dict[Kind, str] = {
+    "pose": "npz", "intrinsics": "npz", "pkl": "pkl", "latent": "safetensors", "rgb": "mp4", "depth": "zip"
+}  # fmt: skip
 
 MP4_BYTES = 0.5  # a pixel, at most, at the quality of save_video
 PKL_BYTES = 6  # a number: float32 as text, where half of all bytes take two
@@ -100,12 +106,10 @@ class PathStore:
             self._write(index, ("rgb",), lambda file: save_video(file, in_time(), path.fps))
         shutil.rmtree(self._staging, ignore_errors=True)
 
-    def file(self, index: int, kind: Literal["pose", "intrinsics", "pkl", "latent", "rgb"]) -> Path:
+    def file(self, index: int, kind: Kind) -> Path:
         """Where a file of a path lies."""
-        folder, suffix = {"pkl": ("latent", "pkl"), "latent": ("latent", "safetensors"), "rgb": ("rgb", "mp4")}.get(
-            kind, (kind, "npz")
-        )
-        return self.root / str(self._first + index) / folder / f"{self.clip}.{suffix}"
+        folder = "latent" if kind == "pkl" else kind
+        return self.root / str(self._first + index) / folder / f"{self.clip}.{SUFFIXES[kind]}"
 
     def _write(self, index: int, kinds: Sequence[str], write: Callable[..., None]) -> None:
         """Let ``write`` make the files beside the root and move them to their places, unless they are there."""
@@ -123,8 +127,7 @@ class PathStore:
         place = self._lyra / f"{self.clip}.json"
         stored = Manifest.read(place) if place.is_file() else None
         views = max(len(made.keys) for made in (manifest, stored) if made)
-        kinds = ("pose", "intrinsics", "pkl", "latent", "rgb")
-        files = (self.file(index, kind) for index in range(views) for kind in kinds)
+        files = (self.file(index, kind) for index in range(views) for kind in SUFFIXES)
         there = next((file for file in files if file.is_file()), None)
         if there is None:
             return  # of files that were deleted, or never finished, nothing is asked

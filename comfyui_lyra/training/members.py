@@ -60,8 +60,8 @@ class Member:
 def find_members(roots: Sequence[Path | str], cache: Path | str | None = None) -> dict[str, dict[Key, Member]]:
     """Every file of the layout, by scene (``<folder>/<name>``), then by view and kind.
 
-    A root is a folder, a folder of tars, or a tar. ``cache`` is a folder that keeps the tables of contents of tars, whose
-    headers take long to visit.
+    A root is a folder, a folder of tars, or a tar. ``cache`` is a folder that keeps the tables of contents of tars,
+    whose headers take long to visit.
     """
     found: dict[str, dict[Key, Member]] = {}
     for root in map(Path, roots):

@@ -41,7 +41,7 @@ def write_sdg(
             recipe = describe(teacher, tokenizer, shown.geometry.to("cpu"), zero_text(config), noise, settings)
             store = PathStore(root, source.name, flipped=flipped)
             store.begin(recipe, shown.paths, latents=noise.numel())
-            if not all(depth_file(store, index).is_file() for index in range(len(shown.paths))):  # the last of a path
+            if not is_whole(store, len(shown.paths)):
                 (generated,) = generate_many(teacher, tokenizer, [shown], settings)
                 write_generated(store, generated, config.family, recipe)
         log.info("scene %s, %d of %d", source.name, number, len(seeds))
@@ -59,9 +59,10 @@ def write_generated(store: PathStore, generated: Generated, family: str, recipe:
             provenance=recipe,
         )
         store.save(index, scene, lambda clip=clip: clip.frames.cpu().float() / 255)
-        save_depth_zip(depth_file(store, index), clip.depth.flip(0) if store.flipped else clip.depth)
+        save_depth_zip(store.file(index, "depth"), clip.depth.flip(0) if store.flipped else clip.depth)
 
 
-def depth_file(store: PathStore, index: int) -> Path:
-    """Where a path's depth lies."""
-    return store.file(index, "rgb").parents[1] / "depth" / f"{store.clip}.zip"
+def is_whole(store: PathStore, paths: int) -> bool:
+    """Whether every file that training reads is there."""
+    kinds = ("pose", "intrinsics", "latent", "rgb", "depth")
+    return all(store.file(index, kind).is_file() for index in range(paths) for kind in kinds)
