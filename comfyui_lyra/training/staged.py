@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .checkpoint import Snapshot
 from .loop import Run
 from .optimizer import OptimConfig
 from .stages import Stage
@@ -16,18 +17,28 @@ class StagedRun(Run):
     this one finds the rate where it would have been.
     """
 
-    def __init__(self, *arguments, timed: bool, **more):
-        super().__init__(*arguments, **more)
-        if timed and self.box.max_seconds is None:
+    def __init__(self, *arguments, timed: bool, steps: int, max_seconds: float | None = None, **more):
+        if timed and max_seconds is None:
             raise ValueError("stages that share the time need a time to share; give max_seconds, or a pace in steps")
+        super().__init__(*arguments, steps=None if timed else steps, max_seconds=max_seconds, **more)
         self.timed, self.until, self.ends_at = timed, 1.0, {}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a checkpoint; a timed run's rate counts from where that run began."""
+        if self.timed and self.resume:
+            self.begin_at(snapshot.config.get("begin", 0))
+        super().restore(snapshot)
 
     def begin_anew(self) -> None:
         """Let the rate of a timed run rise and fall from here, after the steps of an earlier run."""
         if self.timed:
-            optim = self.optimizer.config
-            least = self.step + optim.warmup + 1
-            self.optimizer.config = replace(optim, begin=self.step, steps=max(optim.steps or 0, least))
+            self.begin_at(self.step)
+
+    def begin_at(self, step: int) -> None:
+        """Let the rate rise and fall from a step on, and have the checkpoints say so."""
+        optim = self.optimizer.config
+        self.optimizer.config = replace(optim, begin=step, steps=max(optim.steps or 0, step + optim.warmup + 1))
+        self.config = self.config | {"begin": step}
 
     def left_of(self, plan: Sequence[Stage]) -> Sequence[Stage]:
         """The stages to go through; of a timed run that is resumed, from the one that its checkpoint was in."""
