@@ -58,6 +58,12 @@ class CameraTrajectory:
         """The path from its last camera to its first."""
         return self[torch.arange(len(self) - 1, -1, -1)]
 
+    def scaled(self, factor: float) -> "CameraTrajectory":
+        """The path in a world that is ``factor`` times as large."""
+        c2w = self.c2w.clone()
+        c2w[:, :3, 3] *= factor
+        return replace(self, c2w=c2w)
+
     def resized(self, height: int, width: int) -> "CameraTrajectory":
         """The cameras of the pictures after ``largest_crop`` about the centre and a resize (decoder.md 2.3 step 3)."""
         crop_height, crop_width = largest_crop(self.height, self.width, height, width)

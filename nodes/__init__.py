@@ -31,6 +31,7 @@ log = logging.getLogger("lyra")
 NODES = (
     camera.CameraPaths,
     load.LoadCameraPaths,
+    save.SaveCameraPaths,
     camera_view.CamerasFromCore,
     camera_view.CameraToCore,
     camera.CombineCameras,

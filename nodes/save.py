@@ -2,8 +2,11 @@
 
 from comfy_api.latest import io
 
+from ..comfyui_lyra.files.cameras import save_cameras
 from ..comfyui_lyra.files.ply import save_ply
 from . import host, sockets
+
+FILES = {"json": "cameras.json", "transforms": "transforms.json", "colmap": "", "npz": ""}  # in the folder, by format
 
 
 class SaveSplats(io.ComfyNode):
@@ -53,3 +56,60 @@ class SaveSplats(io.ComfyNode):
         save_ply(path, gaussians, scale=scale * (geometry.scale if geometry is not None else 1.0))
         host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {saved['filename']}")
         return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})
+
+
+class SaveCameraPaths(io.ComfyNode):
+    """A folder of camera files in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraSaveCameraPaths",
+            display_name="Save Camera Paths",
+            category="Lyra/camera",
+            description="Writes camera paths into a new folder of ComfyUI's output folder, for other programs: "
+            "nerfstudio and Blender take transforms, COLMAP and splat trainers colmap, Lyra and GEN3C npz.",
+            search_aliases=["export cameras", "colmap", "nerfstudio", "transforms.json", "blender camera"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                sockets.Cameras.Input("cameras", tooltip="One path or several, each frame's camera with its lens."),
+                io.Combo.Input(
+                    "format",
+                    options=list(FILES),
+                    default="json",
+                    tooltip="json: this pack's, nothing is lost. transforms: nerfstudio's transforms.json. colmap: a "
+                    "text model, cameras.txt and images.txt. npz: poses and lenses as Lyra's own programs read them.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="3d/lyra_cameras",
+                    tooltip="Where the folder goes and how its name begins, below the output folder; a number follows.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.0001,
+                    max=10000.0,
+                    step=0.01,
+                    tooltip="Factor on positions, the same as in Save Splats. 1 keeps scene units.",
+                ),
+                sockets.Geometry.Input(
+                    "geometry",
+                    optional=True,
+                    tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, cameras, format, filename_prefix, scale, geometry=None) -> io.NodeOutput:
+        """Write the folder."""
+        folder, _ = host.output_path(filename_prefix, "")
+        factor = scale * (geometry.scale if geometry is not None else 1.0)
+        save_cameras(folder / FILES[format], [path.scaled(factor) for path in cameras], kind=format)
+        text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {host.below_output(folder)}"
+        host.show_text(cls, text)
+        return io.NodeOutput(ui={"text": (text,)})

@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ..cameras import CameraTrajectory
@@ -55,16 +54,9 @@ def save_sequence(
             frames.append({"file": file, "time": time, "splats": len(gaussians)})
             on_step(index + 1, len(splats))
         if cameras:
-            save_cameras_json(staging / CAMERAS, [scaled(path, scale) for path in cameras])
+            save_cameras_json(staging / CAMERAS, [path.scaled(scale) for path in cameras])
         about = {"fps": fps, "scale": scale, "cameras": CAMERAS if cameras else None, "frames": frames}
         (staging / MANIFEST).write_text(json.dumps(FORMAT | about, indent=1), encoding="utf-8")
         os.replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def scaled(path: CameraTrajectory, factor: float) -> CameraTrajectory:
-    """The path in a world that is ``factor`` times as large."""
-    c2w = path.c2w.clone()
-    c2w[:, :3, 3] *= factor
-    return replace(path, c2w=c2w)

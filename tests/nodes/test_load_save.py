@@ -14,7 +14,7 @@ from lyra_pack.comfyui_lyra.geometry import Geometry  # noqa: E402
 from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
 from lyra_pack.nodes import sockets  # noqa: E402
 from lyra_pack.nodes.load import DEMO, LoadCameraPaths, LoadSplats  # noqa: E402
-from lyra_pack.nodes.save import SaveSplats  # noqa: E402
+from lyra_pack.nodes.save import FILES, SaveCameraPaths, SaveSplats  # noqa: E402
 
 
 @pytest.fixture
@@ -81,6 +81,22 @@ def test_camera_files_load_from_the_input_folder(folders):
     assert torch.allclose(loaded[5].c2w, paths[5].c2w)
     assert LoadCameraPaths.validate_inputs("six.json") is True
     assert "is neither in" in LoadCameraPaths.validate_inputs("seven.json")
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_saved_camera_paths_load_again(folders, kind):
+    paths = camera_paths(pinhole_camera(64, 32, 40), "six_paths", frames=5)
+    shown = SaveCameraPaths.execute(paths, kind, "3d/run", 2.0).ui["text"][0]
+    (folder,) = (folders / "output" / "3d").iterdir()
+    assert shown == f"6 paths of 5 cameras: 3d/{folder.name}"
+    place = folder / FILES[kind]
+    (again,) = LoadCameraPaths.execute(str(place), 64 if kind == "npz" else 0, 32 if kind == "npz" else 0, "").args
+    assert len(again) == 6
+    by_name = {path.name.split("/")[-1]: path for path in again} if kind != "npz" else dict(enumerate(again))
+    for number, path in enumerate(paths):
+        found = by_name[number if kind == "npz" else path.name]
+        torch.testing.assert_close(found.c2w[:, :3, 3], 2 * path.c2w[:, :3, 3], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.K, path.K)
 
 
 def test_npz_poses_without_a_video_take_the_size_of_the_widgets(folders):
