@@ -73,18 +73,24 @@ class PathStore:
     def begin(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory], latents: int) -> None:
         """Claim the clip for the paths of one recipe; ``latents`` is how many numbers each path has.
 
-        Raises ValueError if the clip was made from something else, if the other clips of the folder have another
-        number of paths, or if the disk is too full for what is missing.
+        Raises ValueError if ``obstacle`` has something to say, or if the disk is too full for what is missing.
         """
-        self._first = len(paths) if self.flipped else 0
-        manifest = Manifest.of(recipe, paths)
-        self._check_owner(manifest)
-        self._check_count(len(paths))
+        if obstacle := self.obstacle(recipe, paths):
+            raise ValueError(obstacle)
         pixels = len(paths[0]) * paths[0].height * paths[0].width
         size = 4 * latents + PKL_BYTES * latents * self.reference_format + int(MP4_BYTES * pixels) * self.rgb
         check_disk(self.root, size * sum(not self.file(i, "latent").is_file() for i in range(len(paths))))
         shutil.rmtree(self._staging, ignore_errors=True)
-        manifest.write(self._lyra / f"{self.clip}.json")
+        Manifest.of(recipe, paths).write(self._lyra / f"{self.clip}.json")
+
+    def obstacle(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory]) -> str | None:
+        """Why the folder cannot take these paths, if so.
+
+        The clip was made from something else, its forward paths are gone and their flipped twins are not, or the other
+        clips of the folder have another number of paths.
+        """
+        self._first = len(paths) if self.flipped else 0
+        return self._other_owner(Manifest.of(recipe, paths)) or self._other_count(len(paths))
 
     def load(self, index: int) -> MultiViewLatents | None:
         """A finished path as a scene of one view, or None."""
@@ -108,8 +114,7 @@ class PathStore:
 
     def file(self, index: int, kind: Kind) -> Path:
         """Where a file of a path lies."""
-        folder = "latent" if kind == "pkl" else kind
-        return self.root / str(self._first + index) / folder / f"{self.clip}.{SUFFIXES[kind]}"
+        return place(self.root, self._first + index, kind, self.clip)
 
     def _write(self, index: int, kinds: Sequence[str], write: Callable[..., None]) -> None:
         """Let ``write`` make the files beside the root and move them to their places, unless they are there."""
@@ -122,33 +127,55 @@ class PathStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
 
-    def _check_owner(self, manifest: Manifest) -> None:
-        """Raise ValueError unless the clip's files, if there are any, were made from the same things."""
-        place = self._lyra / f"{self.clip}.json"
-        stored = Manifest.read(place) if place.is_file() else None
+    def _other_owner(self, manifest: Manifest) -> str | None:
+        """What is wrong unless the clip's files, if there are any, were made from the same things."""
+        file = self._lyra / f"{self.clip}.json"
+        stored = Manifest.read(file) if file.is_file() else None
         views = max(len(made.keys) for made in (manifest, stored) if made)
-        files = (self.file(index, kind) for index in range(views) for kind in SUFFIXES)
-        there = next((file for file in files if file.is_file()), None)
-        if there is None:
-            return  # of files that were deleted, or never finished, nothing is asked
+        there = self._first_file(self.clip, range(self._first, self._first + views))
+        if there is None:  # of files that were deleted, or never finished, nothing is asked
+            return None if self.flipped else self._twins(views)
         if stored is None:
-            raise ValueError(
+            return (
                 f"{there} is there and nothing says what it was made from; choose another name than '{self.clip}', "
                 "or another folder"
             )
         if stored.keys != manifest.keys:
             names = sorted(stored.recipe.keys() | manifest.recipe.keys())
             other = [name for name in names if stored.recipe.get(name) != manifest.recipe.get(name)]
-            raise ValueError(
+            return (
                 f"{self.root} holds paths of '{self.clip}' made with other {' and '.join(other) or 'camera paths'}; "
                 f"choose another name (such as '{self.clip}_2') or folder, or go back to what they were made with"
             )
+        return None
 
-    def _check_count(self, paths: int) -> None:
-        """Raise ValueError if other clips have another number of paths: the reference wants each clip in all."""
-        clips = lyra_folder(self.root).glob("*.json")
-        counts = {len(Manifest.read(file).keys) for file in clips if self.flipped or file.stem != self.clip}
+    def _twins(self, paths: int) -> str | None:
+        """What is wrong if the clip, of which no forward path is there, has flipped ones."""
+        file = lyra_folder(self.root, flipped=True) / f"{self.clip}.json"
+        paths = len(Manifest.read(file).keys) if file.is_file() else paths
+        there = self._first_file(self.clip, range(paths, 2 * paths))
+        return there and (
+            f"{there} is a time-flipped path of '{self.clip}', whose forward paths are gone; delete its files in the "
+            f"folders {paths} to {2 * paths - 1} too, or choose another name or folder"
+        )
+
+    def _other_count(self, paths: int) -> str | None:
+        """What is wrong if other clips have another number of paths: the reference wants each clip in all."""
+        counts = set()
+        for file in lyra_folder(self.root).glob("*.json"):
+            count = len(Manifest.read(file).keys)
+            if (self.flipped or file.stem != self.clip) and self._first_file(file.stem, range(2 * count)):
+                counts.add(count)
         if other := counts - {paths}:
-            raise ValueError(
-                f"{self.root} holds clips of {min(other)} camera paths, this one has {paths}; choose another folder"
-            )
+            return f"{self.root} holds clips of {min(other)} camera paths, this one has {paths}; choose another folder"
+        return None
+
+    def _first_file(self, clip: str, views: range) -> Path | None:
+        """A file of a clip that is there."""
+        files = (place(self.root, view, kind, clip) for view in views for kind in SUFFIXES)
+        return next((file for file in files if file.is_file()), None)
+
+
+def place(root: Path, view: int, kind: Kind, clip: str) -> Path:
+    """Where a file of a clip's view lies."""
+    return root / str(view) / ("latent" if kind == "pkl" else kind) / f"{clip}.{SUFFIXES[kind]}"

@@ -35,12 +35,15 @@ def write_sdg(
     shape = {"size": config.trained_size, "frames": config.trained_frames, "device": teacher.device}
     for number, seed in enumerate(seeds, start=1):
         (source,) = draw_sources([seed], moving=moving, lengths=lengths, **shape)
-        for flipped in (False, True)[: 1 + moving]:
+        noise = initial_noise((1, *config.latent_shape), source.seed)
+        parts = []
+        for flipped in (False, True)[: 1 + moving]:  # both are claimed before either is made
             shown = source.flipped() if flipped else source
-            noise = initial_noise((1, *config.latent_shape), source.seed)
             recipe = describe(teacher, tokenizer, shown.geometry.to("cpu"), zero_text(config), noise, settings)
             store = PathStore(root, source.name, flipped=flipped)
             store.begin(recipe, shown.paths, latents=noise.numel())
+            parts.append((shown, recipe, store))
+        for shown, recipe, store in parts:
             if not is_whole(store, len(shown.paths)):
                 (generated,) = generate_many(teacher, tokenizer, [shown], settings)
                 write_generated(store, generated, config.family, recipe)

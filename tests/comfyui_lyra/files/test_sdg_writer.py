@@ -135,6 +135,31 @@ def test_every_clip_of_a_folder_has_as_many_paths(tmp_path, scenes):
         fill(PathStore(tmp_path / "out", "noon"), scenes[:1], only=(0,))
 
 
+def test_of_other_clips_those_without_files_do_not_count(tmp_path, scenes, paths):
+    root = tmp_path / "out"
+    PathStore(root, "night").begin(RECIPE, paths, NUMBERS)
+    fill(PathStore(root, "day"), scenes[:1], only=(0,))
+    shutil.rmtree(root)
+    fill(PathStore(root, "noon"), scenes)
+    with pytest.raises(ValueError, match="holds clips of 2 camera paths"):
+        fill(PathStore(root, "dusk"), scenes[:1], only=(0,))
+
+
+def test_forward_paths_are_not_made_beside_the_flipped_ones_of_another_scene(tmp_path, scenes):
+    root = tmp_path / "out"
+    fill(PathStore(root, "night"), scenes)
+    fill(PathStore(root, "night", flipped=True), scenes)
+    for view in "01":
+        shutil.rmtree(root / view)
+    message = "2/pose/night.npz is a time-flipped path of 'night', whose .* are gone; delete its files in .* 2 to 3 too"
+    for count in (2, 1):
+        with pytest.raises(ValueError, match=message):
+            fill(PathStore(root, "night"), scenes[:count], recipe={"teacher": "b"}, only=(0,))
+    for file in root.rglob("night.*"):
+        file.unlink()
+    fill(PathStore(root, "night"), scenes, recipe={"teacher": "b"})
+
+
 def test_a_full_disk_is_named_before_anything_runs(tmp_path, scenes, paths, monkeypatch):
     needed = 2 * (4 * NUMBERS + 17 * 16 * 32 // 2)
     usage = namedtuple("usage", "total used free")

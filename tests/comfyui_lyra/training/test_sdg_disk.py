@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -44,3 +45,19 @@ def test_depth_of_another_making_is_not_taken_over(made, tmp_path):
         file.unlink()
     with pytest.raises(ValueError, match="holds paths of '10000' made with other steps"):
         made(steps=3)
+
+
+def test_nothing_is_made_before_both_halves_of_a_scene_are_found_to_fit(made, tmp_path):
+    made()
+    for view in range(6):
+        shutil.rmtree(tmp_path / "out" / str(view))
+    with pytest.raises(ValueError, match="is a time-flipped path of '10000', whose forward paths are gone; delete"):
+        made(steps=3)
+    shutil.rmtree(tmp_path / "out.lyra")
+    shutil.rmtree(tmp_path / "out")
+    made(steps=3)
+    for view in range(6, 12):
+        shutil.rmtree(tmp_path / "out" / str(view))
+    with pytest.raises(ValueError, match="holds paths of '10000' made with other steps"):
+        made()
+    assert made(steps=3) == 1
