@@ -4,6 +4,7 @@
 numbers [F]. Axes are OpenCV's, as ours.
 """
 
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,6 +14,11 @@ from ..cameras import CameraTrajectory
 from .atomic import replacing
 from .pinhole import camera_path, pinhole_numbers
 from .reading import reading
+
+# What numpy and zipfile raise; the last is for what is encrypted or of a newer format.
+UNREADABLE = (
+    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError
+)  # fmt: skip
 
 
 def save_cameras_npz(pose_path: Path | str, intrinsics_path: Path | str, cameras: CameraTrajectory) -> None:
@@ -72,8 +78,7 @@ def read_rows(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
             with np.load(path, allow_pickle=False) as arrays:
                 data = arrays["data"].astype(np.float64)
                 frames = arrays["inds"] if "inds" in arrays else np.arange(len(data))
-        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile, RuntimeError) as error:
-            # the last is how zipfile refuses what is encrypted or of a newer format
+        except UNREADABLE as error:
             raise ValueError("not an npz file with numbers named 'data' and 'inds'") from error
         if not data.ndim or frames.shape != data.shape[:1] or frames.dtype.kind not in "iu" or not len(frames):
             raise ValueError(f"expected one frame number in 'inds' a row, got {frames.shape} for {data.shape}")

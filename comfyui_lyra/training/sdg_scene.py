@@ -102,10 +102,10 @@ class SdgScene:
     def _rows(self, view: int, kind: str) -> np.ndarray:
         """Rows of frames 0, 1, ... of an npz, up to the first frame number that is missing."""
         with self._opened(view, kind) as path:
+            rows, numbers = (read_poses if kind == "pose" else read_intrinsics)(path)  # ValueError of a damaged file
             with np.load(path, allow_pickle=False) as arrays:
                 if "inds" not in arrays:
                     raise ValueError("holds no frame numbers 'inds'")
-            rows, numbers = (read_poses if kind == "pose" else read_intrinsics)(path)
             wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
             if numbers[0] != 0:
                 raise ValueError("holds no frame 0")

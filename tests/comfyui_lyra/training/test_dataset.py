@@ -217,12 +217,25 @@ def bad_exr(data: bytes) -> bytes:
     return out.getvalue()
 
 
+def packed_noise(data: bytes) -> bytes:
+    """The arrays compressed, and then overwritten in the middle of the first."""
+    out = io.BytesIO()
+    with np.load(io.BytesIO(data)) as arrays:
+        np.savez_compressed(out, **arrays)
+    return out.getvalue()[:60] + b"\xff" * 20 + out.getvalue()[80:]
+
+
 MALICE = b"cos\nsystem\n(S'touch stolen'\ntR."
 
 
 def malicious(root: Path) -> None:
     (root / "0/latent/bird.safetensors").unlink()
     (root / "0/latent/bird.pkl").write_bytes(MALICE)
+
+
+def cut_short(root: Path) -> None:
+    (root / "0/latent/bird.safetensors").unlink()
+    spoil("0/latent/bird.pkl", lambda data: data[: len(data) // 2])(root)
 
 
 def wrong_length(root: Path) -> None:
@@ -239,6 +252,8 @@ def not_finite(root: Path) -> None:
 DAMAGES = {
     "truncated mp4": ("0/rgb/bird.mp4", spoil("0/rgb/bird.mp4", lambda data: data[: len(data) // 2])),
     "mp4 of noise": ("0/rgb/bird.mp4", spoil("0/rgb/bird.mp4", lambda data: data[::-1])),
+    "truncated npz": ("1/pose/bird.npz", spoil("1/pose/bird.npz", lambda data: data[: len(data) // 2])),
+    "noise in a packed npz": ("1/intrinsics/bird.npz", spoil("1/intrinsics/bird.npz", packed_noise)),
     "zero-byte npz": ("1/pose/bird.npz", spoil("1/pose/bird.npz", lambda _: b"")),
     "npz without inds": (
         "1/pose/bird.npz",
@@ -257,6 +272,7 @@ DAMAGES = {
     "latent with wrong T'": ("0/latent/bird.pkl", wrong_length),
     "latent of infinities": ("0/latent/bird.pkl", not_finite),
     "malicious pickle": ("0/latent/bird.pkl", malicious),
+    "truncated pickle": ("0/latent/bird.pkl", cut_short),
     "truncated safetensors": (
         "0/latent/bird.safetensors",
         spoil("0/latent/bird.safetensors", lambda data: data[:-40]),
