@@ -15,6 +15,7 @@ from . import host, sockets
 from .patchers import Model, in_core
 
 STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7"), "quick": ("m1",)})
+MEASURED = MappingProxyType({"held_out": "on scenes kept apart", "training": "on the training scenes"})
 
 
 class TrainRecon(io.ComfyNode):
@@ -167,6 +168,9 @@ def newest_picture(folder: Path) -> Tensor:
 def summary(folder: Path) -> str:
     """How far a training has come, and how well it did when it was last looked at."""
     lines = read_log(folder / "log.jsonl")
-    found = [line for line in lines if "held_out_psnr" in line]
-    scores = "PSNR {held_out_psnr:.2f} dB, SSIM {held_out_ssim:.3f}".format_map(found[-1]) if found else "not measured"
-    return f"step {lines[-1]['step']}: {scores}"
+    found = [(kind, line) for line in lines for kind in MEASURED if f"{kind}_psnr" in line]
+    if not found:
+        return f"step {lines[-1]['step']}: not measured"
+    kind, scores = found[-1]
+    psnr, ssim = scores[f"{kind}_psnr"], scores[f"{kind}_ssim"]
+    return f"step {lines[-1]['step']}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} {MEASURED[kind]}"

@@ -88,7 +88,7 @@ class SdgDataset:
         self.members = find_members(roots, self.state)
         self.missing = {name: gaps for name in sorted(self.members) if (gaps := self._gaps(name))}
         whole = [name for name in self.members if name not in self.missing]
-        splits = split_scenes([plain_name(scene) for scene in whole], self.state / "splits.json")
+        self.splits = splits = split_scenes([plain_name(scene) for scene in whole], self.state / "splits.json")
         if split not in splits:
             raise ValueError(f"unknown split '{split}'; use one of {', '.join(splits)}")
         drawn = set(splits[split])  # by name: what two folders hold of one name falls into one split
@@ -112,8 +112,8 @@ class SdgDataset:
         """Positions an epoch."""
         return len(self.scenes)
 
-    def sample(self, position: int) -> Sample:
-        """The sample of a position 0, 1, ..., over all epochs.
+    def sample(self, position: int, views: int | None = None) -> Sample:
+        """The sample of a position 0, 1, ..., over all epochs, with as many ``views`` as it draws or as are told.
 
         A broken scene gives way to another that the position decides as well. RuntimeError when ten in a row fail, or
         one in twenty of all.
@@ -124,7 +124,7 @@ class SdgDataset:
                 continue
             self.draws += 1
             try:
-                return self._read(name, Streams(number(self.seed, position, attempt)))
+                return self._read(name, Streams(number(self.seed, position, attempt)), views)
             except BrokenScene as error:
                 self._fail(error)
         raise RuntimeError(
@@ -144,11 +144,11 @@ class SdgDataset:
         order = np.random.RandomState(number(self.seed, "order", epoch)).permutation(len(self.scenes))
         return self.scenes[order[place]]
 
-    def _read(self, name: str, streams: Streams) -> Sample:
+    def _read(self, name: str, streams: Streams, views: int | None = None) -> Sample:
         """A sample of one scene."""
         scene = SdgScene(name, self.members[name], self.paths, self.views, self._lengths.get(name, 0))
         self._lengths[name] = scene.frames
-        drawn = draw(self.stage, streams, scene.frames, self.paths)
+        drawn = draw(self.stage, streams, scene.frames, self.paths, views)
         try:
             return make_sample(self.stage, scene, drawn, self.may_encode)
         except BrokenScene:

@@ -22,7 +22,10 @@ from .sdg_memory import join
 from .stages import Stage
 from .streams import Streams
 
+VALIDATION_SEED = 1
+
 Batches = Callable[[Stage, Streams, int], list[Sample]]  # stage, random numbers, step -> the samples of the step
+HeldOut = Callable[[Stage], list[Sample]]  # stage -> samples of scenes that are not learnt from, always the same
 
 
 def from_memory(scenes: Sequence[ClipScene]) -> Batches:
@@ -41,16 +44,44 @@ def draw_batch(
     return [make_sample(stage, scenes[i], make(stage, streams, frames, paths, views)) for i in chosen]
 
 
-def from_disk(roots: Sequence[Path | str], state: Path | str, seed: int, paths: int = 6) -> Batches:
-    """Samples of generated scenes in folders and tars; a step's are decided by its number."""
-    datasets: dict[str, SdgDataset] = {}
+def held_out_of(scenes: Sequence[ClipScene], stage: Stage) -> list[Sample]:
+    """A sample of each scene in memory, with as many views as the stage has at most."""
+    streams, alike = Streams(VALIDATION_SEED), replace(stage, batch=1)
+    drawn = [draw_batch([scene], alike, streams, views=min(stage.max_views, scene.paths)) for scene in scenes]
+    return [sample for samples in drawn for sample in samples]
 
-    def batch(stage: Stage, streams: Streams, step: int) -> list[Sample]:
-        if stage.name not in datasets:
-            datasets[stage.name] = SdgDataset(roots, stage, state=state, seed=seed, paths=paths)
-        return [datasets[stage.name].sample(step * stage.batch + i) for i in range(stage.batch)]
 
-    return batch
+class FromDisk:
+    """Samples of generated scenes in folders and tars; a step's are decided by its number and by the process.
+
+    ``state`` is the process's own folder, see SdgDataset.
+    """
+
+    def __init__(
+        self, roots: Sequence[Path | str], state: Path | str, seed: int, rank: int = 0, count: int = 1, paths: int = 6
+    ):
+        self.of_split = partial(SdgDataset, roots, state=state, seed=seed, paths=paths)
+        self.rank, self.count, self.paths = rank, count, paths  # this process, and how many there are
+        self._datasets: dict[str, SdgDataset] = {}
+
+    def dataset(self, stage: Stage) -> SdgDataset:
+        """The scenes that a stage learns from."""
+        if stage.name not in self._datasets:
+            self._datasets[stage.name] = self.of_split(stage)
+        return self._datasets[stage.name]
+
+    def __call__(self, stage: Stage, streams: Streams, step: int) -> list[Sample]:
+        """The samples of a step."""
+        first = (step * self.count + self.rank) * stage.batch
+        return [self.dataset(stage).sample(first + i) for i in range(stage.batch)]
+
+    def held_out(self, stage: Stage, most: int) -> list[Sample]:
+        """A sample of each of the first scenes of the split "validation", which small folders have none in."""
+        if not self.dataset(stage).splits["validation"]:
+            return []
+        dataset = self.of_split(stage, split="validation")
+        views = min(stage.max_views, self.paths)
+        return [dataset.sample(position, views) for position in range(min(most, len(dataset)))]
 
 
 def by_views(samples: Sequence[Sample]) -> list[list[Sample]]:

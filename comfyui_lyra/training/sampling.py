@@ -28,11 +28,14 @@ class Draw:
     time: int | None = None  # bullet time of a moving scene, in frames
 
 
-def draw(stage: Stage, streams: Streams, frames: int, paths: int) -> Draw:
-    """A training sample of a stage, out of clips of ``frames`` frames along ``paths`` paths."""
+def draw(stage: Stage, streams: Streams, frames: int, paths: int, views: int | None = None) -> Draw:
+    """A training sample of a stage, out of clips of ``frames`` frames along ``paths`` paths.
+
+    It has so many input ``views`` or, as in training, 1 to the stage's most.
+    """
     if frames < 2:
         raise ValueError(f"clips of {frames} frames cannot be sampled; at least 2 are needed")
-    views = min(int(streams.numpy.randint(1, stage.max_views + 1)), paths)
+    views = views or min(int(streams.numpy.randint(1, stage.max_views + 1)), paths)
     make = draw_dynamic if stage.dynamic else draw_static
     return make(stage, streams, frames, paths, views)
 

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,9 +33,19 @@ from .metrics import compare, sharpness
 from .optimizer import MINI_OPTIM, OptimConfig
 from .perceptual import Tpips
 from .processes import Processes
-from .recon_batches import Batches, Encoder, by_views, draw_batch, each_alone, from_disk, from_memory
+from .recon_batches import (
+    VALIDATION_SEED,
+    Batches,
+    Encoder,
+    FromDisk,
+    HeldOut,
+    by_views,
+    each_alone,
+    from_memory,
+    held_out_of,
+)
 from .replay import ReplayedByShape
-from .samples import ClipScene, Sample
+from .samples import Sample
 from .sdg_memory import SDG_SETTINGS, film_scenes, make_scenes
 from .staged import StagedRun, at_pace
 from .stages import MINI_STAGES, Stage
@@ -49,7 +60,6 @@ RESERVE = 20.0  # seconds kept for files
 RENDERS_AT_ONCE = 32  # cameras a graph covers
 NEW_OPACITY = 0.25  # of all splats before the first step
 NEW_WEIGHTS = 0.01  # deviation of the output layer's weights before the first step
-VALIDATION_SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,17 +149,17 @@ def train_recon(
             run.enter(stage)
             if run.over():
                 continue
-            shown = draw_held_out(held_out, batches, stage)
+            kind, shown = looked_at(held_out, batches, stage)
             run.train(
                 lambda network, stage=stage: trainer.losses(network, batches(stage, run.streams, run.step), stage),
-                lambda network, stage=stage, shown=shown: trainer.validate(network, shown, stage)[0],
+                lambda network, stage=stage, kind=kind, shown=shown: trainer.validate(network, shown, stage, kind)[0],
                 validations=3,
                 on_step=lambda done, _: on_step(done, plan[-1].stop),
             )
             run.save()
             run.save(run.out / stage.name)
             if run.is_first:
-                trainer.preview(run.log, run.averaged(), shown, stage, run.step)
+                trainer.preview(run.log, run.averaged(), shown, stage, run.step, kind)
         if run.is_first:
             save_recon(run.averaged().half(), file, LICENCE)
             run.report()
@@ -212,10 +222,11 @@ def make_batches(
     run: Run,
     first: Stage,
     settings: GenerateSettings,
-) -> tuple[Batches, list[ClipScene]]:
-    """Where the samples come from, and held-out scenes (none where all come from folders)."""
+) -> tuple[Batches, HeldOut]:
+    """Where the samples come from, and those of held-out scenes."""
     if teacher is None:
-        return from_disk(roots, run.out / "data", training.seed), []
+        disk = FromDisk(roots, run.log.folder / "data", training.seed, run.processes.rank, run.processes.count)
+        return disk, partial(disk.held_out, most=training.validation)
     teacher.network.to(run.device).requires_grad_(False)
     moving = first.dynamic
     count = training.moving_scenes if moving else training.scenes
@@ -231,17 +242,14 @@ def make_batches(
     scenes = [scene for part in run.gather(parts, DATA_SHARE) for scene in part]
     log.info("%s: %d scenes to learn from, %d held out", run.stage, len(scenes), len(held_out))
     run.log.event(run.step, "data", scenes=len(scenes))
-    return from_memory(scenes), held_out
+    return from_memory(scenes), partial(held_out_of, held_out)
 
 
-def draw_held_out(scenes: Sequence[ClipScene], batches: Batches, stage: Stage) -> list[Sample]:
-    """The same samples of the held-out scenes at every call, with as many views as the stage has at most."""
-    streams = Streams(VALIDATION_SEED)
-    if not scenes:
-        return batches(stage, streams, 0)
-    alike = replace(stage, batch=1)
-    drawn = [draw_batch([scene], alike, streams, views=min(stage.max_views, scene.paths)) for scene in scenes]
-    return [sample for samples in drawn for sample in samples]
+def looked_at(held_out: HeldOut, batches: Batches, stage: Stage) -> tuple[str, list[Sample]]:
+    """What validation is made on, the same at every call, and what to call it: not held out where nothing is."""
+    if samples := held_out(stage):
+        return "held_out", samples
+    return "training", batches(stage, Streams(VALIDATION_SEED), 0)
 
 
 class Trainer:
@@ -288,9 +296,9 @@ class Trainer:
         return Frames(rgb=rgb, alpha=alpha, depth=depth), clouds
 
     def validate(
-        self, network: nn.Module, samples: Sequence[Sample], stage: Stage
+        self, network: nn.Module, samples: Sequence[Sample], stage: Stage, kind: str
     ) -> tuple[dict[str, float], list[tuple[Sample, Frames]]]:
-        """PSNR, SSIM and sharpness of held-out renders against the teacher's frames, and the renders."""
+        """PSNR, SSIM and sharpness of renders against the teacher's frames, named after the ``kind`` of samples."""
         found, scores = [], []
         with torch.no_grad():
             for sample in samples:
@@ -301,11 +309,13 @@ class Trainer:
                 scores[-1]["alpha"] = frames.alpha.mean((1, 2))
                 found.append((sample, frames))
         means = {name: torch.cat([score[name] for score in scores]).mean().item() for name in scores[0]}
-        return {f"held_out_{name}": value for name, value in means.items()}, found
+        return {f"{kind}_{name}": value for name, value in means.items()}, found
 
-    def preview(self, board: RunLog, network: nn.Module, samples: Sequence[Sample], stage: Stage, step: int) -> None:
-        """Pictures of a few held-out samples: the teacher's frames above the renders."""
-        _, found = self.validate(network, samples[:4], stage)
+    def preview(
+        self, board: RunLog, network: nn.Module, samples: Sequence[Sample], stage: Stage, step: int, kind: str
+    ) -> None:
+        """Pictures of a few samples: the teacher's frames above the renders."""
+        _, found = self.validate(network, samples[:4], stage, kind)
         rows = []
         for sample, frames in found:
             rows += [

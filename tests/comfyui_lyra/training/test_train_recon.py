@@ -9,9 +9,10 @@ from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
 from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, latest, save_snapshot
+from lyra_pack.comfyui_lyra.training.dataset import plain_name
 from lyra_pack.comfyui_lyra.training.log import read_log
 from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
-from lyra_pack.comfyui_lyra.training.recon_batches import Encoder, by_views, draw_batch, each_alone
+from lyra_pack.comfyui_lyra.training.recon_batches import Encoder, FromDisk, by_views, draw_batch, each_alone
 from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg
 from lyra_pack.comfyui_lyra.training.sdg_memory import film_scenes, make_scenes
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
@@ -170,13 +171,30 @@ def test_stages_follow_each_other_and_resume_where_they_were(tmp_path, stage, na
 
 
 @pytest.mark.slow
-def test_training_from_disk(tmp_path, stage, nano_teacher, nano_tokenizer, nano_files, nano_recon):
-    write_sdg(tmp_path / "sdg", nano_teacher, nano_tokenizer, [10_000], settings=SETTINGS)
-    file = train_recon(
-        tmp_path / "out", nano_files[0], roots=[tmp_path / "sdg"], stages=[stage("m4", 3)], config=nano_recon,
-        training=SMALL, optim=OPTIM,
-    )  # fmt: skip
-    assert load_recon(file).config.width == 32
+def test_training_from_disk_holds_scenes_out_and_gives_each_process_samples_of_its_own(
+    tmp_path, stage, nano_teacher, nano_tokenizer, nano_files, nano_recon
+):
+    for seeds, kind, other in (([10_000], "training", "held_out"), ([10_000, 10_068], "held_out", "training")):
+        write_sdg(tmp_path / "sdg", nano_teacher, nano_tokenizer, seeds, settings=SETTINGS)
+        file = train_recon(
+            tmp_path / kind, nano_files[0], roots=[tmp_path / "sdg"], stages=[stage("m4", 3)], config=nano_recon,
+            training=SMALL, optim=OPTIM,
+        )  # fmt: skip
+        assert load_recon(file).config.width == 32
+        names = {name for line in read_log(tmp_path / kind / "log.jsonl") for name in line}
+        assert f"{kind}_psnr" in names and f"{other}_psnr" not in names
+
+    here = stage("m4", 1, batch=2)
+    alone, first, second = (
+        FromDisk([tmp_path / "sdg"], tmp_path / f"{rank}-{count}", 0, rank, count)
+        for rank, count in ((0, 1), (0, 2), (1, 2))
+    )
+    (apart,) = first.held_out(here, most=8)
+    assert plain_name(apart.scene) == "10068" and len(apart.cameras) == here.max_views
+    assert {plain_name(sample.scene) for sample in first(here, Streams(0), 0)} == {"10000"}
+    both = first(here, Streams(0), 3) + second(here, Streams(0), 3)
+    wanted = alone(here, Streams(0), 6) + alone(here, Streams(0), 7)
+    assert all(torch.equal(a.targets, b.targets) for a, b in zip(both, wanted, strict=True))
 
 
 @pytest.mark.slow
