@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..comfyui_lyra.configs import TeacherConfig
-from ..comfyui_lyra.files.sdg_writer import PathStore
+from ..comfyui_lyra.files.sdg_writer import NumberedStore
 from ..comfyui_lyra.gen3c.text import TextEmbeddings, fit_rows, zero_text
 from ..comfyui_lyra.latents import MultiViewLatents
 from ..comfyui_lyra.plan import generate_bytes
@@ -90,13 +90,14 @@ class GenerateLatents(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="scene",
-                    tooltip="Name of the folder below output/lyra, and of its files.",
+                    tooltip="Name of the folder below output/lyra, and of its files. What was made from other inputs "
+                    "stays: a number is added.",
                 ),
                 io.Boolean.Input(
                     "resume",
                     default=True,
-                    tooltip="On: finished paths in the folder are taken over, and a folder made with other inputs is "
-                    "refused. Off: begin anew, in a folder with a number if this one is there.",
+                    tooltip="On: finished paths that were made from the same inputs are taken over, from the folder or "
+                    "one with a number. Off: begin anew, in a folder with a number if this one is there.",
                 ),
                 io.Boolean.Input(
                     "save_video",
@@ -158,7 +159,7 @@ class GenerateLatents(io.ComfyNode):
         from ..comfyui_lyra.gen3c.generate import GenerateSettings, generate  # deferred: brings diffusers, seconds
         from ..comfyui_lyra.pipeline import fitted
 
-        tokenizer, folder = tokenizer_of(tokenizer), host.scene_folder(name, anew=not resume)
+        tokenizer, store = tokenizer_of(tokenizer), NumberedStore(host.scene_folder(name, not resume), rgb=save_video)
         geometry, paths = fitted(geometry, cameras, teacher.config)
         settings = GenerateSettings(
             steps=steps, guidance=guidance, solver=solver, seed=seed, step_cache=speed,
@@ -168,8 +169,7 @@ class GenerateLatents(io.ComfyNode):
         run = partial(
             generate, teacher.teacher, tokenizer.network, geometry, paths, settings=settings,
             text=text_of(positive, negative, teacher.config), device=host.compute_device(),
-            store=PathStore(folder, folder.name, rgb=save_video),
-            on_step=watch.on_step, on_preview=watch.on_preview, on_block=watch.on_block,
+            store=store, on_step=watch.on_step, on_preview=watch.on_preview, on_block=watch.on_block,
         )  # fmt: skip
 
         def attempt(size: int) -> MultiViewLatents:
@@ -180,8 +180,9 @@ class GenerateLatents(io.ComfyNode):
         size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), speed > 0, teacher.dtype)
         with host.warnings() as warnings:
             latents = host.first_that_fits(partial(attempt, factor * size) for factor in (1, 2))
-        stored = host.below_output(folder)
-        host.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *warnings]))
+        stored = host.below_output(store.root)
+        renamed = [f"'{name}' is taken; these are '{store.clip}'"] * (store.clip != name)
+        host.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *renamed, *warnings]))
         return io.NodeOutput(latents, stored)
 
 

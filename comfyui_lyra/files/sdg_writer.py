@@ -67,8 +67,14 @@ class PathStore:
         self.root, self.clip = Path(root).absolute(), clip
         self.rgb, self.reference_format, self.flipped = rgb, reference_format, flipped
         self._first = 0  # number of the first view
-        self._lyra = lyra_folder(self.root, flipped)
-        self._staging = self._lyra / f"{clip}.unfinished"
+
+    @property
+    def _lyra(self) -> Path:
+        return lyra_folder(self.root, self.flipped)
+
+    @property
+    def _staging(self) -> Path:
+        return self._lyra / f"{self.clip}.unfinished"
 
     def begin(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory], latents: int) -> None:
         """Claim the clip for the paths of one recipe; ``latents`` is how many numbers each path has.
@@ -174,6 +180,22 @@ class PathStore:
         """A file of a clip that is there."""
         files = (place(self.root, view, kind, clip) for view in views for kind in SUFFIXES)
         return next((file for file in files if file.is_file()), None)
+
+
+class NumberedStore(PathStore):
+    """A clip in a folder of its own, both of one name; begun in the first of name, name_2, ... that it fits."""
+
+    def __init__(self, root: Path | str, *, rgb: bool = True):
+        super().__init__(root, Path(root).name, rgb=rgb)
+
+    def begin(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory], latents: int) -> None:
+        """Find the name, then see ``PathStore.begin``."""
+        wanted, number = self.root, 1
+        while self.obstacle(recipe, paths):
+            number += 1
+            self.root = wanted.with_name(f"{wanted.name}_{number}")
+            self.clip = self.root.name
+        super().begin(recipe, paths, latents)
 
 
 def place(root: Path, view: int, kind: Kind, clip: str) -> Path:

@@ -136,18 +136,37 @@ def test_cancelling_stops_within_a_block_and_the_next_run_goes_on(make, teacher,
     assert torch.equal(found.latents.values, whole.latents.values)
 
 
-def test_another_scene_is_refused_and_begun_anew_on_request(make, folders):
-    first = make()
-    with pytest.raises(ValueError, match="holds paths of 'scene' made with other noise and seed; choose another name"):
+def test_other_inputs_go_on_in_a_folder_of_their_own(make, teacher, folders, monkeypatch):
+    shown = []
+    monkeypatch.setattr(host, "show_text", lambda node, text: shown.append(text))
+    first, other = make(), make(seed=2)
+    third = make(seed=2, steps=5)
+    assert shown[-1] == "2 paths: lyra/scene_3\n'scene' is taken; these are 'scene_3'"
+    blocks = Cancel(-1, teacher)
+    for changes, expected in (({"seed": 2}, other), ({}, first), ({"seed": 2, "steps": 5}, third)):
+        assert torch.equal(make(**changes).latents.values, expected.latents.values)
+    assert blocks.blocks == 0
+    clips = {path.stem for path in (folders / "output" / "lyra").rglob("*.safetensors")}
+    assert clips == {"scene", "scene_2", "scene_3"}  # so that one training can learn from all of them
+
+
+def test_a_stopped_scene_of_other_inputs_goes_on_where_it_was(make, teacher):
+    make()
+    cancel = Cancel(2 * 4 + 3, teacher)
+    with pytest.raises(management.InterruptProcessingException):
         make(seed=2)
-    again = make(resume=False)
+    cancel.blocks, cancel.block = 0, -1
+    make(seed=2)
+    assert cancel.blocks == 2 * 4
+
+
+def test_a_scene_is_begun_anew_on_request(make, folders):
+    first, again = make(), make(resume=False)
     other = make(resume=False, seed=2)
     assert torch.equal(again.latents.values, first.latents.values)
     assert not torch.equal(other.latents.values, first.latents.values)
     names = sorted(path.name for path in (folders / "output" / "lyra").iterdir())
     assert names == ["scene", "scene.lyra", "scene_2", "scene_2.lyra", "scene_3", "scene_3.lyra"]
-    clips = {path.stem for path in (folders / "output" / "lyra").rglob("*.safetensors")}
-    assert clips == {"scene", "scene_2", "scene_3"}  # so that one training can learn from all of them
 
 
 @pytest.mark.parametrize("name", ["../scene", "a/b", "", ".hidden"])

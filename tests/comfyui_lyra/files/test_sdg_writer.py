@@ -9,7 +9,7 @@ from lyra_pack.comfyui_lyra.files.cameras_npz import load_cameras_npz
 from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl
 from lyra_pack.comfyui_lyra.files.sdg import find_clips, find_views, load_sdg
 from lyra_pack.comfyui_lyra.files.sdg_manifest import Manifest
-from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore, clip_name
+from lyra_pack.comfyui_lyra.files.sdg_writer import NumberedStore, PathStore, clip_name
 from lyra_pack.comfyui_lyra.files.video import load_video
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.trajectories import camera_paths
@@ -119,6 +119,21 @@ def test_a_clip_of_other_making_is_refused(tmp_path, scenes):
     with pytest.raises(ValueError, match="0/pose/night.npz is there and nothing says what it was made from"):
         fill(PathStore(tmp_path / "out", "night"), scenes)
     assert len(find_clips(tmp_path / "out")) == 1
+
+
+def test_a_numbered_store_begins_at_the_first_name_that_fits(tmp_path, scenes):
+    other = {"teacher": "a", "seed": "2"}
+    for recipe in (RECIPE, other, RECIPE | {"seed": "3"}):
+        fill(NumberedStore(tmp_path / "night"), scenes, recipe=recipe)
+    store = NumberedStore(tmp_path / "night", rgb=False)
+    fill(store, scenes, frames=never, recipe=other)
+    assert (store.root, store.clip) == (tmp_path / "night_2", "night_2")
+    fill(store, scenes, frames=never, recipe=other)  # once more, as after a lack of memory
+    assert store.clip == "night_2"
+    shutil.rmtree(tmp_path / "night")
+    fill(NumberedStore(tmp_path / "night"), scenes[:1], recipe={"seed": "4"}, only=(0,))
+    assert len(load_sdg(tmp_path / "night").cameras) == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lyra") == ["night", "night_2", "night_3"]
 
 
 def test_deleted_paths_may_be_made_anew_from_something_else(tmp_path, scenes):
