@@ -16,7 +16,7 @@ from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate  # 
 from lyra_pack.comfyui_lyra.gen3c.text import zero_text  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry_sources import from_depth  # noqa: E402
 from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
-from lyra_pack.nodes import host  # noqa: E402
+from lyra_pack.nodes import host, watch  # noqa: E402
 from lyra_pack.nodes.generate import GenerateLatents, text_of  # noqa: E402
 from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.teacher import TeacherModel, streamed  # noqa: E402
@@ -205,10 +205,21 @@ def test_warnings_and_the_folder_are_shown_on_the_node(make, teacher, tokenizer,
     shown = []
     monkeypatch.setattr(host, "show_text", lambda node, text: shown.append(text))
     make()
-    assert shown == ["path 1 of 2: left", "path 2 of 2: right", "2 paths: lyra/scene"]
+    assert (shown[0], shown[-1]) == ("path 1 of 2: left", "2 paths: lyra/scene")
     zoomed = camera_paths(pinhole_camera(96, 80, 30), "left", 9)
     GenerateLatents.execute(teacher, tokenizer, scene[0], zoomed, **WIDGETS | {"name": "zoomed"})
     assert shown[-1].startswith("1 paths: lyra/zoomed\ncamera path 'left' does not begin at the picture's camera")
+
+
+def test_the_time_that_is_left_is_shown_once_two_steps_are_done(make, teacher, monkeypatch):
+    shown, blocks = [], Cancel(-1, teacher)
+    monkeypatch.setattr(host, "show_text", lambda node, text: shown.append(text))
+    monkeypatch.setattr(watch, "perf_counter", lambda: 1000 + 300.0 * blocks.blocks)  # two blocks a step: ten minutes
+    make()
+    assert shown == [
+        "path 1 of 2: left", "path 1 of 2: left, about 60 min left", "path 2 of 2: right, about 60 min left",
+        "path 2 of 2: right, about 30 min left", "2 paths: lyra/scene",
+    ]  # fmt: skip
 
 
 def test_what_does_not_fit_is_said(make, teacher, tokenizer, scene):
