@@ -4,9 +4,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from comfy_api.latest import io, ui
+from PIL import Image
 from torch import Tensor
 
-from ..comfyui_lyra.files.images import load_image
+from ..comfyui_lyra.files.images import load_image, to_bytes
 from ..comfyui_lyra.recon.checkpoint import load_recon
 from ..comfyui_lyra.training.checkpoint import steps as saved_steps
 from ..comfyui_lyra.training.log import read_log
@@ -15,6 +16,7 @@ from . import host, sockets
 from .patchers import Model, in_core
 
 STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7"), "quick": ("m1",)})
+PREVIEW_SIZE = 1024  # most pixels a side
 MEASURED = MappingProxyType({"held_out": "on scenes kept apart", "training": "on the training scenes"})
 
 
@@ -129,7 +131,7 @@ class TrainRecon(io.ComfyNode):
         """Train, or go on training, and load the result."""
         from ..comfyui_lyra.training.train_recon import ReconTraining, train_recon  # deferred: brings diffusers
 
-        folder = host.decoder_folder(name, anew=not resume)
+        folder, watch = host.decoder_folder(name, anew=not resume), Watch()
         with host.training():
             file = train_recon(
                 folder,
@@ -141,13 +143,30 @@ class TrainRecon(io.ComfyNode):
                 max_seconds=60 * minutes or None,
                 resume=bool(saved_steps(folder)),
                 device=host.compute_device(),
-                on_step=host.progress("train splat decoder"),
+                on_step=watch.on_step,
+                on_picture=watch.on_picture,
             )
         network = load_recon(file)
         host.show_text(cls, summary(folder))
         preview = sockets.to_image(newest_picture(folder))
         model = Model(patcher=in_core(network.to(host.precision("auto"))), config=network.config, file=str(file))
         return io.NodeOutput(model, preview, ui=ui.PreviewImage(preview, cls=cls))
+
+
+class Watch:
+    """Callbacks for ``train_recon``: a bar over all steps, and the newest picture on the node."""
+
+    def __init__(self):
+        self._on_step, self._preview = host.progress("train splat decoder"), None
+
+    def on_step(self, done: int, total: int) -> None:
+        """A step is done."""
+        preview, self._preview = self._preview, None
+        self._on_step(done, total, preview)
+
+    def on_picture(self, picture: Tensor) -> None:
+        """What a validation has seen."""
+        self._preview = ("JPEG", Image.fromarray(to_bytes(picture)), PREVIEW_SIZE)
 
 
 def tokenizer_file(tokenizer: Model) -> Path:

@@ -4,12 +4,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from ..contact_sheet import contact_sheet
 from ..files.images import save_image
 
 log = logging.getLogger("lyra")
@@ -50,13 +49,12 @@ class RunLog:
         """Something that happened once: resumed, saved, skipped, quarantined."""
         self._line(step, {"event": what, **about})
 
-    def pictures(self, step: int, name: str, rows: Sequence[tuple[str, Tensor]], columns: int = 6) -> Path:
-        """A contact sheet of labelled clips [F, H, W, 3], ``<name>-<step>.png``: renders above what they should be."""
-        sheet = contact_sheet(rows, columns)
+    def picture(self, step: int, name: str, picture: Tensor) -> Path:
+        """A picture [H, W, 3] in [0, 1], ``<name>-<step>.png``."""
         path = self.folder / f"{name}-{step:08d}.png"
-        save_image(path, sheet)
+        save_image(path, picture)
         if self._board is not None:
-            self._board.add_image(name, sheet.numpy(), step, dataformats="HWC")
+            self._board.add_image(name, picture.numpy(), step, dataformats="HWC")
         return path
 
     def _line(self, step: int, values: Mapping[str, object]) -> None:

@@ -12,8 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..contact_sheet import contact_sheet
 from ..files.atomic import replacing
-from ..progress import OnStep, no_progress
+from ..progress import OnPicture, OnStep, no_picture, no_progress
 from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
 from .log import RunLog
 from .optimizer import Ema, OptimConfig, Optimizer
@@ -35,7 +36,8 @@ SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 Part = TypeVar("Part")
 Losses = Callable[..., dict[str, Tensor]]  # network in compute precision, what was drawn -> terms, "loss" their sum
 Draw = Callable[[], Sequence[Tensor]]  # what a step learns from, of equal shapes every step
-Validate = Callable[[nn.Module], dict[str, float]]  # the averaged network -> numbers
+Rows = list[tuple[str, Tensor]]  # of a contact sheet: names and clips [F, H, W, 3]
+Validate = Callable[[nn.Module], tuple[dict[str, float], Rows]]  # the averaged network -> numbers, what they come from
 
 
 class Run:
@@ -62,6 +64,7 @@ class Run:
         if steps is None and max_seconds is None:
             raise ValueError(f"{stage}: give a number of steps, a time, or both; this run would never end")
         self.out, self.stage, self.config = Path(out), stage, config
+        self.sheet = stage  # how the names of its pictures begin
         self.processes = Processes(device)
         self.is_first, self.seed = self.processes.is_first, seed + OWN_SEED * self.processes.rank
         self.device = self.processes.device
@@ -145,8 +148,10 @@ class Run:
         draw: Draw | None = None,
         validations: int = 6,
         on_step: OnStep = no_progress,
+        on_picture: OnPicture = no_picture,
     ) -> None:
         """Steps until their number or the time is reached. ``validate`` is called some times, evenly, and at the end.
+        ``on_picture`` is called with what it shows.
 
         The learning rate falls over as many steps as the time seems to allow. ``losses`` is given what ``draw`` draws;
         on a GPU such a step is recorded and replayed. ``on_step`` is called after each step with the steps taken and
@@ -154,7 +159,7 @@ class Run:
         """
         started, first, spoken = time.monotonic(), self.step, 0.0
         saved = started
-        shown = int(self.share(started) * validations)
+        shown = int(self.share(started, first) * validations)
         replay = Replay(losses, self.network, draw()) if draw and self.device.type == "cuda" else None
         while not self.over():
             if replay:
@@ -176,16 +181,16 @@ class Run:
                     self.plan(rate, now)
                 numbers |= {name: value.item() for name, value in terms.items()} | {"steps_per_second": rate}
                 self.say(numbers)
-            if validations > self.share(now) * validations >= shown + 1:
+            if validations > self.share(now, first) * validations >= shown + 1:
                 shown += 1
-                self.check(validate)
+                self.check(validate, on_picture)
             if now - saved > SAVE_SECONDS:
                 self.save()
                 saved = time.monotonic()
             self.tell(on_step)
         if self.is_first:
             log.info("%s: %s, at step %d", self.stage, self.ends() or "ended", self.step)
-            self.check(validate)
+            self.check(validate, on_picture)
 
     def over(self) -> bool:
         """Whether no further step is taken. The first process decides, on this and on how long the rate falls."""
@@ -217,9 +222,9 @@ class Run:
             steps = allowed if self.steps is None else min(allowed, max(self.steps, least))
             self.optimizer.config = replace(optim, steps=steps)
 
-    def share(self, now: float) -> float:
-        """How much of the run is over."""
-        done = 0.0 if self.steps is None else self.step / self.steps
+    def share(self, now: float, first: int) -> float:
+        """How much of the steps from ``first`` on, or of the time, is over."""
+        done = 0.0 if self.steps is None else (self.step - first) / max(1, self.steps - first)
         return max(done, self.time_share(now))
 
     def time_share(self, now: float) -> float:
@@ -251,10 +256,14 @@ class Run:
             self.ema.update(self.model)
         return numbers
 
-    def check(self, validate: Validate) -> None:
-        """Validate the averaged weights."""
+    def check(self, validate: Validate, on_picture: OnPicture = no_picture, network: nn.Module | None = None) -> None:
+        """Validate the averaged weights, or ``network``, and show what they make."""
         with torch.no_grad():
-            self.metrics = validate(self.averaged())
+            self.metrics, rows = validate(self.averaged() if network is None else network)
+        if rows:
+            sheet = contact_sheet(rows)
+            self.log.picture(self.step, self.sheet, sheet)
+            on_picture(sheet)
         self.say(self.metrics)
 
     def say(self, numbers: Mapping[str, float]) -> None:

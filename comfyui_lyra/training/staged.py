@@ -22,6 +22,7 @@ class StagedRun(Run):
             raise ValueError("stages that share the time need a time to share; give max_seconds, or a pace in steps")
         super().__init__(*arguments, steps=None if timed else steps, max_seconds=max_seconds, **more)
         self.timed, self.until, self.ends_at = timed, 1.0, {}
+        self.sheet = "recon"  # of all stages
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a checkpoint; a timed run's rate counts from where that run began."""

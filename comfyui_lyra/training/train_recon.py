@@ -15,7 +15,7 @@ from ..configs import RECON_PRESETS, ReconConfig
 from ..gaussians import Gaussians, concatenate
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
-from ..progress import OnStep, no_progress
+from ..progress import OnPicture, OnStep, no_picture, no_progress
 from ..recon.checkpoint import save_recon
 from ..recon.heads import OPACITY_SHIFT, RAW
 from ..recon.inputs import ReconInputs
@@ -24,10 +24,10 @@ from ..render import Frames
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from .checkpoint import Snapshot, latest
 from .clips import plain_attention
+from .dataset import plain_name
 from .deferred import FIELDS, render_deferred
 from .draw_scenes import SPLITS
-from .log import RunLog
-from .loop import Run
+from .loop import Rows, Run
 from .losses import LossWeights, total_loss
 from .metrics import compare, sharpness
 from .optimizer import MINI_OPTIM, OptimConfig
@@ -58,6 +58,7 @@ LICENCE = "Apache-2.0"
 DATA_SHARE = 0.4  # most of the time that making data may take
 RESERVE = 20.0  # seconds kept for files
 RENDERS_AT_ONCE = 32  # cameras a graph covers
+PICTURED = 4  # samples that validation shows
 NEW_OPACITY = 0.25  # of all splats before the first step
 NEW_WEIGHTS = 0.01  # deviation of the output layer's weights before the first step
 
@@ -106,6 +107,7 @@ def train_recon(
     resume: bool = False,
     device: torch.device | str = "cpu",
     on_step: OnStep = no_progress,
+    on_picture: OnPicture = no_picture,
 ) -> Path:
     """Train through some stages in folder ``out``, and write ``mini_recon_static.safetensors`` or ``..._dynamic``.
 
@@ -114,6 +116,7 @@ def train_recon(
     there. Steps count over all stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes
     making the data; without a ``pace`` the stages share it. A checkpoint of each stage's end stays in a folder of the
     stage's name. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
+    ``on_picture`` is shown the teacher's frames above those of the splats, some times a stage.
     """
     plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
     is_timed = training.pace is None
@@ -152,14 +155,13 @@ def train_recon(
             kind, shown = looked_at(held_out, batches, stage)
             run.train(
                 lambda network, stage=stage: trainer.losses(network, batches(stage, run.streams, run.step), stage),
-                lambda network, stage=stage, kind=kind, shown=shown: trainer.validate(network, shown, stage, kind)[0],
+                lambda network, stage=stage, kind=kind, shown=shown: trainer.validate(network, shown, stage, kind),
                 validations=3,
                 on_step=lambda done, _: on_step(done, plan[-1].stop),
+                on_picture=on_picture,
             )
             run.save()
             run.save(run.out / stage.name)
-            if run.is_first:
-                trainer.preview(run.log, run.averaged(), shown, stage, run.step, kind)
         if run.is_first:
             save_recon(run.averaged().half(), file, LICENCE)
             run.report()
@@ -297,9 +299,12 @@ class Trainer:
 
     def validate(
         self, network: nn.Module, samples: Sequence[Sample], stage: Stage, kind: str
-    ) -> tuple[dict[str, float], list[tuple[Sample, Frames]]]:
-        """PSNR, SSIM and sharpness of renders against the teacher's frames, named after the ``kind`` of samples."""
-        found, scores = [], []
+    ) -> tuple[dict[str, float], Rows]:
+        """PSNR, SSIM and sharpness of renders against the teacher's frames, named after the ``kind`` of samples.
+
+        And pictures of a few: the teacher's frames above the renders.
+        """
+        rows, scores = [], []
         with torch.no_grad():
             for sample in samples:
                 frames, _ = self.predict(network, [sample], stage)
@@ -307,22 +312,9 @@ class Trainer:
                 scores.append(compare(frames.rgb.clamp(0, 1), truth, perceptual=self.perceptual))
                 scores[-1]["sharpness"] = sharpness(frames.rgb.clamp(0, 1)) / sharpness(truth)
                 scores[-1]["alpha"] = frames.alpha.mean((1, 2))
-                found.append((sample, frames))
+                rows += [(f"teacher {plain_name(sample.scene)}", sample.targets[:6]), ("splats", frames.rgb[:6])]
         means = {name: torch.cat([score[name] for score in scores]).mean().item() for name in scores[0]}
-        return {f"{kind}_{name}": value for name, value in means.items()}, found
-
-    def preview(
-        self, board: RunLog, network: nn.Module, samples: Sequence[Sample], stage: Stage, step: int, kind: str
-    ) -> None:
-        """Pictures of a few samples: the teacher's frames above the renders."""
-        _, found = self.validate(network, samples[:4], stage, kind)
-        rows = []
-        for sample, frames in found:
-            rows += [
-                (f"teacher {sample.scene}", sample.targets[:6].cpu()),
-                ("splats", frames.rgb[:6].clamp(0, 1).cpu()),
-            ]
-        board.pictures(step, "recon", rows)
+        return {f"{kind}_{name}": value for name, value in means.items()}, rows[: 2 * PICTURED]
 
 
 class AllSplats(nn.Module):

@@ -27,7 +27,7 @@ from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from .clips import plain_attention, to_frames, to_latents, to_video
 from .draw_scenes import LENGTHS, SPLITS
 from .filming import Filmed, film, film_mix, warped
-from .loop import Run
+from .loop import Rows, Run
 from .metrics import compare, sharpness
 from .optimizer import OptimConfig
 from .processes import Processes
@@ -113,7 +113,7 @@ def train_teacher(
         score = partial(validate, tokenizer=frozen, config=config, held_out=held_out, training=training)
         run.train(
             lambda network, *drawn: losses(network, *drawn, text, config.fps),
-            lambda network: score(network)[0],
+            score,
             lambda: draw_batch(data, training, run),
         )
         run.save()
@@ -123,10 +123,10 @@ def train_teacher(
                 Teacher(network=made, config=config, fingerprint="", dtype=torch.float16, licence=LICENCE), file
             )
             network = load_teacher(file, dtype=torch.float32).network.to(run.device)
-            run.metrics, frames = score(network)
-            run.metrics |= {f"guided_{name}": value for name, value in score(network, guidance=1.0)[0].items()}
-            run.log.pictures(run.step, "teacher", preview(frozen, held_out, frames))
-            run.say(run.metrics)
+            run.check(score, network=network)
+            guided = {f"guided_{name}": value for name, value in score(network, guidance=1.0)[0].items()}
+            run.metrics |= guided
+            run.say(guided)
             run.report(clips=len(data.clips))
     return file
 
@@ -281,21 +281,21 @@ def validate(
     held_out: HeldOut,
     training: TeacherTraining,
     guidance: float = 0.0,
-) -> tuple[dict[str, float], Tensor]:
-    """PSNR and SSIM against the truth, in visible pixels and holes, share of the sharpness; and the frames made."""
+) -> tuple[dict[str, float], Rows]:
+    """PSNR and SSIM against the truth, in visible pixels and holes, share of the sharpness; and pictures."""
     latents = generated(network, config, held_out.latents, training.sampling_steps, guidance)
     frames = to_frames(tokenizer, latents).flatten(0, 1)
     truth = held_out.truth.flatten(0, 1).float() / 255
     scores = compare(frames, truth, held_out.visible.flatten(0, 1))
     found = {name: values[values.isfinite()].mean().item() for name, values in scores.items()}
     found["sharpness"] = (sharpness(frames).mean() / sharpness(truth).mean()).item()
-    return found, frames.unflatten(0, held_out.truth.shape[:2])
+    return found, pictured(tokenizer, held_out, frames.unflatten(0, held_out.truth.shape[:2]))
 
 
-def preview(tokenizer: CosmosTokenizer, held_out: HeldOut, frames: Tensor) -> list[tuple[str, Tensor]]:
+def pictured(tokenizer: CosmosTokenizer, held_out: HeldOut, frames: Tensor) -> Rows:
     """Rows of a contact sheet: some held-out clips, what the teacher is shown, and what it makes."""
     rows = []
     for i in range(0, len(frames), max(1, len(frames) // 5)):
         shown = to_frames(tokenizer, held_out.latents.warps[i : i + 1, :CHANNELS].float())[0]
         rows += [("scene", held_out.truth[i].float() / 255), ("cache", shown), ("teacher", frames[i])]
-    return [(name, clip.cpu()) for name, clip in rows]
+    return rows

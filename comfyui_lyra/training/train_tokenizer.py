@@ -15,10 +15,10 @@ from ..cameras import CameraTrajectory, plucker
 from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..recon.inputs import relative_times, time_video
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer, save_tokenizer
-from .clips import decode_clips, encode_clips, plain_attention, to_frames, to_latents, to_video
+from .clips import decode_clips, encode_clips, plain_attention, to_video
 from .draw_scenes import SPLITS
 from .filming import film, film_mix, warped
-from .loop import Run
+from .loop import Rows, Run
 from .metrics import psnr, sharpness, ssim
 from .optimizer import OptimConfig
 
@@ -30,6 +30,7 @@ DATA_SHARE = 0.4  # most of the time that making data may take
 RESERVE = 15.0  # seconds kept for statistics and files
 STATISTICS = 1024  # clips, about, that the statistics of the latents come from
 AT_ONCE = 16  # scenes, or clips without gradients
+PICTURED = 4  # clips that validation shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +100,7 @@ def train_tokenizer(
         if run.is_first:
             ship(run.averaged(), config, data.renders[:: max(1, len(data.renders) // STATISTICS)], file)
             tokenizer = load_tokenizer(file).float().to(run.device)
-            run.metrics = validate(tokenizer.autoencoder, data)
-            run.log.pictures(run.step, "tokenizer", preview(tokenizer, data.held_out))
-            run.say(run.metrics)
+            run.check(lambda network: validate(network, data), network=tokenizer.autoencoder)
             run.report(renders=len(data.renders), mean=tokenizer.mean.tolist(), std=tokenizer.std.tolist())
     return file
 
@@ -202,14 +201,20 @@ def losses(network: nn.Module, video: Tensor, noise: Tensor) -> dict[str, Tensor
     return {"loss": total, **terms}
 
 
-def validate(network: nn.Module, data: TokenizerData) -> dict[str, float]:
-    """PSNR, SSIM and share of the sharpness kept on clips of unseen scenes; PSNR of moments and directions."""
+def validate(network: nn.Module, data: TokenizerData) -> tuple[dict[str, float], Rows]:
+    """PSNR, SSIM and share of the sharpness kept on clips of unseen scenes; PSNR of moments and directions.
+
+    And pictures of a few clips, each above what comes back.
+    """
     truth = data.held_out.flatten(0, 1).float() / 255
     some = data.held_out.split(AT_ONCE)
     video = torch.cat([decode_clips(network, encode_clips(network, to_video(clips))) for clips in some])
-    frames = (video.permute(0, 2, 3, 4, 1).flatten(0, 1) + 1) / 2
+    clips = (video.permute(0, 2, 3, 4, 1) + 1) / 2  # [K, F, H, W, 3]
+    frames = clips.flatten(0, 1)
     cameras = decode_clips(network, encode_clips(network, data.held_out_others.float())) - data.held_out_others
     moments, directions = (-10 * (cameras / 2).square().mean((1, 2, 3, 4)).log10()).tolist()
+    pairs = zip(data.held_out[:PICTURED].float() / 255, clips[:PICTURED], strict=True)
+    rows = [row for scene, decoded in pairs for row in (("scene", scene), ("decoded", decoded))]
     return {
         "psnr": psnr(frames, truth).mean().item(),
         "psnr_worst_frame": psnr(frames, truth).min().item(),
@@ -217,7 +222,7 @@ def validate(network: nn.Module, data: TokenizerData) -> dict[str, float]:
         "sharpness": (sharpness(frames.clamp(0, 1)).mean() / sharpness(truth).mean()).item(),
         "psnr_moments": moments,
         "psnr_directions": directions,
-    }
+    }, rows
 
 
 @torch.no_grad()
@@ -226,10 +231,3 @@ def ship(autoencoder: nn.Module, config: TokenizerConfig, renders: Tensor, file:
     raw = torch.cat([encode_clips(autoencoder, to_video(clips)) for clips in renders.split(AT_ONCE)])
     mean, std = raw.mean((0, 3, 4)), raw.std((0, 3, 4))  # [C, T]
     save_tokenizer(CosmosTokenizer(config, autoencoder.half(), mean.cpu(), std.cpu()), file, LICENCE)
-
-
-def preview(tokenizer: CosmosTokenizer, clips: Tensor) -> list[tuple[str, Tensor]]:
-    """Rows of a contact sheet: a few clips [N, F, H, W, 3] (bytes), each above what comes back."""
-    found = to_frames(tokenizer, to_latents(tokenizer, to_video(clips[:4])))
-    pairs = zip(clips[:4].float() / 255, found, strict=True)
-    return [(name, rows.cpu()) for pair in pairs for name, rows in zip(("scene", "decoded"), pair, strict=True)]

@@ -16,6 +16,7 @@ from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg  # noqa: E402
 from lyra_pack.nodes import host, train  # noqa: E402
 from lyra_pack.nodes.load_models import LoadRecon, LoadTokenizer  # noqa: E402
 from lyra_pack.nodes.train import TrainRecon  # noqa: E402
+from PIL import Image  # noqa: E402
 
 SIZE = (32, 48)
 WIDGETS = {
@@ -43,15 +44,16 @@ def tokenizer(models, tiny_tokenizer, tiny_teacher, tiny_recon, monkeypatch):
 @pytest.mark.slow
 def test_a_decoder_is_trained_goes_on_after_a_cancel_and_can_be_loaded(tokenizer, models, monkeypatch):
     folder = models.parent / "output" / "lyra" / "decoders" / "mine"
-    real = host.progress
+    real, shown = host.progress, []
 
     def cancelling(label):
         report = real(label)
 
-        def on_step(done, total):
+        def on_step(done, total, preview):
+            shown.append(preview)
             if done == 4:
                 management.interrupt_current_processing(True)
-            report(done, total)
+            report(done, total, preview)
 
         return on_step
 
@@ -60,6 +62,8 @@ def test_a_decoder_is_trained_goes_on_after_a_cancel_and_can_be_loaded(tokenizer
         with pytest.raises(management.InterruptProcessingException):
             TrainRecon.execute(tokenizer, steps=10, **WIDGETS)
     assert latest(folder).step == 4 and not list(folder.glob("mini_recon*"))
+    kind, picture, _ = shown[0]
+    assert kind == "JPEG" and picture.size == Image.open(folder / "recon-00000001.png").size
 
     with torch.inference_mode():  # as ComfyUI runs nodes
         model, preview = TrainRecon.execute(tokenizer, steps=10, **WIDGETS).args

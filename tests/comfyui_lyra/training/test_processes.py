@@ -36,7 +36,7 @@ def teach(out: str, steps: int, resume: bool = False) -> None:
         return seen[-1:]
 
     with run:
-        run.train(lambda network, x: {"loss": (network(x) - x[:, :2]).square().mean()}, lambda network: {}, draw)
+        run.train(lambda network, x: {"loss": (network(x) - x[:, :2]).square().mean()}, lambda network: ({}, []), draw)
         run.save()
         run.log.event(
             run.step, "done", weight=run.model.weight.double().sum().item(), first=seen[0].sum().item(),

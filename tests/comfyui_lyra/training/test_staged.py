@@ -44,7 +44,7 @@ def rates(run):
             run.begin_anew()
         run.divide([MINI_STAGES["m6"]])
         run.enter(MINI_STAGES["m6"])
-        run.train(lambda network: {"loss": network(torch.ones(3)).square().mean()}, lambda network: {})
+        run.train(lambda network: {"loss": network(torch.ones(3)).square().mean()}, lambda network: ({}, []))
         run.save()
     return [line["lr"] for line in read_log(run.out / "log.jsonl") if "lr" in line]
 

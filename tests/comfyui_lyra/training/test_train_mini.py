@@ -42,6 +42,7 @@ def test_tokenizer_then_teacher_learn_resume_and_ship(tmp_path):
     tokenizer = load_tokenizer(first)
     assert (tokenizer.family, tokenizer.mean.shape) == ("mini", (16, 2))
     metrics = json.loads((tmp_path / "a" / "tokenizer_metrics.json").read_text())["metrics"]
+    assert len(list((tmp_path / "a").glob("tokenizer-*.png"))) == 6
     assert metrics["psnr"] > 5
     resumed = train_tokenizer(
         tmp_path / "a", config=TOKENIZER, training=replace(SMALL, steps=16), resume=True, max_seconds=60
@@ -114,7 +115,9 @@ def learn(run, network):
 
 def teach(run):
     with run:
-        run.train(lambda network: learn(run, network), lambda network: {"weight": network.weight.abs().sum().item()})
+        run.train(
+            lambda network: learn(run, network), lambda network: ({"weight": network.weight.abs().sum().item()}, [])
+        )
         run.save()
     return run
 
@@ -137,12 +140,12 @@ def test_a_kill_costs_the_steps_since_the_last_minute_only(tmp_path, monkeypatch
     whole = teach(run_of(tmp_path / "whole", 20))
     run = run_of(tmp_path / "parts", 20)
     with pytest.raises(MemoryError), run:
-        run.train(killed, lambda network: {})
+        run.train(killed, lambda network: ({}, []))
     assert latest(tmp_path / "parts") is None
     monkeypatch.setattr("lyra_pack.comfyui_lyra.training.loop.SAVE_SECONDS", -1.0)
     run = run_of(tmp_path / "parts", 20)
     with pytest.raises(MemoryError), run:
-        run.train(killed, lambda network: {})
+        run.train(killed, lambda network: ({}, []))
     assert len(list((tmp_path / "parts").glob("step-*.json"))) == 1
     assert latest(tmp_path / "parts").step == 7
     parts = teach(run_of(tmp_path / "parts", 20, resume=True))

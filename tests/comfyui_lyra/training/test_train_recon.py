@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import RECON_PRESETS
+from lyra_pack.comfyui_lyra.files.images import load_image
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
@@ -214,9 +215,14 @@ def test_whoever_watches_the_steps_may_stop_them_and_go_on_later(
         "roots": [tmp_path / "sdg"], "stages": [stage("m3", 3), stage("m4", 4)], "config": nano_recon,
         "training": SMALL, "optim": OPTIM,
     }  # fmt: skip
-    seen = []
-    whole = train_recon(tmp_path / "whole", nano_files[0], on_step=lambda *step: seen.append(step), **shared)
+    seen, pictures = [], []
+    whole = train_recon(
+        tmp_path / "whole", nano_files[0], on_step=lambda *step: seen.append(step), on_picture=pictures.append, **shared
+    )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    files = sorted((tmp_path / "whole").glob("recon-*.png"))
+    assert [int(file.stem[6:]) for file in files] == [1, 2, 3, 4] and len(pictures) == 4
+    torch.testing.assert_close(pictures[-1], load_image(files[-1]), rtol=0, atol=1 / 255)
     seen = []
     with pytest.raises(Cancelled):
         train_recon(tmp_path / "parts", nano_files[0], on_step=cancel, **shared)
