@@ -125,6 +125,24 @@ class TrainRecon(io.ComfyNode):
         return dataset is None or host.saved_is_there(dataset)
 
     @classmethod
+    def fingerprint_inputs(
+        cls,
+        dataset=None,
+        preset=None,
+        steps=None,
+        minutes=None,
+        name=None,
+        resume=None,
+        start_from=None,
+        batch=None,
+        flipped=None,
+        seed=None,
+    ):
+        """Train again where the last run's time was over before its steps, and when there are other scenes."""
+        reached = saved_steps(host.decoder_folder(name))[-1:] if name and resume and minutes else []
+        return f"{reached} {files_below(host.saved_path(dataset)) if dataset else ''}"
+
+    @classmethod
     def execute(
         cls, tokenizer, dataset, preset, steps, minutes, name, resume, start_from, batch, flipped, seed
     ) -> io.NodeOutput:
@@ -167,6 +185,13 @@ class Watch:
     def on_picture(self, picture: Tensor) -> None:
         """What a validation has seen."""
         self._preview = ("JPEG", Image.fromarray(to_bytes(picture)), PREVIEW_SIZE)
+
+
+def files_below(root: Path) -> str:
+    """Changes with the number of files of a dataset and with the newest; what is trained on it may lie there too."""
+    files = root.rglob("*") if root.is_dir() else [root]
+    found = [file for file in files if file.is_file() and host.decoders() not in file.parents]
+    return f"{len(found)}:{max((file.stat().st_mtime_ns for file in found), default=0)}"
 
 
 def tokenizer_file(tokenizer: Model) -> Path:

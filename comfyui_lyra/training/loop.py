@@ -84,6 +84,7 @@ class Run:
             snapshot = latest(self.out, required=True)
             check_same(snapshot.config, self.config, self.out)
             self.restore(snapshot)
+            self.metrics = snapshot.metrics
         return self
 
     def __exit__(self, *_: object) -> None:

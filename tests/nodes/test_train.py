@@ -11,7 +11,7 @@ from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon  # noqa: E402
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer  # noqa: E402
 from lyra_pack.comfyui_lyra.training import train_recon as trainer  # noqa: E402
-from lyra_pack.comfyui_lyra.training.checkpoint import latest  # noqa: E402
+from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, latest, save_snapshot  # noqa: E402
 from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg  # noqa: E402
 from lyra_pack.nodes import host, train  # noqa: E402
 from lyra_pack.nodes.load_models import LoadRecon, LoadTokenizer  # noqa: E402
@@ -79,12 +79,33 @@ def test_a_decoder_is_trained_goes_on_after_a_cancel_and_can_be_loaded(tokenizer
 
     TrainRecon.execute(tokenizer, steps=12, **WIDGETS)  # further
     assert latest(folder).step == 12
+    TrainRecon.execute(tokenizer, steps=12, **WIDGETS)  # nothing to do
+    assert latest(folder).step == 12 and "training_psnr" in (folder / "m5_metrics.json").read_text()
     TrainRecon.execute(tokenizer, steps=10, **WIDGETS | {"resume": False})
     assert latest(folder.with_name("mine_2")).step == 10
 
     moving = WIDGETS | {"preset": "dynamic", "name": "moving", "start_from": "mine_2"}
     model, _ = TrainRecon.execute(tokenizer, steps=13, **moving).args
     assert model.config.dynamic and latest(folder.with_name("moving")).step == 13
+
+
+def test_a_run_is_made_again_while_time_ended_it_and_when_scenes_have_come(models):
+    scenes, folder = models.parent / "output" / "lyra", models.parent / "output" / "lyra" / "decoders" / "mine"
+    scenes.mkdir(parents=True, exist_ok=True)
+    (scenes / "clip.mp4").write_bytes(b"")
+
+    def fingerprints():
+        timed = WIDGETS | {"dataset": "lyra", "minutes": 1.0}
+        changes = ({}, {"minutes": 0.0}, {"resume": False}, {"dataset": None})
+        return [TrainRecon.fingerprint_inputs(steps=9, **timed | change) for change in changes]
+
+    before = fingerprints()
+    save_snapshot(folder, Snapshot(step=5, stage="m1", weights={"x": torch.zeros(1)}))
+    ended = fingerprints()
+    assert [one == two for one, two in zip(before, ended, strict=True)] == [False, True, True, False]
+    assert ended == fingerprints()
+    (scenes / "more.mp4").write_bytes(b"")
+    assert [one == two for one, two in zip(ended, fingerprints(), strict=True)] == [False, False, False, True]
 
 
 def test_a_dataset_that_is_not_there_is_said_before_the_run(folders):
