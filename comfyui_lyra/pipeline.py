@@ -30,6 +30,7 @@ from .recon.reconstruct import reconstruct
 from .render import Frames, render
 from .tokenizer.clips import decode_clip
 from .tokenizer.protocol import Tokenizer
+from .tokenizer.streaming import CHUNK
 from .trajectories import camera_paths
 
 CheckPrompt = Callable[[str], str]
@@ -120,9 +121,16 @@ def fitted(
 
 
 def decode(
-    tokenizer: Tokenizer, latents: MultiViewLatents, view: int, check_frames: CheckFrames | None = None
+    tokenizer: Tokenizer,
+    latents: MultiViewLatents,
+    view: int,
+    check_frames: CheckFrames | None = None,
+    at_once: int = CHUNK,
 ) -> Tensor:
-    """Frames [F, H, W, 3] in [0, 1] that one view's latents stand for, all chunks, where the latents lie."""
+    """Frames [F, H, W, 3] in [0, 1] that one view's latents stand for, all chunks, where the latents lie.
+
+    ``at_once`` latent frames are decoded together: fewer take less memory.
+    """
     if not 0 <= view < len(latents.cameras):
         raise ValueError(f"view {view}: the latents have {len(latents.cameras)} views, counted from 0")
     if latents.family != tokenizer.family:
@@ -130,7 +138,7 @@ def decode(
             f"latents of family '{latents.family}' and tokenizer '{tokenizer.family}' do not belong together; load the "
             "tokenizer of the latents' family"
         )
-    video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks)
+    video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks, at_once)
     frames = ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)
     return check_frames(frames) if check_frames else frames
 

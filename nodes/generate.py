@@ -155,7 +155,7 @@ class GenerateLatents(io.ComfyNode):
         negative=None,
         moge_model=None,
     ) -> io.NodeOutput:
-        """Generate, path after path; where memory runs out, once more with fewer weights on the device."""
+        """Generate, path after path; where memory runs out, again with fewer weights on the device, at last none."""
         from ..comfyui_lyra.gen3c.generate import GenerateSettings, generate  # deferred: brings diffusers, seconds
         from ..comfyui_lyra.pipeline import fitted
 
@@ -179,7 +179,7 @@ class GenerateLatents(io.ComfyNode):
 
         size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), speed > 0, teacher.dtype)
         with host.warnings() as warnings:
-            latents = host.first_that_fits(partial(attempt, factor * size) for factor in (1, 2))
+            latents = host.first_that_fits(partial(attempt, room) for room in (size, 2 * size, host.total_memory()))
         stored = host.below_output(store.root)
         renamed = [f"'{name}' is taken; these are '{store.clip}'"] * (store.clip != name)
         host.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *renamed, *warnings]))

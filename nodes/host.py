@@ -74,6 +74,11 @@ def load(*models: Model, size: int) -> None:
     comfy.model_management.load_models_gpu([model.patcher for model in models], memory_required=size)
 
 
+def total_memory() -> int:
+    """Bytes that the compute device has: what to ask ComfyUI for where nothing else may stay there."""
+    return comfy.model_management.get_total_memory(compute_device())
+
+
 def free_memory() -> int:
     """Bytes that are free on the compute device."""
     return comfy.model_management.get_free_memory(compute_device())
@@ -83,14 +88,15 @@ def first_that_fits(attempts: Iterable[Callable[[], Result]]) -> Result:
     """The result of the first attempt that memory suffices for; if none, the last one's error."""
     error = None
     for attempt in attempts:
+        if error is not None:
+            log.warning("out of memory, trying again with less on the device")
+            comfy.model_management.soft_empty_cache()
         try:
             return attempt()
         except Exception as raised:
             if not is_out_of_memory(raised):
                 raise
             error = raised.with_traceback(None)  # what failed must not hold on to its tensors
-        log.warning("out of memory, trying again in smaller pieces")
-        comfy.model_management.soft_empty_cache()
     raise error
 
 

@@ -1,9 +1,13 @@
 """Nodes between latents, files, frames and core's LATENT."""
 
+from functools import partial
+
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..comfyui_lyra.files.scene import load_scene, save_scene
 from ..comfyui_lyra.plan import decode_bytes
+from ..comfyui_lyra.tokenizer.streaming import CHUNK
 from . import host, sockets
 from .tokenizers import tokenizer_of
 
@@ -203,10 +207,14 @@ class DecodeLatents(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents, tokenizer, view) -> io.NodeOutput:
-        """Decode one view."""
+        """Decode one view; where memory runs out, again with less of it at once."""
         from ..comfyui_lyra.pipeline import decode  # deferred: brings diffusers, whose import takes seconds
 
         model, path = tokenizer_of(tokenizer), sockets.chosen(latents.cameras, view)
-        host.load(model, size=decode_bytes(model.config, path.height, path.width, model.dtype))
-        frames = decode(model.network, latents, view)
+
+        def attempt(at_once: int) -> Tensor:
+            host.load(model, size=decode_bytes(model.config, path.height, path.width, model.dtype))
+            return decode(model.network, latents, view, at_once=at_once)
+
+        frames = host.first_that_fits(partial(attempt, count) for count in (CHUNK, 1))
         return io.NodeOutput(sockets.to_image(frames), path.fps)

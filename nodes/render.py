@@ -1,10 +1,12 @@
 """Nodes that draw splats and take some away."""
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..comfyui_lyra.crop import crop
 from ..comfyui_lyra.path_sets import end_to_end
-from ..comfyui_lyra.render import RenderSettings, depth_view, render
+from ..comfyui_lyra.render import Frames, RenderSettings, depth_view, render
 from . import host, sockets
 
 SPLAT_BYTES = 3 << 10  # of working memory a splat: the rasteriser's budget is 6 GB for 2 million
@@ -77,14 +79,19 @@ class RenderSplats(io.ComfyNode):
 
     @classmethod
     def execute(cls, splat, cameras, width, height, every, background, backend, mode) -> io.NodeOutput:
-        """Draw the frames."""
+        """Draw the frames; where memory runs out, again with the device for the splats alone."""
         gaussians = sockets.single(splat, "choose one with Select Bullet Time")
         path = end_to_end(cameras, every, width, height)
         device = host.compute_device()
-        host.make_room(len(gaussians) * SPLAT_BYTES)
         settings = RenderSettings(background=sockets.rgb(background), mode=mode, backend=backend)
         store, on_step = host.intermediate_device(), host.progress("render")
-        frames = render(gaussians.to(device), path.to(device), settings, store, on_step)
+
+        def attempt(size: int) -> Frames:
+            host.make_room(size)
+            return render(gaussians.to(device), path.to(device), settings, store, on_step)
+
+        rooms = len(gaussians) * SPLAT_BYTES, host.total_memory()
+        frames = host.first_that_fits(partial(attempt, room) for room in rooms)
         return io.NodeOutput(
             sockets.to_image(frames.rgb),
             sockets.to_mask(frames.alpha),

@@ -33,7 +33,7 @@ class TeacherModel(Model):
 
     def room(self, size: int) -> int:
         """Bytes to ask ComfyUI to leave free of weights where ``size`` bytes are worked in."""
-        return max(size, comfy.model_management.get_total_memory(host.compute_device())) if self.stream else size
+        return max(size, host.total_memory()) if self.stream else size
 
 
 class Held(nn.Module):

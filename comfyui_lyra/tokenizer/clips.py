@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..latents import VideoLatents
 from .protocol import Tokenizer
+from .streaming import CHUNK
 
 
 def encode_clip(tokenizer: Tokenizer, video: Tensor) -> Tensor:
@@ -13,17 +14,18 @@ def encode_clip(tokenizer: Tokenizer, video: Tensor) -> Tensor:
     return raw.to_diffusion(*statistics(tokenizer, raw.values)).values
 
 
-def decode_clip(tokenizer: Tokenizer, latents: Tensor, chunks: int = 1) -> Tensor:
+def decode_clip(tokenizer: Tokenizer, latents: Tensor, chunks: int = 1, at_once: int = CHUNK) -> Tensor:
     """Video [3, F, H, W], about [-1, 1] and not clamped, of one view's latents [C, T, h, w] in diffusion space.
 
     Of several chunks (see ``MultiViewLatents.chunks``) each is decoded alone and the frame it shares is dropped.
+    ``at_once`` latent frames are decoded together.
     """
     if chunks < 1 or latents.shape[1] % chunks:
         raise ValueError(f"{latents.shape[1]} latents do not hold {chunks} chunks; they belong to other cameras")
     parts = []
     for part in latents.chunk(chunks, dim=1):
         raw = VideoLatents(values=part[None]).to_tokenizer(*statistics(tokenizer, part[None])).values
-        video = tokenizer.decode(raw)[0]
+        video = tokenizer.decode(raw, at_once)[0]
         parts.append(video[:, 1:] if parts else video)
     return torch.cat(parts, dim=1)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..weights import fingerprint, load_weights, read_file, read_state, save_weights, stored_config
 from .keys import rules
-from .streaming import HAAR_LEVELS, Past, decode_frames, encode_frames, latent_chunks
+from .streaming import CHUNK, HAAR_LEVELS, Past, decode_frames, encode_frames, latent_chunks
 
 
 def build_autoencoder(config: TokenizerConfig, device: torch.device | str = "cpu") -> nn.Module:
@@ -87,10 +87,10 @@ class CosmosTokenizer(nn.Module):
         return found
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, at_once: int = CHUNK) -> Tensor:
         """Video [B, 3, F, H, W], about [-1, 1] and not clamped, of raw latents [B, C, T, h, w].
 
-        Latents go to the weights' device a few at a time; the video lies where the latents do.
+        Latents go to the weights' device ``at_once`` at a time; the video lies where the latents do.
         """
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.shape[2]:
             raise ValueError(f"latents: expected [B {self.latent_channels} T h w], got {tuple(latents.shape)}")
@@ -99,7 +99,7 @@ class CosmosTokenizer(nn.Module):
         video = latents.new_empty(latents.shape[0], *shape, dtype=self._weight.dtype)
         for source, target in zip(latents, video, strict=True):
             past = Past()
-            for some, frames in latent_chunks(count):
+            for some, frames in latent_chunks(count, at_once):
                 chunk = source[:, some].transpose(0, 1).to(self._weight.device)
                 target[:, frames] = decode_frames(self.autoencoder, chunk, past).transpose(0, 1)
         return video

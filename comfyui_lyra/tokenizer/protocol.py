@@ -4,6 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from .streaming import CHUNK
+
 
 class Tokenizer(Protocol):
     """Causal video autoencoder: frame 0 makes latent 0, every further ``time_compression`` frames make one more.
@@ -22,5 +24,5 @@ class Tokenizer(Protocol):
     def encode(self, video: Tensor) -> Tensor:
         """Raw latents [B, C, T, h, w] of a video [B, 3, F, H, W]: pictures in [-1, 1], or any values, never clamped."""
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Video [B, 3, F, H, W], about [-1, 1] and not clamped, of raw latents [B, C, T, h, w]."""
+    def decode(self, latents: Tensor, at_once: int = CHUNK) -> Tensor:
+        """Video [B, 3, F, H, W], about [-1, 1] and not clamped, of raw latents [B, C, T, h, w], so many at once."""

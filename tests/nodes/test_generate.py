@@ -188,7 +188,7 @@ def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, tea
     hook = teacher.network.transformer_blocks[1].register_forward_hook(in_the_second_path)
     found = make()
     hook.remove()
-    assert len(passes) == 6 + 4 and sizes[1] == 2 * sizes[0] > 0
+    assert len(passes) == 6 + 4 and len(sizes) == 2 and sizes[1] == 2 * sizes[0] > 0
     assert "out of memory, trying again" in caplog.text
     assert torch.equal(found.latents.values, whole.latents.values)
 
@@ -198,7 +198,7 @@ def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, tea
     teacher.network.transformer_blocks[1].register_forward_hook(always)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         make(name="never")
-    assert len(sizes) == 4
+    assert len(sizes) == 5 and sizes[4] == host.total_memory()  # at last nothing of the weights stays there
 
 
 def test_warnings_and_the_folder_are_shown_on_the_node(make, teacher, tokenizer, scene, monkeypatch):

@@ -9,6 +9,7 @@ pytest.importorskip("comfy_api")
 from lyra_pack.comfyui_lyra.files.cameras_npz import save_cameras_npz  # noqa: E402
 from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl, save_latent_pkl  # noqa: E402
 from lyra_pack.comfyui_lyra.pipeline import decode  # noqa: E402
+from lyra_pack.comfyui_lyra.tokenizer import model as tokenizer_model  # noqa: E402
 from lyra_pack.nodes.latents import (  # noqa: E402
     DecodeLatents,
     LatentsFromCore,
@@ -82,3 +83,27 @@ def test_one_path_is_decoded(tiny_scene, tiny_tokenizer):
         DecodeLatents.execute(tiny_scene, model, 2)
     with pytest.raises(ValueError, match="latents of family 'lyra' and tokenizer 'tiny' do not belong together"):
         DecodeLatents.execute(replace(tiny_scene, family="lyra"), model, 0)
+
+
+def test_out_of_memory_is_tried_again_with_one_latent_frame_at_a_time(tiny_scene, tiny_tokenizer, monkeypatch, caplog):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.mean, tokenizer.std = torch.zeros(16, 3), torch.ones(16, 3)
+    model = Model(patcher=in_core(tokenizer), config=tokenizer.config, file="tiny")
+    values = tiny_scene.latents.values
+    long = replace(
+        tiny_scene,
+        latents=replace(tiny_scene.latents, values=torch.cat((values, values[:, :, 1:]), 2)),
+        cameras=tuple(replace(path, c2w=path.c2w[[0] * 17], K=path.K[[0] * 17]) for path in tiny_scene.cameras),
+    )
+    whole, tried, decode_frames = DecodeLatents.execute(long, model, 1).args[0], [], tokenizer_model.decode_frames
+
+    def small(autoencoder, latents, past):
+        tried.append(len(latents))
+        if len(latents) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return decode_frames(autoencoder, latents, past)
+
+    monkeypatch.setattr(tokenizer_model, "decode_frames", small)
+    frames = DecodeLatents.execute(long, model, 1).args[0]
+    torch.testing.assert_close(frames, whole, rtol=1e-4, atol=1e-4)
+    assert tried == [1, 2, 1, 1, 1] and caplog.text.count("out of memory, trying again") == 1

@@ -130,7 +130,7 @@ def test_out_of_memory_is_tried_again_in_smaller_pieces(recon, tokenizer, tiny_s
         found = Reconstruct.execute(recon, tokenizer, tiny_scene, "0, 8", 0.0, 0).args[0]
     assert device.failures == 0
     assert [r.getMessage() for r in caplog.records if r.name == "lyra"] == [
-        "out of memory, trying again in smaller pieces"
+        "out of memory, trying again with less on the device"
     ] * 2
     assert torch.equal(found.positions, expected.positions)
     assert len(encodes._held) == held  # what was encoded before is not encoded again

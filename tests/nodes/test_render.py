@@ -6,7 +6,8 @@ pytest.importorskip("comfy_api")
 from lyra_pack.comfyui_lyra.cameras import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.gaussians import Gaussians  # noqa: E402
 from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
-from lyra_pack.nodes import sockets  # noqa: E402
+from lyra_pack.nodes import host, sockets  # noqa: E402
+from lyra_pack.nodes import render as module  # noqa: E402
 from lyra_pack.nodes.render import CropSplats, RenderSplats  # noqa: E402
 
 WIDGETS = {"width": 0, "height": 0, "every": 1, "background": "#ff0000", "backend": "torch", "mode": "ut_eval3d"}
@@ -60,6 +61,22 @@ def test_every_nth_frame_and_another_size(scene, paths):
 def test_several_bullet_times_are_refused(scene, paths):
     with pytest.raises(ValueError, match="2 bullet times .* Select Bullet Time"):
         RenderSplats.execute(sockets.to_splat([scene, scene]), paths, **WIDGETS)
+
+
+def test_out_of_memory_is_tried_again_with_the_device_to_itself(scene, paths, monkeypatch, caplog):
+    expected = RenderSplats.execute(sockets.to_splat([scene]), paths, **WIDGETS).args
+    rooms, failures, draw = [], [1], module.render
+
+    def scarce(*args):
+        if failures and failures.pop():
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return draw(*args)
+
+    monkeypatch.setattr(host, "make_room", rooms.append)
+    monkeypatch.setattr(module, "render", scarce)
+    found = RenderSplats.execute(sockets.to_splat([scene]), paths, **WIDGETS).args
+    assert all(torch.equal(a, b) for a, b in zip(found[:4], expected[:4], strict=True))
+    assert rooms == [2 * module.SPLAT_BYTES, host.total_memory()] and "out of memory, trying again" in caplog.text
 
 
 def test_cropping_each_bullet_time(scene):

@@ -53,7 +53,7 @@ class PoolTokenizer:
         cells = torch.cat((cells[:, :, :1], later), 2)
         return torch.cat((cells, cells.mean(1, keepdim=True)), 1).to(video.dtype)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, at_once: int = 2) -> torch.Tensor:
         frames = torch.cat((latents[:, :3, :1], latents[:, :3, 1:].repeat_interleave(8, 2)), 2)
         return torch.nn.functional.interpolate(frames, scale_factor=(1, 8, 8))
 
