@@ -156,7 +156,7 @@ class TrainRecon(io.ComfyNode):
                 tokenizer_file(tokenizer),
                 stages=STAGES[preset],
                 roots=[host.saved_path(dataset)],
-                init_from=host.decoder_folder(start_from) if start_from else None,
+                after=host.decoder_folder(start_from) if start_from else None,
                 training=ReconTraining(pace=pace(preset, steps), batch=batch or None, flipped=flipped, seed=seed),
                 max_seconds=60 * minutes or None,
                 resume=bool(saved_steps(folder)),

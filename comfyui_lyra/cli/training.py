@@ -15,7 +15,6 @@ from ..shipped import Model, shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..training.draw_scenes import draw_scene, source_geometry
 from ..training.evaluate import Evaluation, evaluate
-from ..training.optimizer import MINI_OPTIM, OptimConfig
 from ..training.processes import Processes
 from ..training.sdg_disk import write_sdg
 from ..training.sdg_memory import SDG_SETTINGS
@@ -26,6 +25,8 @@ from ..training.train_teacher import TeacherTraining, train_teacher
 from ..training.train_tokenizer import TokenizerTraining, train_tokenizer
 
 Settings = TypeVar("Settings")
+
+MAKING = ("teacher", "scenes", "data")  # options about how the splat decoder's scenes are made
 
 
 def run_draw_scene(options: argparse.Namespace) -> None:
@@ -59,12 +60,13 @@ def run_sdg(options: argparse.Namespace) -> None:
 
 def run_train_recon(options: argparse.Namespace) -> None:
     """Train a splat decoder."""
+    check_recon(options)
     training = recon_training(options)
     teacher = None if options.roots else options.teacher or shipped_model("teacher")
     file = train_recon(
         options.out, options.tokenizer or shipped_model("tokenizer"), teacher,
-        stages=plan_of(options, training), roots=options.roots, init_from=options.init_from,
-        config=recon_config(options), training=training, optim=optim_of(options), **time_box(options),
+        stages=plan_of(options, training), roots=options.roots, after=options.after,
+        config=recon_config(options), training=training, **time_box(options),
     )  # fmt: skip
     print(file)
 
@@ -95,6 +97,15 @@ def beginning(options: argparse.Namespace, training: TokenizerTraining | Teacher
     return {"init_from": options.init_from, "training": changed(training, **given)}
 
 
+def check_recon(options: argparse.Namespace) -> None:
+    """Raise ValueError for words that would mean nothing beside others."""
+    said = [name for name in MAKING if getattr(options, name) is not None]
+    if options.roots and said:
+        raise ValueError(f"--{said[0]} is about making scenes, and --roots brings some that are made; leave one out")
+    if options.pace is None and any(stop is not None for _, stop in options.stages):
+        raise ValueError("with --pace time the stages end with their share of it; give --stages without steps")
+
+
 def recon_training(options: argparse.Namespace) -> ReconTraining:
     """How the splat decoder is trained."""
     return changed(
@@ -112,16 +123,9 @@ def recon_config(options: argparse.Namespace) -> ReconConfig | None:
     return replace(RECON_PRESETS["mini_static"], attention_every=1) if options.all_attention else None
 
 
-def plan_of(options: argparse.Namespace, training: ReconTraining) -> list[Stage]:
-    """The stages, some of which may end at steps of their own."""
-    stages = [(training.stage(name), stop) for name, stop in options.stages]
-    return [stage if stop is None else replace(stage, stop=stop) for stage, stop in stages]
-
-
-def optim_of(options: argparse.Namespace) -> OptimConfig:
-    """The learning rate falls until the last stage's end, if that was given, and else until the presets' end."""
-    last = options.stages[-1][1]
-    return MINI_OPTIM if last is None else replace(MINI_OPTIM, steps=max(last, MINI_OPTIM.warmup + 1))
+def plan_of(options: argparse.Namespace, training: ReconTraining) -> list[str | Stage]:
+    """The stages, by name but for those that end at steps of their own."""
+    return [name if stop is None else replace(training.stage(name), stop=stop) for name, stop in options.stages]
 
 
 def evaluation(options: argparse.Namespace) -> Evaluation:

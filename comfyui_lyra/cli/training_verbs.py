@@ -47,7 +47,7 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
         help=f"some of {','.join(MINI_STAGES)}, in order; static by default. m6,m7 are dynamic and go on from m4. "
         "m4:900,m5:1200 end at these steps, counted from the first stage",
     )  # fmt: skip
-    verb.add_argument("--init-from", type=Path, help="folder of the run that ended with the stage before")
+    verb.add_argument("--after", type=Path, help="folder of the run that ended with the stage before")
     verb.add_argument("--roots", type=Path, nargs="+", default=[], help="scenes of 'lyra sdg': folders and tars")
     verb.add_argument(
         "--pace", type=pace, default=1.0, help="factor on the stages' numbers of steps; 'time': they share the time"

@@ -70,8 +70,11 @@ class StagedRun(Run):
             super().plan(rate, now)
 
 
-def at_pace(optim: OptimConfig, pace: float | None, stop: int) -> OptimConfig:
-    """The settings for stages that go at ``pace`` and end at step ``stop``: the rate falls until then at least."""
+def at_pace(optim: OptimConfig, pace: float | None, stop: int, is_own: bool = False) -> OptimConfig:
+    """The settings for stages that end at step ``stop``.
+
+    The rate falls until then if the stop ``is_own``, no preset's, and else until the presets' end at ``pace`` at least.
+    """
     if optim.steps is None or pace is None:
         return optim
-    return replace(optim, steps=max(optim.warmup + 1, int(optim.steps * pace), stop))
+    return replace(optim, steps=max(optim.warmup + 1, stop, 0 if is_own else int(optim.steps * pace)))

@@ -47,7 +47,7 @@ def train_mini(
             train_recon(
                 out / part, files["tokenizer"], files["teacher"], training=ReconTraining(pace=None),
                 stages=("m3", "m4", "m5") if part == "static" else ("m6", "m7"),
-                init_from=None if part == "static" else out / "static" / "m4", **settings,
+                after=None if part == "static" else out / "static" / "m4", **settings,
             )  # fmt: skip
         processes.wait()
         if processes.device.type == "cuda":

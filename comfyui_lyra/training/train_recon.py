@@ -98,7 +98,7 @@ def train_recon(
     *,
     stages: Sequence[str | Stage],
     roots: Sequence[Path | str] = (),
-    init_from: Path | str | None = None,
+    after: Path | str | None = None,
     config: ReconConfig | None = None,
     training: ReconTraining = ReconTraining(),  # noqa: B008  (frozen)
     optim: OptimConfig = MINI_OPTIM,
@@ -112,16 +112,17 @@ def train_recon(
     """Train through some stages in folder ``out``, and write ``mini_recon_static.safetensors`` or ``..._dynamic``.
 
     The scenes are made first, by ``teacher`` with ``settings``, or read from the folders and tars ``roots``.
-    ``init_from`` is the folder of a run that ended with an earlier stage: weights, optimiser and steps go on from
+    ``after`` names the folder of a run that ended with an earlier stage: weights, optimiser and steps go on from
     there. Steps count over all stages, so a resumed run goes on within the stage it was in. ``max_seconds`` includes
     making the data; without a ``pace`` the stages share it. A checkpoint of each stage's end stays in a folder of the
-    stage's name. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
+    stage's name. The learning rate falls until the presets' end at this pace, or if the last stage is given as a Stage
+    until its own. ``on_step`` counts the steps of all stages; when it raises, the run ends and can be resumed.
     ``on_picture`` is shown the teacher's frames above those of the splats, some times a stage.
     """
     plan = [stage if isinstance(stage, Stage) else training.stage(stage) for stage in stages]
     is_timed = training.pace is None
     check_plan(plan, teacher, roots)
-    begun = None if init_from is None or resume else begun_by(init_from, None if is_timed else plan[-1].stop)
+    begun = None if after is None or resume else begun_by(after, None if is_timed else plan[-1].stop)
     is_dynamic = plan[0].dynamic
     config = replace(
         config or RECON_PRESETS["mini_dynamic" if is_dynamic else "mini_static"], dynamic=is_dynamic, keep=plan[-1].keep
@@ -133,7 +134,7 @@ def train_recon(
         "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),
         "tokenizer": frozen.identity, "teacher": maker and maker.fingerprint, "stages": [stage.name for stage in plan],
     }  # fmt: skip
-    optim = at_pace(optim, training.pace, plan[-1].stop)
+    optim = at_pace(optim, training.pace, plan[-1].stop, isinstance(stages[-1], Stage))
     run = StagedRun(
         initial_recon(config, training.seed), optim, out, stage=plan[0].name, config=about, seed=training.seed,
         device=device, steps=plan[-1].stop, max_seconds=max_seconds, reserve=RESERVE, resume=resume,
@@ -174,6 +175,12 @@ def check_plan(plan: Sequence[Stage], teacher: object, roots: Sequence[object]) 
         raise ValueError(f"no stages to train; use some of {', '.join(MINI_STAGES)}")
     if len({stage.dynamic for stage in plan}) > 1:
         raise ValueError("static and dynamic stages learn from different scenes; train them in two runs")
+    order = list(MINI_STAGES)
+    places = [order.index(stage.name) for stage in plan if stage.name in order]
+    if places != sorted(set(places)):
+        raise ValueError(
+            f"stages {', '.join(stage.name for stage in plan)}: they follow each other as {', '.join(order)}"
+        )
     if [stage.stop for stage in plan] != sorted({stage.stop for stage in plan}):
         raise ValueError(f"stages {', '.join(stage.name for stage in plan)}: each must end after the one before")
     if (teacher is None) == (not roots):

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 from lyra_pack.comfyui_lyra.cli import main, parser
-from lyra_pack.comfyui_lyra.cli.training import evaluation, optim_of, plan_of, recon_config, recon_training
+from lyra_pack.comfyui_lyra.cli.training import evaluation, plan_of, recon_config, recon_training
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon, save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 from lyra_pack.comfyui_lyra.training.draw_scenes import SPLITS
 from lyra_pack.comfyui_lyra.training.evaluate import Evaluation
-from lyra_pack.comfyui_lyra.training.optimizer import MINI_OPTIM
 from lyra_pack.comfyui_lyra.training.sdg_memory import SDG_SETTINGS
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 from lyra_pack.comfyui_lyra.training.train_recon import ReconTraining
@@ -26,8 +25,7 @@ def test_without_words_the_splat_decoder_is_trained_as_the_shipped_one():
     found = options("train-recon out")
     assert recon_training(found) == ReconTraining()
     assert recon_config(found) is None
-    assert plan_of(found, ReconTraining()) == [MINI_STAGES[f"m{i}"] for i in range(1, 6)]
-    assert optim_of(found) == MINI_OPTIM
+    assert plan_of(found, ReconTraining()) == [f"m{i}" for i in range(1, 6)]
 
 
 def test_ablations_have_words():
@@ -40,7 +38,7 @@ def test_ablations_have_words():
         pruning=False, flipped=False,
     )  # fmt: skip
     assert recon_config(found).attention_every == 1
-    assert [stage.name for stage in plan_of(found, recon_training(found))] == ["m6", "m7"]
+    assert plan_of(found, recon_training(found)) == ["m6", "m7"]
     assert recon_training(options("train-recon out --pace time")).pace is None
 
 
@@ -48,8 +46,7 @@ def test_stages_may_end_at_steps_of_their_own():
     found = options("train-recon out --stages m4:900,m5:1200")
     m4, m5 = plan_of(found, ReconTraining())
     assert (m4, m5) == (replace(MINI_STAGES["m4"], stop=900), replace(MINI_STAGES["m5"], stop=1200))
-    assert optim_of(found) == replace(MINI_OPTIM, steps=1200)
-    assert optim_of(options("train-recon out --stages m1:2")).steps == MINI_OPTIM.warmup + 1
+    assert plan_of(options("train-recon out --stages m4,m5:1200"), ReconTraining()) == ["m4", m5]
     with pytest.raises(SystemExit):
         options("train-recon out --stages m4:soon")
 
@@ -86,6 +83,21 @@ def test_words_that_mean_nothing_are_refused(words):
         options(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--roots sdg --teacher t", "--teacher is about making scenes, and --roots brings some"),
+        ("--roots sdg --scenes 3", "--scenes is about making scenes"),
+        ("--roots sdg --data renders", "--data is about making scenes"),
+        ("--stages m4:900 --pace time --max-seconds 9", "give --stages without steps"),
+        ("--stages m5:5,m4:9", "stages m5, m4: they follow each other as m1, m2"),
+    ],
+)
+def test_words_that_would_mean_nothing_beside_others_are_refused(words, problem, tmp_path, capsys):
+    assert main(["train-recon", str(tmp_path), *words.split()]) == 1
+    assert problem in capsys.readouterr().err
+
+
 def test_a_run_without_an_end_is_refused(tmp_path, capsys):
     assert main(["train-tokenizer", str(tmp_path)]) == 1
     assert "give a number of steps, a time, or both" in capsys.readouterr().err
@@ -111,8 +123,10 @@ def test_scenes_are_made_learnt_from_and_measured_verb_by_verb(
     assert [file.stat().st_mtime_ns for file in videos] == before
     assert (tmp_path / "scenes" / "3" / "depth" / "10001.zip").is_file()
 
-    train = ["train-recon", "out", "--roots", "scenes", "--stages", "m1:2", "--batch", "1", *models]
+    train = ["train-recon", "out", "--roots", "scenes", "--stages", "m1:2", "--batch", "1", *models[:2], *models[4:]]
     assert main(train) == 0, capsys.readouterr().err
+    assert main(["train-recon", "further", *train[2:], "--after", "out"]) == 1
+    assert "has 2 steps, which count" in capsys.readouterr().err
     assert load_recon(tmp_path / "out" / "mini_recon_static.safetensors").config.family == "mini"
 
     measure = ["evaluate", "figures", "--static", "recon.safetensors", "--only", "static", "--seeds", "900000"]

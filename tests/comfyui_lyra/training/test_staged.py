@@ -15,6 +15,8 @@ def test_the_learning_rate_falls_until_the_last_stage_ends():
     last = {name: at_pace(MINI_OPTIM, 0.5, MINI_STAGES[name].stop // 2).steps for name in ("m3", "m5", "m7")}
     assert last == {"m3": 5_100, "m5": 5_100, "m7": 6_500}
     assert at_pace(MINI_OPTIM, None, 13_000) == MINI_OPTIM
+    own = {stop: at_pace(MINI_OPTIM, 0.5, stop, is_own=True).steps for stop in (2, 1_200, 13_000)}
+    assert own == {2: MINI_OPTIM.warmup + 1, 1_200: 1_200, 13_000: 13_000}
     assert at_pace(OptimConfig(), 0.5, 13_000) == OptimConfig()
 
 

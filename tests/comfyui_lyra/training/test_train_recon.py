@@ -163,8 +163,8 @@ def test_stages_follow_each_other_and_resume_where_they_were(tmp_path, stage, na
     parts = latest(tmp_path / "parts")
     assert all(torch.equal(parts.weights[name], tensor) for name, tensor in snapshot.weights.items())
 
-    after = [stage("m6", 10), stage("m7", 11, keep=0.5)]
-    file = train_recon(tmp_path / "moving", tokenizer, teacher, stages=after, init_from=tmp_path / "whole", **shared)
+    moving = [stage("m6", 10), stage("m7", 11, keep=0.5)]
+    file = train_recon(tmp_path / "moving", tokenizer, teacher, stages=moving, after=tmp_path / "whole", **shared)
     model = load_recon(file)
     assert file.name == "mini_recon_dynamic.safetensors" and model.config.dynamic and model.config.keep == 0.5
     moving = latest(tmp_path / "moving")
@@ -243,7 +243,7 @@ def test_training_in_half_precision_on_a_gpu(tmp_path, stage, nano_files, nano_r
     shared = {"config": nano_recon, "training": SMALL, "optim": OPTIM, "settings": SETTINGS, "device": "cuda"}
     train_recon(tmp_path / "static", *nano_files, stages=plan, **shared)
     moving = [stage("m6", 16, target_views=12)]
-    train_recon(tmp_path / "moving", *nano_files, stages=moving, init_from=tmp_path / "static", **shared)
+    train_recon(tmp_path / "moving", *nano_files, stages=moving, after=tmp_path / "static", **shared)
     lines = read_log(tmp_path / "moving" / "log.jsonl")
     assert all(line["skipped"] == 0 for line in lines if "skipped" in line)
     assert latest(tmp_path / "moving").step == 16
@@ -254,7 +254,9 @@ def test_training_in_half_precision_on_a_gpu(tmp_path, stage, nano_files, nano_r
     [
         ([], {}, "no stages"),
         (["m4", "m6"], {"teacher": "x"}, "two runs"),
-        (["m4", "m3"], {"teacher": "x"}, "end after the one before"),
+        (["m4", "m3"], {"teacher": "x"}, "follow each other as m1, m2"),
+        (["m4", "m4"], {"teacher": "x"}, "follow each other as m1, m2"),
+        ([MINI_STAGES["m3"], replace(MINI_STAGES["m4"], stop=5)], {"teacher": "x"}, "end after the one before"),
         (["m4"], {}, "a teacher that makes"),
         (["m9"], {"teacher": "x"}, "unknown stage 'm9'"),
     ],
@@ -266,7 +268,7 @@ def test_what_cannot_be_trained_is_refused(stages, more, problem, tmp_path):
 
 def test_a_run_that_would_have_nothing_to_do_is_refused(tmp_path):
     save_snapshot(tmp_path / "static", Snapshot(step=10, stage="m4", weights={"x": torch.zeros(1)}))
-    shared = {"init_from": tmp_path / "static", "roots": [tmp_path], "training": replace(SMALL, pace=0.01)}
+    shared = {"after": tmp_path / "static", "roots": [tmp_path], "training": replace(SMALL, pace=0.01)}
     with pytest.raises(ValueError, match="static has 10 steps, which count, and this run is to end at step 10, so"):
         train_recon(tmp_path / "out", tmp_path / "none", stages=[replace(MINI_STAGES["m6"], stop=10)], **shared)
     assert not (tmp_path / "out").exists()
