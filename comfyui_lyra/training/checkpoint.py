@@ -38,7 +38,6 @@ class Snapshot:
     ema_updates: int = 0
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # Optimizer.state()
     rng: dict[str, str] = field(default_factory=dict)  # Streams.state()
-    cursor: dict[str, int] = field(default_factory=dict)  # where in the data: epoch, position, seed
     config: Json = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -78,7 +77,6 @@ def save_snapshot(
         "config_hash": config_hash(snapshot.config),
         "ema_updates": snapshot.ema_updates,
         "rng": snapshot.rng,
-        "cursor": snapshot.cursor,
         "metrics": snapshot.metrics,
         "sha256": digests,
         "versions": {
@@ -117,7 +115,7 @@ def load_snapshot(path: Path | str) -> Snapshot:
             weights={name: tensor for name, tensor in weights.items() if not name.startswith(prefix)},
             ema={name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)},
             optimizer=tensors[True],
-            **{name: about[name] for name in ("ema_updates", "rng", "cursor", "config", "metrics")},
+            **{name: about[name] for name in ("ema_updates", "rng", "config", "metrics")},
         )
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"checkpoint {path} cannot be loaded: {error}") from error

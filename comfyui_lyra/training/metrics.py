@@ -1,8 +1,5 @@
 """How near frames [F, H, W, 3] are to the truth (training.md 10). All functions give one number a frame."""
 
-import math
-from collections.abc import Mapping, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -112,17 +109,3 @@ def compare(
     if perceptual is not None:
         scores[perceptual.name] = perceptual(frames[None].clamp(0, 1), truth[None], PERCEPTUAL_BATCH)[0]
     return scores
-
-
-def summarise(scenes: Sequence[Mapping[str, Tensor]], most: int = 121) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation over scenes, by name, of scores [F] a scene, averaged over at most ``most`` frames.
-
-    Frames without a score (NaN) are left out, and an exact copy counts as 100 dB.
-    """
-    found = {}
-    for name in scenes[0]:
-        each = torch.stack([scene[name][:most].double().clamp_max(BEST).nanmean() for scene in scenes])
-        each = each[~each.isnan()]
-        spread = each.std().item() if len(each) > 1 else 0.0
-        found[name] = (each.mean().item() if len(each) else math.nan, spread)
-    return found

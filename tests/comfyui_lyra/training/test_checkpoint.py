@@ -38,7 +38,7 @@ def train(folder: Path, steps: int, save_every: int = 5, killed_at: int | None =
         if step % save_every == 0:
             save_snapshot(folder, Snapshot(
                 step=step, stage="tiny", weights=model.state_dict(), ema=ema.averages, ema_updates=ema.updates,
-                optimizer=optimizer.state(), rng=streams.state(), config={"lr": 0.01}, cursor={"epoch": 0},
+                optimizer=optimizer.state(), rng=streams.state(), config={"lr": 0.01},
                 metrics={"loss": 0.5},
             ))  # fmt: skip
         if step == killed_at:
@@ -181,13 +181,13 @@ def test_a_snapshot_comes_back_as_it_was(tmp_path):
     streams = Streams(3)
     shared = torch.arange(6.0)
     saved = replace(
-        snapshot(7, rng=streams.state(), cursor={"epoch": 2, "position": 31}, metrics={"loss": 0.25}, ema_updates=5),
+        snapshot(7, rng=streams.state(), metrics={"loss": 0.25}, ema_updates=5),
         weights={"x": shared, "y": shared.view(2, 3).T, "half": torch.ones(3, dtype=torch.float16)},
     )
     found = load_snapshot(save_snapshot(tmp_path, saved))
     assert_equal(found.weights, saved.weights)
     assert_equal(found.ema, saved.ema), assert_equal(found.optimizer, saved.optimizer)
-    for name in ("step", "stage", "rng", "cursor", "config", "metrics", "ema_updates"):
+    for name in ("step", "stage", "rng", "config", "metrics", "ema_updates"):
         assert getattr(found, name) == getattr(saved, name)
     assert found.weights["half"].dtype == torch.float16
 
