@@ -51,15 +51,16 @@ def stages(
     recon: ReconConfig | None = None,
     times: int = 1,
     steps: int = 35,
+    guidance: float = 1.0,
     dtype: torch.dtype = torch.bfloat16,
 ) -> list[Stage]:
-    """The stages that the models given can do for a set of paths; a guided ``steps`` is two passes of the teacher."""
+    """The stages that the models given can do for a set of paths; a guided step is two passes of the teacher."""
     views, frames, height, width = len(cameras), len(cameras[0]), cameras[0].height, cameras[0].width
     clip, found = (frames, height, width), []
     if teacher:
         chunks = max(1, (frames - 1) // (teacher.trained_frames - 1))
         numbers = CHANNELS * ((frames - 1) // COMPRESSION + chunks) * height * width // COMPRESSION**2
-        passes = 2 * steps * chunks * views
+        passes = (2 if guidance else 1) * steps * chunks * views
         work, memory = teacher_costs(teacher, dtype)
         disk = LATENT_BYTES * numbers * views
         found.append(Stage(name="generate latents", flops=passes * work, share=TEACHER_SHARE, bytes=memory, disk=disk))

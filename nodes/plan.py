@@ -45,7 +45,17 @@ class Plan(io.ComfyNode):
                     default=35,
                     min=2,
                     max=1000,
-                    tooltip="Steps of generation, of two passes each.",
+                    tooltip="Steps of generation, as in Generate Latents.",
+                    **host.EXPERT,
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="As in Generate Latents: a step is two passes of the teacher, and at 0 one.",
                     **host.EXPERT,
                 ),
             ],
@@ -53,12 +63,12 @@ class Plan(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, cameras, times, steps, recon=None, tokenizer=None, teacher=None) -> io.NodeOutput:
+    def execute(cls, cameras, times, steps, recon=None, tokenizer=None, teacher=None, guidance=1.0) -> io.NodeOutput:
         """Count and measure."""
         dtype = recon.dtype if recon else host.precision("auto")
         found = stages(
             cameras, teacher=teacher and teacher.config, tokenizer=tokenizer and tokenizer_of(tokenizer).config,
-            recon=recon and recon.config, times=len(parse_times(times)), steps=steps, dtype=dtype,
+            recon=recon and recon.config, times=len(parse_times(times)), steps=steps, guidance=guidance, dtype=dtype,
         )  # fmt: skip
         text = report(
             cameras, found, speed=matmul_speed(host.compute_device(), dtype), precision=str(dtype).split(".")[1],

@@ -123,6 +123,7 @@ def run_plan(options: argparse.Namespace) -> None:
         recon=RECON_PRESETS[options.decoder],
         times=len(parse_times(options.times)),
         steps=options.steps,
+        guidance=options.guidance,
         dtype=dtype,
     )
     speed, disk = matmul_speed(device, dtype), shutil.disk_usage(".").free

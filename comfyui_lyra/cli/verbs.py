@@ -126,6 +126,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--decoder", choices=RECON_PRESETS, default="lyra_static")
     verb.add_argument("--times", default="0", help="bullet times")
     verb.add_argument("--steps", type=int, default=35)
+    verb.add_argument("--guidance", type=float, default=1.0, help="0 halves the time")
     verb.add_argument("--budget", type=float, default=12.0, help="GB of memory there is")
     add_precision(verb)
     verb.set_defaults(run="scene.run_plan")

@@ -194,6 +194,11 @@ def test_plan_tells_each_stage_beforehand(capsys):
     assert main(["plan", "--dtype", "float32"]) == 0
     told = capsys.readouterr().out
     assert all(stage in told for stage in ("generate latents", "encode cameras", "reconstruct splats"))
+    assert main(["plan", "--dtype", "float32", "--guidance", "0"]) == 0
+    guided, alone = (
+        float(text.split(" TFLOP")[0].rpartition(" ")[2].replace(",", "")) for text in (told, capsys.readouterr().out)
+    )
+    assert alone == pytest.approx(guided / 2, rel=0.01)
 
 
 def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path, capsys):

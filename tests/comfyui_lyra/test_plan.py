@@ -71,6 +71,8 @@ def test_generation_takes_two_passes_a_step_for_every_path_and_chunk(six):
     assert once.flops == 6 * 70 * teacher_costs(TEACHER, torch.bfloat16)[0]
     assert once.disk == 6 * 4 * 16 * 16 * 88 * 160
     long = camera_paths(pinhole_camera(1280, 704, 50), "left", 241)
+    (unguided,) = stages(six, teacher=TEACHER, guidance=0.0)
+    assert unguided.flops == once.flops / 2
     (twice,) = stages(long, teacher=TEACHER, steps=10)
     assert twice.flops == 2 * 20 * teacher_costs(TEACHER, torch.bfloat16)[0]
     assert twice.disk == 4 * 16 * 32 * 88 * 160

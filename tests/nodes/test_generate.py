@@ -1,5 +1,6 @@
 import copy
 import inspect
+import re
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
 from lyra_pack.nodes import host, watch  # noqa: E402
 from lyra_pack.nodes.generate import GenerateLatents, text_of  # noqa: E402
 from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
+from lyra_pack.nodes.plan import Plan  # noqa: E402
 from lyra_pack.nodes.teacher import TeacherModel, streamed  # noqa: E402
 from lyra_pack.nodes.train import TrainRecon  # noqa: E402
 
@@ -232,6 +234,12 @@ def test_what_does_not_fit_is_said(make, teacher, tokenizer, scene):
         GenerateLatents.execute(teacher, tokenizer, geometry, small, **WIDGETS)
     with pytest.raises(ValueError, match="this VAE is NoneType"):
         GenerateLatents.execute(teacher, None, geometry, paths, **WIDGETS)
+
+
+def test_the_plan_counts_one_pass_a_step_without_guidance(teacher, scene, folders):
+    texts = [Plan.execute(scene[1], "0", 4, teacher=teacher, guidance=guidance).args[0] for guidance in (1.0, 0.0)]
+    guided, alone = (float(re.search(r"generate latents: (\S+) TFLOP", text)[1]) for text in texts)
+    assert alone == pytest.approx(guided / 2, rel=0.01)
 
 
 class Moge:
