@@ -24,6 +24,7 @@ class Plan(io.ComfyNode):
             "these camera paths.",
             search_aliases=["estimate", "vram", "how long", "memory needed", "disk space"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 sockets.Cameras.Input("cameras", tooltip="The paths that are to be generated or reconstructed."),
                 sockets.Recon.Input("recon", optional=True, tooltip="Plan the reconstruction of splats."),
@@ -74,4 +75,5 @@ class Plan(io.ComfyNode):
             cameras, found, speed=matmul_speed(host.compute_device(), dtype), precision=str(dtype).split(".")[1],
             memory=host.free_memory(), disk=shutil.disk_usage(host.output_folder()).free,
         )  # fmt: skip
+        host.show_text(cls, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
