@@ -1,13 +1,15 @@
-// Opens a workflow in ComfyUI's editor in headless Chromium and prints, as JSON, what the editor made of it.
+// Opens workflows in ComfyUI's editor in headless Chromium and prints, as a JSON list, what the editor made of each.
 //
-//   node editor.mjs URL WORKFLOW [--picture FILE] [--run SECONDS] [--new-look]
+//   node editor.mjs URL WORKFLOW... [--picture FILE] [--run SECONDS] [--new-look]
+//   node editor.mjs URL --templates CATEGORY [--picture FILE]
 //
 // PLAYWRIGHT_CORE   folder whose node_modules hold playwright-core
 // CHROMIUM_PATH     the browser, /usr/bin/chromium unless it says otherwise
 //
-// Printed: nodes (how many), missing (types that the editor does not know), errors (what the page and its console
-// said since the workflow was opened), refused (requests answered by 400 or more), prompt (the workflow in API form),
-// run (null, or how a run ended). The page may speak to URL only.
+// Printed: nodes (how many), missing (types that the editor does not know), covered (titles of nodes that lie on
+// another), errors (what the page and its console said since the workflow was opened), refused (requests answered by
+// 400 or more), prompt (the workflow in API form), run (null, or how a run ended); or templates (size of each picture
+// in a category of the template dialog, by name), errors and refused. The page may speak to URL only.
 
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -16,10 +18,14 @@ import { parseArgs } from 'node:util'
 
 const { positionals, values: options } = parseArgs({
   allowPositionals: true,
-  options: { picture: { type: 'string' }, run: { type: 'string' }, 'new-look': { type: 'boolean', default: false } }
+  options: {
+    picture: { type: 'string' },
+    run: { type: 'string' },
+    templates: { type: 'string' },
+    'new-look': { type: 'boolean', default: false }
+  }
 })
-const [url, file] = positionals
-const workflow = JSON.parse(readFileSync(file, 'utf8'))
+const [url, ...files] = positionals
 const { chromium } = createRequire(join(process.env.PLAYWRIGHT_CORE, 'package.json'))('playwright-core')
 
 // 3D viewers draw in software; without it they log errors
@@ -30,19 +36,18 @@ const NOT_OURS = [
   /Content Security Policy|net::ERR_FAILED/ // the page reached out, which neither the server nor we allow
 ]
 
-async function open(browser, report) {
+async function open(browser, reports) {
   const page = await browser.newPage({ viewport: { width: 1800, height: 1000 } })
   const home = new URL(url).origin
-  let opened = false
-  const note = (list, text) => {
-    if (opened && !NOT_OURS.some((known) => known.test(text))) list.push(text.slice(0, 500))
+  const note = (kind, text) => {
+    if (!NOT_OURS.some((known) => known.test(text))) reports.at(-1)?.[kind].push(text.slice(0, 500))
   }
   await page.route(/^https?:/, (route) => (route.request().url().startsWith(home) ? route.continue() : route.abort()))
-  page.on('pageerror', (error) => note(report.errors, String(error)))
-  page.on('console', (message) => message.type() === 'error' && note(report.errors, message.text()))
+  page.on('pageerror', (error) => note('errors', String(error)))
+  page.on('console', (message) => message.type() === 'error' && note('errors', message.text()))
   page.on('response', (reply) => {
     if (reply.status() >= 400 && reply.url().startsWith(home))
-      note(report.refused, `${reply.status()} ${reply.url().slice(home.length)}`)
+      note('refused', `${reply.status()} ${reply.url().slice(home.length)}`)
   })
   // 3D viewers that draw in software all the time leave nothing of a small machine to the run
   await page.addInitScript(() => {
@@ -57,9 +62,6 @@ async function open(browser, report) {
     () => window.app?.extensionManager && window.app.graph && !document.querySelector('#splash-loader, .p-blockui-mask')
   )
   await page.waitForTimeout(500) // for the default workflow, which is opened first
-  opened = true
-  await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'test'), workflow)
-  await page.waitForTimeout(1500)
   return page
 }
 
@@ -68,7 +70,11 @@ const inspect = () => {
   const inside = (graph) => graph.nodes.flatMap((node) => [node, ...(node.subgraph ? inside(node.subgraph) : [])])
   const nodes = inside(window.app.graph)
   const missing = nodes.filter((node) => !node.subgraph && (node.has_errors || !known[node.type]))
-  return { nodes: nodes.length, missing: [...new Set(missing.map((node) => node.type))] }
+  const on = ({ pos: [x, y], size: [w, h] }, { pos: [left, top], size: [width, height] }) =>
+    x < left + width && left < x + w && y - 30 < top + height && top - 30 < y + h // 30: the title
+  const covered = window.app.graph.nodes.filter((node, i, all) => all.some((other, j) => j < i && on(node, other)))
+  const types = [...new Set(missing.map((node) => node.type))]
+  return { nodes: nodes.length, missing: types, covered: covered.map((node) => node.title) }
 }
 
 const fit = () => {
@@ -93,11 +99,10 @@ const run = (seconds) =>
     window.app.queuePrompt(0, 1).then((taken) => taken === false && resolve('refused'))
   })
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM_PATH || '/usr/bin/chromium', args: flags })
-try {
-  const report = { errors: [], refused: [], run: null }
-  const page = await open(browser, report)
-  Object.assign(report, await page.evaluate(inspect))
+async function look(page, report, workflow) {
+  await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'test'), workflow)
+  await page.waitForTimeout(1500)
+  Object.assign(report, await page.evaluate(inspect), { run: null })
   report.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
   if (options.run) {
     report.run = await page.evaluate(run, Number(options.run))
@@ -109,7 +114,29 @@ try {
     await page.waitForTimeout(1000)
     await page.screenshot({ path: options.picture })
   }
-  console.log(JSON.stringify(report))
+}
+
+async function listTemplates(page, report) {
+  await page.evaluate(() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates'))
+  await page.getByRole('dialog').getByText(options.templates, { exact: true }).first().click()
+  await page.waitForTimeout(3000) // pictures are loaded
+  const pictures = page.getByRole('dialog').locator('img')
+  const sizes = await pictures.evaluateAll((all) => all.map((one) => [one.alt, [one.naturalWidth, one.naturalHeight]]))
+  report.templates = Object.fromEntries(sizes)
+  if (options.picture) await page.screenshot({ path: options.picture })
+}
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM_PATH || '/usr/bin/chromium', args: flags })
+const reports = []
+try {
+  const page = await open(browser, reports)
+  const begin = () => {
+    reports.push({ errors: [], refused: [] })
+    return reports.at(-1)
+  }
+  if (options.templates) await listTemplates(page, begin())
+  for (const file of files) await look(page, begin(), JSON.parse(readFileSync(file, 'utf8')))
+  console.log(JSON.stringify(reports))
 } finally {
   await browser.close()
 }

@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
@@ -34,12 +35,19 @@ def browser() -> dict[str, str]:
     return os.environ | {"PLAYWRIGHT_CORE": core, "CHROMIUM_PATH": chromium}
 
 
-def opened(comfyui, browser: dict[str, str], workflow: Path, *words: str) -> dict:
-    """What the editor made of a workflow; see editor.mjs."""
-    command = ["node", str(HERE / "editor.mjs"), comfyui.url, str(workflow), *words]
+def opened(comfyui, browser: dict[str, str], *words: str | Path) -> list[dict]:
+    """What the editor made of workflows; see editor.mjs."""
+    command = ["node", str(HERE / "editor.mjs"), comfyui.url, *map(str, words)]
     done = subprocess.run(command, env=browser, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
+
+
+def is_well(seen: dict) -> bool:
+    """Whether the editor knew every node, found room for it, and had nothing to complain of."""
+    found = {kind: seen[kind] for kind in ("missing", "covered", "errors", "refused")}
+    assert found == dict.fromkeys(found, [])
+    return True
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -49,8 +57,8 @@ def test_a_workflow_opens_without_red_nodes_or_errors(comfyui, browser, empty_fi
         words += ["--picture", str(Path(folder).absolute() / f"{path.stem}.png")]
     if seconds := os.environ.get("LYRA_EDITOR_RUN"):
         words += ["--run", seconds]
-    seen = opened(comfyui, browser, path, *words)
-    assert (seen["missing"], seen["errors"], seen["refused"]) == ([], [], [])
+    (seen,) = opened(comfyui, browser, path, *words)
+    assert is_well(seen)
     assert seen["run"] == ("execution_success" if seconds else None)
     workflow = json.loads(path.read_text(encoding="utf-8"))
     assert seen["nodes"] >= len(workflow["nodes"])
@@ -63,8 +71,21 @@ def test_a_workflow_opens_without_red_nodes_or_errors(comfyui, browser, empty_fi
         assert mine == editors
 
 
+def test_workflows_open_in_the_new_look_too(comfyui, browser, empty_files):
+    seen = opened(comfyui, browser, *WORKFLOWS, "--new-look")
+    assert len(seen) == len(WORKFLOWS) and all(map(is_well, seen))
+
+
+def test_the_template_dialog_shows_every_workflow_with_its_picture(comfyui, browser):
+    (category,) = comfyui.get("/workflow_templates")
+    (seen,) = opened(comfyui, browser, "--templates", category)
+    assert seen["templates"] == {path.stem: list(Image.open(path.with_suffix(".jpg")).size) for path in WORKFLOWS}
+    assert (seen["errors"], seen["refused"]) == ([], [])
+
+
 def test_an_unknown_node_is_noticed(comfyui, browser, tmp_path):
     workflow = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
     workflow["nodes"][0]["type"] = "LyraGone"
     (tmp_path / "gone.json").write_text(json.dumps(workflow))
-    assert "LyraGone" in opened(comfyui, browser, tmp_path / "gone.json")["missing"]
+    (seen,) = opened(comfyui, browser, tmp_path / "gone.json")
+    assert "LyraGone" in seen["missing"]
