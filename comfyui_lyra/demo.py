@@ -70,7 +70,7 @@ def run(out: Path, device: torch.device, progress: Progress, say: Say, own: Geom
     say(f"Mini models loaded in {perf_counter() - start:.1f} s; they know procedural scenes only. Device: {device}.")
     if own is not None:
         make = picture_scene if len(own.frames) == 1 else clip_scene
-        make(models, own[: models.teacher.config.trained_frames], out, progress, say)
+        make(models, own, out, progress, say)
         return
     picture_scene(models, shipped_sample("picture"), out / "picture", progress, say)
     clip_scene(models, shipped_sample("clip"), out / "clip", progress, say)

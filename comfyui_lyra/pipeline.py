@@ -62,15 +62,17 @@ def picture_geometry(
     far: float | None = None,
     fov: float = 38.0,
     scale: Scale = "auto",
+    start: int = 0,
+    count: int | None = None,
 ) -> Geometry:
     """Geometry of a picture file and a depth file (see ``geometry_sources.from_depth``); ``fov`` in degrees, vertical.
 
-    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture. A video needs the
-    depth of each frame, and a camera that stood still.
+    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture. Of a video
+    at most ``count`` frames from ``start`` on are read; it needs the depth of each, and a camera that stood still.
     """
     is_video = Path(picture).suffix.lower() in VIDEOS
-    frames, fps = load_video(picture) if is_video else (load_image(picture)[None], 24.0)
-    values = depth_of_size(load_depth(depth), *frames.shape[1:3], source=str(depth))
+    frames, fps = load_video(picture, start, count) if is_video else (load_image(picture)[None], 24.0)
+    values = depth_of_size(load_depth(depth, start, count), *frames.shape[1:3], source=str(depth))
     return from_depth(frames, values, meaning, near, far, fov, scale=scale, still=True, fps=fps)
 
 

@@ -39,6 +39,7 @@ def run_geometry(options: argparse.Namespace) -> None:
         geometry = pipeline.picture_geometry(
             options.source, options.depth, options.meaning,
             near=options.near, far=options.far, fov=options.fov, scale=options.scale,
+            start=options.start, count=options.frames,
         )  # fmt: skip
     else:
         geometry = from_vipe(options.source, options.start, options.frames, scale=options.scale)
@@ -174,4 +175,5 @@ def own_picture(options: argparse.Namespace) -> Geometry:
         flush=True,
     )
     near_far = {"near": options.near, "far": options.far} if meaning == "near-far" else {}
-    return pipeline.picture_geometry(options.image, options.depth, meaning, fov=options.fov, **near_far)
+    count = TEACHER_PRESETS["mini"].trained_frames
+    return pipeline.picture_geometry(options.image, options.depth, meaning, fov=options.fov, count=count, **near_far)

@@ -80,8 +80,8 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--near", type=float, help="near-far: depth of white")
     verb.add_argument("--far", type=float, help="near-far: depth of black")
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
-    verb.add_argument("--start", type=int, default=0, help="ViPE: first frame")
-    verb.add_argument("--frames", type=int, default=121, help="ViPE: how many")
+    verb.add_argument("--start", type=int, default=0, help="of a clip: first frame")
+    verb.add_argument("--frames", type=int, default=121, help="of a clip: how many")
     verb.add_argument("--scale", choices=["auto", "as_is"], default="auto", help="auto: median depth becomes 1")
     verb.set_defaults(run="scene.run_geometry")
 

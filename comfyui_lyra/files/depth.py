@@ -16,23 +16,24 @@ EXR_CHANNELS = ("Z", "depth.Z", "Y", "V", "R")  # where depth is found, the firs
 TINT = 1 / 128  # difference of colours up to which a picture is grey; JPEG leaves some
 
 
-def load_depth(path: Path | str) -> Tensor:
+def load_depth(path: Path | str, start: int = 0, count: int | None = None) -> Tensor:
     """Read a depth picture, or those of a clip, [F, H, W], float32.
 
     Values of EXR, npz and npy files as they are, levels in [0, 1] of others. An npz holds them as ``depth``, or alone.
+    Of a clip at most ``count``, from frame ``start`` on.
     """
     with reading(path) as file:
         suffix = file.suffix.lower()
         values = read_exr(file) if suffix == ".exr" else read_array(file) if suffix in (".npz", ".npy") else None
         if values is None:
-            pictures = load_video(file)[0] if suffix in VIDEOS else load_image(file)[None]
+            pictures = load_video(file, start, count)[0] if suffix in VIDEOS else load_image(file)[None]
             if (pictures.amax(-1) - pictures.amin(-1)).max() > TINT:
                 raise ValueError("a coloured picture holds no depth; save the depth itself, grey or as EXR or npz")
             return pictures[..., 0].contiguous()
         depth = torch.from_numpy(values.astype(np.float32)).squeeze()
         if depth.ndim not in (2, 3):
             raise ValueError(f"expected depth pictures [H W] or [F H W], got {values.shape}")
-        return depth if depth.ndim == 3 else depth[None]
+        return depth[None] if depth.ndim == 2 else depth[start:][:count]
 
 
 def read_exr(file: Path) -> np.ndarray:

@@ -27,6 +27,7 @@ log = logging.getLogger("lyra")
 
 AVERAGED_EVERY = 4  # steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
+LEAST_SECONDS = 1e-3  # of a run whose reserve is all the time it is given
 SAVE_SECONDS = 60.0  # between two checkpoints: what a kill may cost
 MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
 OWN_SEED = 1_000_003  # between the seeds of two processes
@@ -74,7 +75,7 @@ class Run:
         self.streams = Streams(self.seed, self.device)
         self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model)
         self.steps, self.metrics = steps, {}
-        self.box = TimeBox(None if max_seconds is None else max_seconds - reserve)
+        self.box = TimeBox(None if max_seconds is None else max(max_seconds - reserve, LEAST_SECONDS))
         self.resume = resume
 
     def __enter__(self) -> "Run":
@@ -151,7 +152,9 @@ class Run:
         on_step: OnStep = no_progress,
         on_picture: OnPicture = no_picture,
     ) -> None:
-        """Steps until their number or the time is reached. ``validate`` is called some times, evenly, and at the end.
+        """Steps until their number or the time is reached.
+
+        ``validate`` is called ``validations`` times, evenly over these steps or the run's whole time, and at the end;
         ``on_picture`` is called with what it shows.
 
         The learning rate falls over as many steps as the time seems to allow. ``losses`` is given what ``draw`` draws;

@@ -1,5 +1,6 @@
 """What one step of the splat decoder's training sees: samples drawn from memory or disk, and the network's inputs."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,8 @@ from .sampling import draw_dynamic, draw_static
 from .sdg_memory import join
 from .stages import Stage
 from .streams import Streams
+
+log = logging.getLogger("lyra")
 
 VALIDATION_SEED = 1
 
@@ -76,12 +79,17 @@ class FromDisk:
         return [self.dataset(stage).sample(first + i) for i in range(stage.batch)]
 
     def held_out(self, stage: Stage, most: int) -> list[Sample]:
-        """A sample of each of the first scenes of the split "validation", which small folders have none in."""
+        """A sample of each of the first scenes of the split "validation" that can be read, if there are any."""
         if not self.dataset(stage).splits["validation"]:
             return []
         dataset = self.of_split(stage, split="validation")
-        views = min(stage.max_views, self.paths)
-        return [dataset.sample(position, views) for position in range(min(most, len(dataset)))]
+        views, found = min(stage.max_views, self.paths), []
+        for position in range(min(most, len(dataset))):
+            try:
+                found.append(dataset.sample(position, views))
+            except RuntimeError as error:  # of scenes to learn from there may be enough
+                log.warning("held-out scenes: %s", error)
+        return found
 
 
 def by_views(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -53,10 +53,17 @@ class StagedRun(Run):
         for number, stage in enumerate(plan, start=1):
             self.ends_at[stage.name] = begun + (1 - begun) * sum(shares[:number]) / sum(shares)
 
-    def enter(self, stage: Stage) -> None:
-        """Go on with a stage."""
-        self.stage = stage.name
+    def enter(self, stage: Stage) -> bool:
+        """Go on with a stage, unless it is over."""
         self.steps, self.until = (None, self.ends_at[stage.name]) if self.timed else (stage.stop, 1.0)
+        if self.over():
+            return False
+        self.stage = stage.name
+        return True
+
+    def reached(self, stage: Stage) -> bool:
+        """Whether the end of the stage that was gone on with is reached, and not only that of the run."""
+        return self.time_share(time.monotonic()) >= self.until if self.timed else self.step >= stage.stop
 
     def ends(self) -> str | None:
         """Why the stage should end."""

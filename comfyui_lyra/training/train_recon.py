@@ -65,7 +65,7 @@ NEW_WEIGHTS = 0.01  # deviation of the output layer's weights before the first s
 
 @dataclass(frozen=True, kw_only=True)
 class ReconTraining:
-    """How the splat decoder is trained; the defaults are those of the shipped ones, the others are ablations."""
+    """How the splat decoder is trained; the defaults, but for the pace, are those of the shipped ones."""
 
     seed: int = 0
     scenes: int = 2000  # of the split "sdg"
@@ -147,11 +147,10 @@ def train_recon(
             run.begin_anew()
         batches, held_out = make_batches(frozen, maker, roots, training, run, plan[0], settings)
         trainer = Trainer(training, Encoder(frozen, config, run.device), tokenizer_tpips(frozen), run.network)
-        plan = run.left_of(plan)
+        plan, before = run.left_of(plan), run.step
         run.divide(plan)
         for stage in plan:
-            run.enter(stage)
-            if run.over():
+            if not run.enter(stage):
                 continue
             kind, shown = looked_at(held_out, batches, stage)
             run.train(
@@ -162,7 +161,10 @@ def train_recon(
                 on_picture=on_picture,
             )
             run.save()
-            run.save(run.out / stage.name)
+            if run.reached(stage):
+                run.save(run.out / stage.name)
+        if run.step == before and not resume:
+            raise ValueError(f"no step was taken in {max_seconds:g} s: making ready takes some; give more time")
         if run.is_first:
             save_recon(run.averaged().half(), file, LICENCE)
             run.report()

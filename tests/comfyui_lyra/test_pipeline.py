@@ -81,6 +81,9 @@ def test_a_video_with_depth_is_of_a_camera_that_stood_still(tmp_path):
     geometry = picture_geometry(tmp_path / "clip.mp4", tmp_path / "depth.npz", fov=50, scale="as_is")
     assert geometry.frames.shape == (9, 32, 48, 3) and torch.all(geometry.depth == 2)
     assert geometry.cameras.fps == 12 and torch.equal(geometry.cameras.c2w, torch.eye(4).repeat(9, 1, 1))
+    some = picture_geometry(tmp_path / "clip.mp4", tmp_path / "depth.npz", fov=50, start=2, count=5)
+    torch.testing.assert_close(some.frames, geometry.frames[2:7])
+    assert len(some.depth) == 5
     np.savez(tmp_path / "short.npz", depth=np.full((4, 16, 24), 2.0, np.float32))
     with pytest.raises(ValueError, match="depth of shape .4, 32, 48. for pictures .9, 32, 48, 3."):
         picture_geometry(tmp_path / "clip.mp4", tmp_path / "short.npz")

@@ -132,7 +132,7 @@ def test_every_node_has_a_help_page_with_a_picture_that_names_its_sockets(node):
     page = (ROOT / "nodes" / "web" / "docs" / f"{node.id}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {node.options['display_name']}\n")
     assert [s.name for s in node.inputs + node.outputs if f"| {s.name} |" not in page] == []
-    assert "](../pictures/" in page
+    assert page.count("](../pictures/") == 1
 
 
 def test_every_help_page_and_translation_belongs_to_a_node():

@@ -197,6 +197,16 @@ def test_training_from_disk_holds_scenes_out_and_gives_each_process_samples_of_i
     wanted = alone(here, Streams(0), 6) + alone(here, Streams(0), 7)
     assert all(torch.equal(a.targets, b.targets) for a, b in zip(both, wanted, strict=True))
 
+    (tmp_path / "sdg" / "0" / "pose" / "10068.npz").write_bytes(b"half a file")  # damage costs the held-out scene only
+    damaged = FromDisk([tmp_path / "sdg"], tmp_path / "damaged", 0)
+    assert damaged.held_out(here, most=8) == [] and len(damaged(here, Streams(0), 0)) == 2
+    with pytest.raises(ValueError, match="no step was taken in 20 s: .* give more time"):
+        train_recon(
+            tmp_path / "late", nano_files[0], roots=[tmp_path / "sdg"], stages=[here], config=nano_recon,
+            training=SMALL, optim=OPTIM, max_seconds=20,
+        )  # fmt: skip
+    assert not list(tmp_path.glob("late/*.safetensors"))
+
 
 @pytest.mark.slow
 def test_whoever_watches_the_steps_may_stop_them_and_go_on_later(
