@@ -119,10 +119,15 @@ async function look(page, report, workflow) {
 async function listTemplates(page, report) {
   await page.evaluate(() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates'))
   await page.getByRole('dialog').getByText(options.templates, { exact: true }).first().click()
-  await page.waitForTimeout(3000) // pictures are loaded
   const pictures = page.getByRole('dialog').locator('img')
-  const sizes = await pictures.evaluateAll((all) => all.map((one) => [one.alt, [one.naturalWidth, one.naturalHeight]]))
-  report.templates = Object.fromEntries(sizes)
+  await pictures.first().waitFor({ timeout: 60000 })
+  let seen = []
+  for (let before = -1; before !== seen.length || seen.some(([, [width]]) => !width); ) {
+    before = seen.length // until no more come, and all are loaded; the caller's time ends what never does
+    await page.waitForTimeout(2000)
+    seen = await pictures.evaluateAll((all) => all.map((one) => [one.alt, [one.naturalWidth, one.naturalHeight]]))
+  }
+  report.templates = Object.fromEntries(seen)
   if (options.picture) await page.screenshot({ path: options.picture })
 }
 
