@@ -139,8 +139,14 @@ def measure_static(
             error = depth_error(frames.depth.flatten(0, 1), torch.where(depth.isfinite(), depth, 0).flatten(0, 1))
             scores[f"e student{suffix} depth_error"] = error
             if keep is None:
+                whole = frames.rgb
                 for fewer in evaluation.views:  # what fewer views are compared with on the paths they did not get
-                    row(f"e student, unseen by {fewer}", frames.rgb, some=order[fewer:])
+                    row(f"e student, unseen by {fewer}", whole, some=order[fewer:])
+    for one in order if 1 in evaluation.views else ():  # each path as the only one
+        name, others = paths[one].name, [view for view in order if view != one]
+        splats = decode_views(model, tokenizer, scene, [one], None, evaluation.fusion, cache)
+        row(f"g {name} alone, unseen paths", drawn_along(splats, paths).rgb, some=others)
+        row(f"e student, unseen by {name}", whole, some=others)
     return scores
 
 

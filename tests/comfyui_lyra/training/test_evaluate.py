@@ -40,6 +40,8 @@ def test_two_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_r
     assert still["d depth splats psnr"][0] > still["e student psnr"][0]  # untrained splats are grey
     assert still["d depth splats psnr_visible"][0] > 15 and still["d depth splats psnr"][1] > 0
     assert still["g 1 views, unseen paths psnr"] != still["e student, unseen by 1 psnr"]
+    assert still["g clockwise alone, unseen paths psnr"] == pytest.approx(still["g 1 views, unseen paths psnr"])
+    assert still["g left alone, unseen paths psnr"] != still["e student, unseen by left psnr"]
     assert {f"student_teacher, flipped, time {t} psnr" for t in (0, 4, 8)} <= moving.keys()
     assert 0 < moving["far cameras, early alpha"][0] < 1
     stored = json.loads((tmp_path / "evaluation.json").read_text())
@@ -48,6 +50,10 @@ def test_two_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_r
     assert "| e student |" in page and "| pruning costs, dB |" in page
     claims = {claim["what"]: claim for claim in stored["claims"]["static, large paths"]}
     assert not claims["student above depth splats, dB"]["holds"]
+    paths = ("left", "right", "up", "zoom_out", "zoom_in", "clockwise")
+    gains = [still[f"e student, unseen by {p} psnr"][0] - still[f"g {p} alone, unseen paths psnr"][0] for p in paths]
+    gain = claims["six views above one, whichever it is, on its unseen paths, dB"]["value"]
+    assert gain == pytest.approx(sum(gains) / 6)
     assert len(stored["claims"]["dynamic, large paths"]) == 2
 
 
