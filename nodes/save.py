@@ -4,8 +4,10 @@ from comfy_api.latest import io
 
 from ..comfyui_lyra.files.cameras import save_cameras
 from ..comfyui_lyra.files.ply import save_ply
+from ..comfyui_lyra.geometry import Geometry
 from . import host, sockets
 
+SCALE = {"default": 1.0, "min": 0.0001, "max": 10000.0, "step": 0.01}
 FILES = {"json": "cameras.json", "transforms": "transforms.json", "colmap": "", "npz": ""}  # in the folder, by format
 
 
@@ -33,10 +35,7 @@ class SaveSplats(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "scale",
-                    default=1.0,
-                    min=0.0001,
-                    max=10000.0,
-                    step=0.01,
+                    **SCALE,
                     tooltip="Factor on positions and sizes, for instance metres per scene unit. 1 keeps scene units.",
                 ),
                 sockets.Geometry.Input(
@@ -53,7 +52,7 @@ class SaveSplats(io.ComfyNode):
         """Write the file."""
         gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
         path, saved = host.output_path(filename_prefix, ".ply")
-        save_ply(path, gaussians, scale=scale * (geometry.scale if geometry is not None else 1.0))
+        save_ply(path, gaussians, scale=factor(scale, geometry))
         host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {saved['filename']}")
         return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})
 
@@ -89,10 +88,7 @@ class SaveCameraPaths(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "scale",
-                    default=1.0,
-                    min=0.0001,
-                    max=10000.0,
-                    step=0.01,
+                    **SCALE,
                     tooltip="Factor on positions, the same as in Save Splats. 1 keeps scene units.",
                 ),
                 sockets.Geometry.Input(
@@ -108,8 +104,13 @@ class SaveCameraPaths(io.ComfyNode):
     def execute(cls, cameras, format, filename_prefix, scale, geometry=None) -> io.NodeOutput:
         """Write the folder."""
         folder, _ = host.output_path(filename_prefix, "")
-        factor = scale * (geometry.scale if geometry is not None else 1.0)
-        save_cameras(folder / FILES[format], [path.scaled(factor) for path in cameras], kind=format)
+        paths = [path.scaled(factor(scale, geometry)) for path in cameras]
+        save_cameras(folder / FILES[format], paths, kind=format)
         text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {host.below_output(folder)}"
         host.show_text(cls, text)
         return io.NodeOutput(ui={"text": (text,)})
+
+
+def factor(scale: float, geometry: Geometry | None) -> float:
+    """What the world is multiplied by: ``scale``, and the unit that the geometry's depth came in."""
+    return scale if geometry is None else scale * geometry.scale

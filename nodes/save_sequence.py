@@ -6,6 +6,7 @@ from ..comfyui_lyra.files.sequence import save_sequence
 from ..comfyui_lyra.gaussians import GaussianSequence
 from ..comfyui_lyra.recon.times import parse_times
 from . import host, sockets
+from .save import SCALE, factor
 
 
 class SaveSplatSequence(io.ComfyNode):
@@ -39,10 +40,7 @@ class SaveSplatSequence(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "scale",
-                    default=1.0,
-                    min=0.0001,
-                    max=10000.0,
-                    step=0.01,
+                    **SCALE,
                     tooltip="Factor on positions and sizes, for instance metres per scene unit. 1 keeps scene units.",
                 ),
                 sockets.Cameras.Input(
@@ -67,7 +65,7 @@ class SaveSplatSequence(io.ComfyNode):
         folder, _ = host.output_path(filename_prefix, "")
         save_sequence(
             folder, GaussianSequence(frames=frames, times=moments), cameras, fps=cameras[0].fps if cameras else 24.0,
-            scale=scale * (geometry.scale if geometry is not None else 1.0), on_step=host.progress("save"),
+            scale=factor(scale, geometry), on_step=host.progress("save"),
         )  # fmt: skip
         text = f"{len(frames)} scenes: {host.below_output(folder)}"
         host.show_text(cls, text)
