@@ -1,6 +1,10 @@
+import io
 import math
 from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
@@ -136,3 +140,123 @@ def nano_files(tmp_path_factory, nano_tokenizer, nano_teacher):
     save_tokenizer(nano_tokenizer, folder / "tokenizer.safetensors")
     save_teacher(nano_teacher, folder / "teacher.safetensors")
     return folder / "tokenizer.safetensors", folder / "teacher.safetensors"
+
+
+def spoil(member: str, change):
+    """Change the bytes of one file of the scene ``bird``."""
+    return lambda root: (root / member).write_bytes(change((root / member).read_bytes()))
+
+
+def rewritten(change):
+    def again(data: bytes) -> bytes:
+        with np.load(io.BytesIO(data)) as arrays:
+            arrays = dict(arrays)
+        out = io.BytesIO()
+        np.savez(out, **change(arrays))
+        return out.getvalue()
+
+    return again
+
+
+def with_nan(arrays):
+    arrays["data"][3, 0, 3] = np.nan
+    return arrays
+
+
+def sheared(arrays):
+    arrays["data"][2, 0, 0] = 3
+    return arrays
+
+
+def without_frame(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(data)) as old, ZipFile(out, "w") as new:
+        for name in old.namelist()[:-3]:
+            new.writestr(name, old.read(name))
+    return out.getvalue()
+
+
+def bad_exr(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(data)) as old, ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name)[:100])
+    return out.getvalue()
+
+
+def packed_noise(data: bytes) -> bytes:
+    """The arrays compressed, and then overwritten in the middle of the first."""
+    out = io.BytesIO()
+    with np.load(io.BytesIO(data)) as arrays:
+        np.savez_compressed(out, **arrays)
+    return out.getvalue()[:60] + b"\xff" * 20 + out.getvalue()[80:]
+
+
+MALICE = b"cos\nsystem\n(S'touch stolen'\ntR."
+
+
+def malicious(root: Path) -> None:
+    (root / "0/latent/bird.safetensors").unlink()
+    (root / "0/latent/bird.pkl").write_bytes(MALICE)
+
+
+def cut_short(root: Path) -> None:
+    (root / "0/latent/bird.safetensors").unlink()
+    spoil("0/latent/bird.pkl", lambda data: data[: len(data) // 2])(root)
+
+
+def wrong_length(root: Path) -> None:
+    for suffix in ("safetensors", "pkl"):
+        (root / f"0/latent/bird.{suffix}").unlink()
+    torch.save(np.zeros((1, 16, 3, 4, 6), np.float32), root / "0/latent/bird.pkl")
+
+
+def not_finite(root: Path) -> None:
+    (root / "0/latent/bird.safetensors").unlink()
+    torch.save(np.full((1, 16, 2, 4, 6), np.inf, np.float32), root / "0/latent/bird.pkl")
+
+
+DAMAGES = {
+    "truncated mp4": ("0/rgb/bird.mp4", spoil("0/rgb/bird.mp4", lambda data: data[: len(data) // 2])),
+    "mp4 of noise": ("0/rgb/bird.mp4", spoil("0/rgb/bird.mp4", lambda data: data[::-1])),
+    "truncated npz": ("1/pose/bird.npz", spoil("1/pose/bird.npz", lambda data: data[: len(data) // 2])),
+    "noise in a packed npz": ("1/intrinsics/bird.npz", spoil("1/intrinsics/bird.npz", packed_noise)),
+    "zero-byte npz": ("1/pose/bird.npz", spoil("1/pose/bird.npz", lambda _: b"")),
+    "npz without inds": (
+        "1/pose/bird.npz",
+        spoil("1/pose/bird.npz", rewritten(lambda arrays: {"data": arrays["data"]})),
+    ),
+    "NaN pose": ("0/pose/bird.npz", spoil("0/pose/bird.npz", rewritten(with_nan))),
+    "pose that is no rotation": ("0/pose/bird.npz", spoil("0/pose/bird.npz", rewritten(sheared))),
+    "negative focal length": (
+        "0/pose/bird.npz",  # found where both are put together
+        spoil("0/intrinsics/bird.npz", rewritten(lambda a: a | {"data": -a["data"]})),
+    ),
+    "frame numbers that start at 1": (
+        "1/pose/bird.npz",
+        spoil("1/pose/bird.npz", rewritten(lambda a: a | {"inds": a["inds"] + 1})),
+    ),
+    "latent with wrong T'": ("0/latent/bird.pkl", wrong_length),
+    "latent of infinities": ("0/latent/bird.pkl", not_finite),
+    "malicious pickle": ("0/latent/bird.pkl", malicious),
+    "truncated pickle": ("0/latent/bird.pkl", cut_short),
+    "truncated safetensors": (
+        "0/latent/bird.safetensors",
+        spoil("0/latent/bird.safetensors", lambda data: data[:-40]),
+    ),
+    "zip missing frames": ("0/depth/bird.zip", spoil("0/depth/bird.zip", without_frame)),
+    "corrupt zip directory": ("0/depth/bird.zip", spoil("0/depth/bird.zip", lambda data: data[:-30])),
+    "corrupt EXR": ("0/depth/bird.zip", spoil("0/depth/bird.zip", bad_exr)),
+}
+
+
+@pytest.fixture(params=DAMAGES.values(), ids=DAMAGES.keys())
+def damaged(request):
+    """A file of the scene ``bird``, and what spoils it in a folder."""
+    return request.param
+
+
+@pytest.fixture
+def change_arrays():
+    """Rewrites the arrays of an npz below a folder."""
+    return lambda root, member, change: spoil(member, rewritten(change))(root)
