@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..cameras import CameraTrajectory
+from ..versions import pack_version
 from ..weights import fingerprint
 from .atomic import replacing
 from .reading import reading
 
 FORMAT = {"format": "lyra-sdg", "version": "1"}
+FIRST = {"results": "1"}  # of the recipe of what was stored before results had a number (see ``versions``)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +37,15 @@ class Manifest:
         )
 
     def write(self, file: Path) -> None:
-        """Write the manifest as JSON."""
+        """Write the manifest as JSON, with the pack's version, which nothing depends on."""
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(FORMAT | asdict(self), indent=1), encoding="utf-8")
+            about = FORMAT | {"pack": pack_version()} | asdict(self)
+            temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    def other_inputs(self, made: "Manifest") -> list[str]:
+        """What of the recipes differs, by name."""
+        one, two = FIRST | self.recipe, FIRST | made.recipe
+        return [name for name in sorted(one.keys() | two.keys()) if one.get(name) != two.get(name)]
 
     @classmethod
     def read(cls, file: Path) -> "Manifest":
@@ -60,6 +68,10 @@ def lyra_folder(root: Path, flipped: bool = False) -> Path:
 
 
 def path_key(recipe: Mapping[str, str], path: CameraTrajectory) -> str:
-    """Names everything that a path's files depend on, 16 hexadecimal digits."""
+    """Names everything that a path's files depend on, 16 hexadecimal digits.
+
+    A recipe of the first RESULTS has the key of one that names none: so were the keys before there was a number.
+    """
     camera = [fingerprint({"c2w": path.c2w, "K": path.K}), path.height, path.width, path.fps]
-    return hashlib.sha256(json.dumps([dict(recipe), camera], sort_keys=True).encode()).hexdigest()[:16]
+    made = {name: value for name, value in recipe.items() if FIRST.get(name) != value}
+    return hashlib.sha256(json.dumps([made, camera], sort_keys=True).encode()).hexdigest()[:16]

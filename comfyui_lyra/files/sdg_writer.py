@@ -147,8 +147,7 @@ class PathStore:
                 "or another folder"
             )
         if stored.keys != manifest.keys:
-            names = sorted(stored.recipe.keys() | manifest.recipe.keys())
-            other = [name for name in names if stored.recipe.get(name) != manifest.recipe.get(name)]
+            other = stored.other_inputs(manifest)
             return (
                 f"{self.root} holds paths of '{self.clip}' made with other {' and '.join(other) or 'camera paths'}; "
                 f"choose another name (such as '{self.clip}_2') or folder, or go back to what they were made with"

@@ -24,6 +24,7 @@ from ..progress import OnStep, no_progress
 from ..tokenizer.clips import decode_clip, encode_clip
 from ..tokenizer.model import to_uint8
 from ..tokenizer.protocol import Tokenizer
+from ..versions import RESULTS
 from ..weights import fingerprint
 from .cache3d import Cache3D
 from .check import check_inputs
@@ -231,4 +232,5 @@ def describe(
         "text": fingerprint({"prompt": text.prompt, "negative": text.negative}),
         "noise": fingerprint({"noise": noise}),
         **{name: str(value) for name, value in asdict(settings).items()},
+        "results": str(RESULTS),
     }

@@ -21,6 +21,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ..versions import pack_version
+
 log = logging.getLogger("lyra")
 
 VERSION = 1  # of the layout
@@ -80,6 +82,7 @@ def save_snapshot(
         "metrics": snapshot.metrics,
         "sha256": digests,
         "versions": {
+            "lyra": pack_version(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,

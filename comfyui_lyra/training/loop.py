@@ -20,6 +20,7 @@ from .log import RunLog
 from .optimizer import Ema, OptimConfig, Optimizer
 from .processes import Processes
 from .replay import Replay
+from .resuming import check_goes_on, check_same
 from .streams import Streams
 from .time_box import TimeBox
 
@@ -31,7 +32,6 @@ LEAST_SECONDS = 1e-3  # of a run whose reserve is all the time it is given
 SAVE_SECONDS = 60.0  # between two checkpoints: what a kill may cost
 MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
 OWN_SEED = 1_000_003  # between the seeds of two processes
-MODELS = ("tokenizer", "teacher")  # in a run's config: what it learns from, or trains
 SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 
 Part = TypeVar("Part")
@@ -84,6 +84,7 @@ class Run:
         if self.resume:
             snapshot = latest(self.out, required=True)
             check_same(snapshot.config, self.config, self.out)
+            check_goes_on(snapshot.step, self.steps, self.out)
             self.restore(snapshot)
             self.metrics = snapshot.metrics
         return self
@@ -289,11 +290,3 @@ class Run:
         """Bring the compute copy to the weights."""
         if self.is_half:
             torch._foreach_copy_(list(self.network.parameters()), list(self.model.parameters()))
-
-
-def check_same(stored: Json, now: Json, out: Path) -> None:
-    """Raise ValueError unless a run is resumed with the models that it began with."""
-    stored, now = (json.loads(json.dumps(config)) for config in (stored, now))  # tuples become lists
-    for name in MODELS:
-        if name in stored and stored[name] != now.get(name):
-            raise ValueError(f"{out} was begun with another {name}; resume with the same, or train in another folder")

@@ -22,6 +22,7 @@ from ..recon.inputs import ReconInputs
 from ..recon.model import Recon
 from ..render import Frames
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..versions import RESULTS
 from .checkpoint import Snapshot, latest
 from .clips import plain_attention
 from .dataset import plain_name
@@ -133,6 +134,9 @@ def train_recon(
     about = {
         "recon": asdict(config), "training": asdict(training), "settings": asdict(settings),
         "tokenizer": frozen.identity, "teacher": maker and maker.fingerprint, "stages": [stage.name for stage in plan],
+        "stops": None if is_timed else [stage.stop for stage in plan], "optim": asdict(optim),
+        "roots": sorted(Path(root).name for root in roots), "after": None if after is None else Path(after).name,
+        "results": RESULTS,
     }  # fmt: skip
     optim = at_pace(optim, training.pace, plan[-1].stop, isinstance(stages[-1], Stage))
     run = StagedRun(

@@ -24,6 +24,7 @@ from ..gen3c.sampler import (
 from ..gen3c.text import zero_text
 from ..latents import SIGMA_DATA
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..versions import RESULTS
 from .clips import plain_attention, to_frames, to_latents, to_video
 from .draw_scenes import LENGTHS, SPLITS
 from .filming import Filmed, film, film_mix, warped
@@ -90,6 +91,7 @@ def train_teacher(
     ``tokenizer`` is the trained tokenizer's file, ``init_from`` a teacher's whose weights, and config, it begins with.
     ``max_seconds`` includes making the data. Checkpoints, log and pictures go to the same folder.
     """
+    begun = None
     if init_from is None:
         network = initial_teacher(config, training.seed)
     else:
@@ -97,7 +99,10 @@ def train_teacher(
         network, config = begun.network.train().requires_grad_(True), begun.config
     device = Processes(device).device
     frozen = load_tokenizer(Path(tokenizer)).float().to(device)
-    about = {"teacher": asdict(config), "training": asdict(training), "tokenizer": frozen.identity}
+    about = {
+        "teacher": asdict(config), "training": asdict(training), "tokenizer": frozen.identity,
+        "init_from": begun and begun.fingerprint, "results": RESULTS,
+    }  # fmt: skip
     optim = OptimConfig(
         lr=training.lr, final_lr=training.lr / 50, warmup=training.warmup, betas=(0.9, 0.99),
         steps=max(training.steps or 1_000_000, training.warmup + 1),

@@ -15,6 +15,7 @@ from ..cameras import CameraTrajectory, plucker
 from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..recon.inputs import relative_times, time_video
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer, save_tokenizer
+from ..versions import RESULTS
 from .clips import decode_clips, encode_clips, plain_attention, to_video
 from .draw_scenes import SPLITS
 from .filming import film, film_mix, warped
@@ -78,12 +79,16 @@ def train_tokenizer(
     ``init_from`` is a tokenizer's file whose weights, and config, it begins with. ``max_seconds`` includes making the
     data. Checkpoints, log and pictures go to the same folder.
     """
+    begun = None
     if init_from is None:
         autoencoder = initial_autoencoder(config, training.seed)
     else:
         begun = load_tokenizer(Path(init_from)).float()
         autoencoder, config = begun.autoencoder.train().requires_grad_(True), begun.config
-    about = {"tokenizer": asdict(config), "training": asdict(training)}
+    about = {
+        "tokenizer": asdict(config), "training": asdict(training), "init_from": begun and begun.identity,
+        "results": RESULTS,
+    }  # fmt: skip
     optim = OptimConfig(
         lr=training.lr, final_lr=training.lr / 50, warmup=training.warmup, betas=(0.9, 0.99),
         steps=max(training.steps or 1_000_000, training.warmup + 1),

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -5,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
+from lyra_pack.comfyui_lyra.files import sdg_manifest
 from lyra_pack.comfyui_lyra.files.cameras_npz import load_cameras_npz
 from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl
 from lyra_pack.comfyui_lyra.files.sdg import find_clips, find_views, load_sdg
@@ -13,6 +15,7 @@ from lyra_pack.comfyui_lyra.files.sdg_writer import NumberedStore, PathStore, cl
 from lyra_pack.comfyui_lyra.files.video import load_video
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.trajectories import camera_paths
+from lyra_pack.comfyui_lyra.versions import pack_version
 
 RECIPE = {"teacher": "a", "seed": "1"}
 NUMBERS = 16 * 4 * 2 * 4  # of a path's latents
@@ -223,3 +226,20 @@ def test_a_damaged_manifest_is_named(tmp_path, scenes):
             ValueError, match="night.json: not a manifest of generated paths .*; delete it and its clip"
         ):
             Manifest.read(manifest)
+
+
+def test_what_was_stored_before_results_had_a_number_is_taken_over(tmp_path, scenes, paths):
+    fill(PathStore(tmp_path / "out", "night", rgb=False), scenes, frames=never)
+    now = PathStore(tmp_path / "out", "night", rgb=False)
+    now.begin(RECIPE | {"results": "1"}, paths, NUMBERS)
+    assert now.load(1) is not None
+    with pytest.raises(ValueError, match="made with other results; choose another name"):
+        now.begin(RECIPE | {"results": "2"}, paths, NUMBERS)
+
+
+def test_the_packs_version_is_noted_and_nothing_depends_on_it(tmp_path, scenes, monkeypatch):
+    fill(PathStore(tmp_path / "out", "night", rgb=False), scenes, frames=never)
+    stored = json.loads((tmp_path / "out.lyra" / "night.json").read_text())
+    assert stored["pack"] == pack_version()
+    monkeypatch.setattr(sdg_manifest, "pack_version", lambda: "99")
+    fill(PathStore(tmp_path / "out", "night", rgb=False), scenes, frames=never)

@@ -152,12 +152,14 @@ def test_a_kill_costs_the_steps_since_the_last_minute_only(tmp_path, monkeypatch
     assert torch.equal(parts.model.weight, whole.model.weight)
 
 
-def test_a_run_is_resumed_with_the_models_it_began_with(tmp_path):
-    teach(run_of(tmp_path, 2, {"tokenizer": "a", "teacher": {"size": (1, 2)}, "steps": 2}))
-    resumed = teach(run_of(tmp_path, 3, {"tokenizer": "a", "teacher": {"size": (1, 2)}, "steps": 3}, resume=True))
+def test_a_run_is_resumed_with_what_it_began_with(tmp_path):
+    teach(run_of(tmp_path, 2, {"tokenizer": "a", "training": {"seed": 0, "steps": 2}}))
+    resumed = teach(run_of(tmp_path, 3, {"tokenizer": "a", "training": {"seed": 0, "steps": 3}}, resume=True))
     assert resumed.step == 3
-    with pytest.raises(ValueError, match="begun with another tokenizer; resume with the same, or train in another"):
-        teach(run_of(tmp_path, 4, {"tokenizer": "b", "teacher": {"size": (1, 2)}}, resume=True))
+    with pytest.raises(ValueError, match="begun with another tokenizer and seed 0 instead of 1; resume with the same"):
+        teach(run_of(tmp_path, 4, {"tokenizer": "b", "training": {"seed": 1}}, resume=True))
+    with pytest.raises(ValueError, match="has 3 steps already, and this run is to end at step 2; ask for 3 at least"):
+        teach(run_of(tmp_path, 2, {"tokenizer": "a"}, resume=True))
 
 
 def test_a_checkpoint_that_would_be_too_large_leaves_out_the_optimiser(tmp_path, monkeypatch):
