@@ -8,6 +8,7 @@ from torch.backends import cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from .proof import Probe, like, shortened
 from .registry import Kernel, KernelUnavailable, Op
 
 SCORE_BYTES = 2**31  # the largest [B, heads, L, L] matrix that the unfused path may allocate
@@ -66,4 +67,29 @@ def _sage_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-attention = Op("attention", attention_torch, (Kernel(name="sage", load=load_sage, refuses=_sage_refuses, exact=False),))
+def _probe_sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple:
+    return "attention", q.shape[-1], q.shape[2] % 128, k.shape[2] % 128
+
+
+def _probe_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[tuple, dict]:
+    made = (
+        like(t, i, (1, min(t.shape[1], 2), shortened(t.shape[2], 128, 3), t.shape[3])) for i, t in enumerate((q, k, v))
+    )
+    return tuple(made), {}
+
+
+_SAGE = Kernel(
+    name="sage",
+    load=load_sage,
+    refuses=_sage_refuses,
+    probe=Probe(
+        sizes=_probe_sizes,
+        inputs=_probe_inputs,
+        limits={torch.float16: 0.1, torch.bfloat16: 0.1},  # scores in 8-bit integers: it deviates by design
+        files=("attention.py",),
+        library="sageattention",
+    ),
+    exact=False,
+)
+
+attention = Op("attention", attention_torch, (_SAGE,))

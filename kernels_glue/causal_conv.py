@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from .proof import Probe, like, shortened, size_class
 from .registry import Kernel, Op
 from .triton_ready import cannot_run_triton, require_triton
 
@@ -75,11 +76,57 @@ def load_triton() -> Callable:
     return causal_conv_triton
 
 
+def _probe_sizes(
+    x: Tensor, weight: Tensor, *args: Tensor, history: Tensor | None = None, reverse: bool = False
+) -> tuple:
+    length, channels = x.shape[1:]
+    return "conv", weight.shape[1], reverse, history is not None, size_class(length), size_class(channels)
+
+
+def _probe_inputs(
+    x: Tensor, weight: Tensor, bias: Tensor, *, history: Tensor | None = None, **options
+) -> tuple[tuple, dict]:
+    """Few rows, and as many channels as leave the last block as full as the call's."""
+    batch, length, channels = min(x.shape[0], 2), shortened(x.shape[1], 32, 3), shortened(x.shape[2], 128, 3)
+    made = (
+        like(x, 0, (batch, length, channels)),
+        like(weight, 1, (channels, weight.shape[1])),
+        like(bias, 2, (channels,)),
+    )
+    if history is not None:
+        options["history"] = like(history, 3, (batch, history.shape[1], channels))
+    return made, options
+
+
+# the same sum in the same order, rounded once more to 8 or 11 bits; the exponential is the kernel's own
+_LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 1e-3}
+
 causal_conv = Op(
     "causal_conv",
     causal_conv_torch,
     (
-        Kernel(name="triton", load=load_triton, refuses=cannot_run_triton),  # forward only, without flipped copies
-        Kernel(name="causal-conv1d", load=load_causal_conv1d, refuses=_causal_conv1d_refuses),
+        Kernel(
+            name="triton",  # forward only, without flipped copies
+            load=load_triton,
+            refuses=cannot_run_triton,
+            probe=Probe(
+                sizes=_probe_sizes,
+                inputs=_probe_inputs,
+                limits=_LIMITS,
+                files=("causal_conv.py", "causal_conv_triton.py"),
+            ),
+        ),
+        Kernel(
+            name="causal-conv1d",
+            load=load_causal_conv1d,
+            refuses=_causal_conv1d_refuses,
+            probe=Probe(
+                sizes=_probe_sizes,
+                inputs=_probe_inputs,
+                limits=_LIMITS,
+                files=("causal_conv.py",),
+                library="causal-conv1d",
+            ),
+        ),
     ),
 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .projection import Mode
+from .proof import Probe, like
 from .rasterize_torch import check_call, rasterize_torch
 from .registry import Kernel, Op
 
@@ -79,4 +80,61 @@ def gsplat_refuses(means: Tensor, *_, **__) -> str | None:
     return None if len(means) else "needs one splat at least"
 
 
-rasterize = Op("rasterize", rasterize_torch, (Kernel(name="gsplat", load=load_gsplat, refuses=gsplat_refuses),))
+def _probe_sizes(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, *_, mode: Mode = "ut_eval3d", **__
+) -> tuple:
+    return "splats", mode, colors.ndim
+
+
+def _probe_inputs(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
+    *, background: Tensor | None = None, mode: Mode = "ut_eval3d", **_,
+) -> tuple[tuple, dict]:  # fmt: skip
+    """Small splats before a wall of one, so that depth is defined everywhere, seen by two cameras."""
+    count, cameras, columns, rows = 200, min(2, len(viewmats)), 64, 48
+
+    def before_wall(*shape: int, generator: torch.Generator) -> Tensor:
+        drawn = torch.randn(*shape, generator=generator) + torch.tensor([0, 0, 4.0])
+        drawn[0] = torch.tensor([0, 0, 9.0])
+        return drawn
+
+    def sizes(*shape: int, generator: torch.Generator) -> Tensor:
+        drawn = 0.1 + 0.1 * torch.randn(*shape, generator=generator).abs()
+        drawn[0] = 20 if len(shape) > 1 else 0.9  # one function for scales and opacities
+        return drawn
+
+    def poses(*shape: int, generator: torch.Generator) -> Tensor:
+        moved = torch.eye(4).repeat(shape[0], 1, 1)
+        moved[:, :3, 3] = 0.2 * torch.randn(shape[0], 3, generator=generator)
+        return moved
+
+    def lenses(*shape: int, generator: torch.Generator) -> Tensor:
+        return torch.tensor([[50.0, 0, 30], [0, 55, 26], [0, 0, 1]]).repeat(shape[0], 1, 1)
+
+    made = (
+        like(means, 0, (count, 3), before_wall),
+        like(quats, 1, (count, 4)),
+        like(scales, 2, (count, 3), sizes),
+        like(opacities, 3, (count,), sizes),
+        like(colors, 4, (count, 3) if colors.ndim == 2 else (cameras, count, 3), torch.rand),
+        like(viewmats, 5, (cameras, 4, 4), poses),
+        like(Ks, 6, (cameras, 3, 3), lenses),
+    )
+    options = {"width": columns, "height": rows, "mode": mode}
+    return made, options if background is None else options | {"background": like(background, 7, (3,), torch.rand)}
+
+
+_GSPLAT = Kernel(
+    name="gsplat",
+    load=load_gsplat,
+    refuses=gsplat_refuses,
+    probe=Probe(
+        sizes=_probe_sizes,
+        inputs=_probe_inputs,
+        limits={torch.float32: 1e-2},  # either may leave out a contribution that falls on the cut-off, 1/255
+        files=("rasterize.py",),
+        library="gsplat",
+    ),
+)
+
+rasterize = Op("rasterize", rasterize_torch, (_GSPLAT,))

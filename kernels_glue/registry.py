@@ -1,11 +1,18 @@
-"""An operation is its torch reference plus kernels that may stand in for it."""
+"""An operation is its torch reference plus kernels that may stand in for it, each once it has proven itself."""
 
 import logging
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from . import proof
+
 log = logging.getLogger("lyra")
+
+BROKEN = (ImportError, RuntimeError, OSError, subprocess.SubprocessError)  # absent, or a build that failed
 
 
 class KernelUnavailable(RuntimeError):
@@ -14,44 +21,66 @@ class KernelUnavailable(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A faster implementation: how to import it, and which calls it cannot serve."""
+    """A faster implementation: how to import it, which calls it cannot serve, and how it is tried out."""
 
     name: str
-    load: Callable[[], Callable]  # imports the library; an ImportError means absent
+    load: Callable[[], Callable]  # imports the library, which may build it; BROKEN means absent
     refuses: Callable[..., str | None]  # the call's arguments -> why it cannot serve them, or None
+    probe: proof.Probe
     exact: bool = True  # False: the result differs beyond rounding, so it is only ever taken by name
 
 
 class Op:
     """A callable operation: ``op(..., backend="auto" | "torch" | kernel name)``.
 
-    ``auto`` takes the first exact kernel that loads and accepts the arguments, else the reference. A kernel asked for
-    by name runs or raises KernelUnavailable. A kernel that crashes while running is a bug and propagates.
+    ``auto`` takes the first exact kernel that loads, accepts the arguments and has proven itself for such a call
+    (``proof``), else the reference. A kernel asked for by name runs or raises KernelUnavailable. A proven kernel that
+    crashes while running is a bug and propagates.
     """
 
     def __init__(self, name: str, reference: Callable, kernels: tuple[Kernel, ...] = ()):
         self.name, self.reference, self.kernels = name, reference, {kernel.name: kernel for kernel in kernels}
         self._loaded: dict[str, Callable | str] = {}  # name -> the callable, or the reason it is absent
+        self._proofs: dict[
+            tuple, str | None
+        ] = {}  # (name, key of a call) -> why it is left out, or None if it is right
 
     @property
     def backends(self) -> tuple[str, ...]:
         """Valid values of ``backend``."""
         return "auto", "torch", *self.kernels
 
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """Kernel -> what was seen where its proofs of this process failed."""
+        failed = [(key[0], reason) for key, reason in self._proofs.items() if reason]
+        return {name: [reason for kernel, reason in failed if kernel == name] for name, _ in failed}
+
     def absent(self, name: str) -> str | None:
         """Why the named kernel cannot be loaded on this machine, or None if it can."""
         if name not in self._loaded:
             try:
                 self._loaded[name] = self.kernels[name].load()
-            except ImportError as error:
-                self._loaded[name] = f"not installed ({error})"
+            except BROKEN as error:
+                self._loaded[name] = reason_of(error)
                 log.info("%s: kernel %s %s", self.name, name, self._loaded[name])
         loaded = self._loaded[name]
         return loaded if isinstance(loaded, str) else None
 
     def why_not(self, name: str, *args: Any, **kwargs: Any) -> str | None:
-        """Why the named kernel cannot serve this call, or None if it can."""
-        return self.kernels[name].refuses(*args, **kwargs) or self.absent(name)
+        """Why the named kernel cannot serve this call, or None if it can; the first call of a kind tries it out."""
+        kernel = self.kernels[name]
+        return kernel.refuses(*args, **kwargs) or self.absent(name) or self._unproven(kernel, args, kwargs)
+
+    def _unproven(self, kernel: Kernel, args: tuple, kwargs: dict) -> str | None:
+        key = kernel.name, kernel.probe.key(args, kwargs)
+        if key not in self._proofs:
+            if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                return "not proven yet, which cannot be done while a CUDA graph is captured"
+            label = f"{self.name}-{kernel.name}"
+            fast = self._loaded[kernel.name]
+            self._proofs[key] = proof.prove(label, kernel.probe, key[1], fast, self.reference, args, kwargs)
+        return self._proofs[key]
 
     def __call__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
         """Run the operation."""
@@ -65,9 +94,19 @@ class Op:
             if reason is None:
                 return self._loaded[name](*args, **kwargs)
             if backend != "auto":
-                usable = [n for n in self.kernels if self.why_not(n, *args, **kwargs) is None]
+                usable = [n for n in self.kernels if n != name and self.why_not(n, *args, **kwargs) is None]
                 raise KernelUnavailable(
                     f"{self.name}: backend '{name}' cannot run here: {reason}; usable now: "
                     f"{', '.join(['auto', 'torch', *usable])}"
                 )
         return self.reference(*args, **kwargs)
+
+
+def reason_of(error: Exception) -> str:
+    """One line on why a kernel is absent: that it is not installed, or the first thing its build complained of."""
+    if isinstance(error, ImportError):
+        return f"not installed ({error})"
+    text = "\n".join(str(part) for part in (error, getattr(error, "stderr", ""), getattr(error, "output", "")) if part)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    told = next((line for line in lines if "error" in line.lower()), lines[0])
+    return f"could not be built or loaded ({told[:300]})"

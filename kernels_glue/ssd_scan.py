@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .proof import Probe, like, shortened, size_class
 from .registry import Kernel, Op
 from .triton_ready import cannot_run_triton, require_triton
 
@@ -167,11 +168,74 @@ def _triton_refuses(
     return None
 
 
+def _probe_sizes(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    *args: Tensor,
+    initial_state: Tensor | None = None,
+    reverse: bool = False,
+    chunk: int = 128,
+) -> tuple:
+    lengths = size_class(x.shape[1]), size_class(-(-x.shape[1] // chunk))
+    return "scan", x.shape[3], B.shape[2], chunk, reverse, initial_state is not None, lengths
+
+
+def _probe_inputs(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, initial_state: Tensor | None = None, **options
+) -> tuple[tuple, dict]:
+    """A few chunks of a few heads; steps and rates as the decoder has them, so that states cross the chunks."""
+    batch, heads = min(x.shape[0], 2), min(x.shape[2], 3)
+    length = shortened(x.shape[1], options.get("chunk", 128), 3)
+
+    def steps(*shape: int, generator: torch.Generator) -> Tensor:
+        return 10 ** (-1 - 2 * torch.rand(*shape, generator=generator))  # 0.001 to 0.1
+
+    def rates(*shape: int, generator: torch.Generator) -> Tensor:
+        return -torch.exp(torch.randn(*shape, generator=generator))
+
+    made = (
+        like(x, 0, (batch, length, heads, x.shape[3])),
+        like(dt, 1, (batch, length, heads), steps),
+        like(A, 2, (heads,), rates),
+        like(B, 3, (batch, length, B.shape[2])),
+        like(C, 4, (batch, length, C.shape[2])),
+        like(D, 5, (heads,)),
+    )
+    if initial_state is not None:
+        options["initial_state"] = like(initial_state, 6, (batch, heads, *initial_state.shape[2:]))
+    return made, options
+
+
 ssd_scan = Op(
     "ssd_scan",
     ssd_scan_torch,
     (
-        Kernel(name="triton", load=load_triton, refuses=_triton_refuses),  # forward only, and without flipped copies
-        Kernel(name="mamba-ssm", load=load_mamba_ssm, refuses=_mamba_ssm_refuses),
+        Kernel(
+            name="triton",  # forward only, and without flipped copies
+            load=load_triton,
+            refuses=_triton_refuses,
+            probe=Probe(
+                sizes=_probe_sizes,
+                inputs=_probe_inputs,
+                # scores and entering states are rounded to 8 or 11 bits for the products, and so is the result
+                limits={torch.bfloat16: 8e-3, torch.float16: 1.5e-3},
+                files=("ssd_scan.py", "ssd_scan_triton.py"),
+            ),
+        ),
+        Kernel(
+            name="mamba-ssm",
+            load=load_mamba_ssm,
+            refuses=_mamba_ssm_refuses,
+            probe=Probe(
+                sizes=_probe_sizes,
+                inputs=_probe_inputs,
+                # the products round their inputs to TF32's 10 bits, or to 8 or 11 bits
+                limits={torch.float32: 3e-3, torch.bfloat16: 1.5e-2, torch.float16: 3e-3},
+                files=("ssd_scan.py",),
+                library="mamba-ssm",
+            ),
+        ),
     ),
 )

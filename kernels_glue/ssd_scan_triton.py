@@ -13,7 +13,7 @@ from .ssd_scan import _sums
 TILE = 64  # tokens a tile of scores
 STATES = 32  # columns of the state a program carries
 CARRY = {"num_warps": 4, "num_stages": 3}
-EMIT = {"num_warps": 4, "num_stages": 1}  # a tile is read once or twice: nothing to prefetch, and it must fit 99 KB
+STAGES = 1  # of _emit: a tile is read once or twice, nothing to prefetch, and all must fit into 99 KB
 
 
 @triton.jit
@@ -88,6 +88,16 @@ def _emit(
     tl.store(y, total.to(y.dtype.element_ty), mask=inside[:, None])
 
 
+def emit_warps(channels: int) -> int:
+    """Warps of ``_emit``: two, where four would read beyond the shared memory on Hopper.
+
+    Triton 3.6 and later give four warps Hopper's asynchronous matrix products, and with operands of fewer than 64
+    columns several of them in one kernel are wrong there (triton-lang/triton issues 10486 and 11366). Two warps take
+    the products of the generation before.
+    """
+    return 2 if channels < 64 else 4
+
+
 def ssd_scan_triton(
     x: Tensor,
     dt: Tensor,
@@ -123,6 +133,6 @@ def ssd_scan_triton(
         )  # fmt: skip
         _emit[(chunks * (chunk // tile), heads, batch)](
             x, B, C, dt, sums, before, D.float(), y, *x_strides, *b_strides, *C.stride()[:2], length, chunks, **sizes,
-            **EMIT,
+            num_warps=emit_warps(channels), num_stages=STAGES,
         )  # fmt: skip
     return y, last

@@ -1,10 +1,17 @@
 """Every kernel against its reference, forward and backward, where it can run."""
 
+import inspect
 import itertools
+from functools import partial
 
 import pytest
 import torch
-from lyra_pack.kernels_glue import OPS
+from lyra_pack.comfyui_lyra.configs import RECON_PRESETS, ReconConfig
+from lyra_pack.comfyui_lyra.shipped import MINI
+from lyra_pack.comfyui_lyra.weights import stored_config
+from lyra_pack.kernels_glue import OPS, causal_conv, ssd_scan
+from lyra_pack.kernels_glue.proof import deviation, results
+from lyra_pack.kernels_glue.ssd_scan import ssd_scan_torch
 from torch.nn.functional import softplus
 
 # Each case: what makes the arguments, and for each dtype (rtol, atol, a share of the largest value) with the reason.
@@ -32,13 +39,20 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
     torch.bfloat16: (2e-2, 3e-2),  # decay-weighted scores and the states are rounded to 8 bits before the products
 })  # fmt: skip
 def scan_case(dtype, device):
-    tensors = [normal(i, *shape) for i, shape in enumerate(((2, 700, 4, 64), (2, 700, 4), (4,), (2, 700, 64)))]
-    x, dt, A, B = tensors
-    C, D, state = normal(4, 2, 700, 64), normal(5, 4), normal(6, 2, 4, 64, 64)
-    low = [t.to(device, dtype) for t in (x, B / 8, C / 8)]
-    high = [t.to(device) for t in (softplus(dt - 2), -A.exp(), D, state)]
-    for options in ({}, {"reverse": True}):
-        yield (low[0], high[0], high[1], low[1], low[2], high[2]), {"initial_state": high[3], "chunk": 128, **options}
+    for reverse in (False, True):
+        yield scan_call(64, 64, 128, 700, 2, reverse, dtype, device)
+
+
+def scan_call(head, state, chunk, length, batch, reverse, dtype, device) -> tuple[tuple, dict]:
+    """A scan as the splat decoder calls it: x, B and C are parts of one tensor."""
+    heads = 4
+    sizes = [heads * head, state, state]
+    x, B, C = normal(0, batch, length, sum(sizes)).to(device, dtype).split(sizes, -1)
+    dt, A, D = normal(1, batch, length, heads), normal(2, heads), normal(3, heads)
+    first = normal(4, batch, heads, head, state)
+    high = [t.to(device) for t in (softplus(dt - 2), -A.exp(), D, first)]
+    options = {"initial_state": high[3], "chunk": chunk, "reverse": reverse}
+    return (x.unflatten(-1, (heads, head)), high[0], high[1], B / 8, C / 8, high[2]), options
 
 
 @case("causal_conv", "triton", {
@@ -90,17 +104,10 @@ def test_every_kernel_has_a_case_and_every_case_a_kernel():
     assert {(op.name, name) for op, name in KERNELS} == set(CASES)
 
 
-def leaves(args: tuple, kwargs: dict) -> tuple[tuple, dict, list]:
-    """Detached copies that record gradients, and the list of them."""
-    found = []
-
-    def leaf(value):
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            value = value.detach().clone().requires_grad_()
-            found.append(value)
-        return value
-
-    return tuple(map(leaf, args)), {name: leaf(value) for name, value in kwargs.items()}, found
+def device_for(op, name, args, kwargs) -> None:
+    """Skip where a kernel cannot be had; that its proof fails is no reason."""
+    if reason := op.kernels[name].refuses(*args, **kwargs) or op.absent(name):
+        pytest.skip(f"{name}: {reason}")
 
 
 @pytest.mark.parametrize(
@@ -113,20 +120,66 @@ def test_kernel_equals_its_reference(op, name, dtype):
     rtol, atol = tolerances[dtype]
     ran = False
     for args, kwargs in make(dtype, device):
-        if reason := op.why_not(name, *args, **kwargs):
-            pytest.skip(f"{name}: {reason}")
-        results = []
-        for backend in (name, "torch"):
-            mine, options, inputs = leaves(args, kwargs) if backward else (args, kwargs, [])
-            out = op(*mine, backend=backend, **options)
-            out = out if isinstance(out, tuple) else (out,)
-            if backward:
-                sum(
-                    (o.float() * torch.linspace(-1, 1, o.numel(), device=device).view(o.shape)).sum() for o in out
-                ).backward()
-            results.append([*out, *(t.grad for t in inputs if t.grad is not None)])
-        for found, truth in zip(*results, strict=True):
-            scale = truth.detach().float().abs().max().item()
-            torch.testing.assert_close(found.float(), truth.float(), rtol=rtol, atol=atol * max(scale, 1e-30))
+        device_for(op, name, args, kwargs)
+        found, truth = (
+            results(partial(op, backend=backend), args, kwargs, gradients=backward) for backend in (name, "torch")
+        )
+        for (what, mine), (_, right) in zip(found, truth, strict=True):
+            scale = right.float().abs().max().item()
+            torch.testing.assert_close(
+                mine.float(), right.float(), rtol=rtol, atol=atol * max(scale, 1e-30), msg=lambda m, w=what: f"{w}: {m}"
+            )
         ran = True
     assert ran
+
+
+# Triton compiles anew for each of these, and a compiler's fault may stand at one of them only.
+HEADS, STATES, CHUNKS = (16, 32, 64, 128), (16, 32, 64, 128, 256), (64, 128, 256)
+CHANNELS = (64, 80, 384, 1536, 200)  # of the convolution
+
+
+def configurations() -> dict[str, ReconConfig]:
+    """Splat decoders that are released, and those that come with the pack as they are stored."""
+    shipped = {file.name: stored_config(file, ReconConfig) for file in MINI.glob("mini_recon*.safetensors")}
+    return {**RECON_PRESETS, **shipped}
+
+
+def test_released_and_shipped_sizes_are_in_the_grid():
+    assert len(configurations()) >= 4
+    for name, config in configurations().items():
+        inner = config.expand * config.width
+        assert config.head_size in HEADS and config.state in STATES, name
+        assert inner + 2 * config.state in CHANNELS, name
+    assert inspect.signature(ssd_scan_torch).parameters["chunk"].default in CHUNKS
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_the_triton_scan_is_right_at_every_size(head, state, chunk, dtype, limit):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for length, batch in ((3 * chunk - 11, 2), (2 * chunk, 1), (chunk // 2 + 1, 1)):
+        for reverse in (False, True):
+            args, kwargs = scan_call(head, state, chunk, length, batch, reverse, dtype, device)
+            device_for(ssd_scan, "triton", args, kwargs)
+            found, truth = (ssd_scan(*args, backend=backend, **kwargs) for backend in ("triton", "torch"))
+            errors = [deviation(mine, right) for mine, right in zip(found, truth, strict=True)]
+            assert max(errors) <= limit, f"length {length}, reverse {reverse}: {errors}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
+def test_the_triton_convolution_is_right_at_every_size(channels, dtype, limit):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for length, batch, pad in ((75, 2, 0), (64, 1, 3), (1, 1, 16)):
+        for reverse, given in itertools.product((False, True), (False, True)):
+            x = normal(0, batch, length, channels + pad).to(device, dtype)[..., pad:]
+            weight, bias = normal(1, channels, 4).to(device, dtype), normal(2, channels).to(device, dtype)
+            history = normal(3, batch, 3, channels).to(device, dtype) if given else None
+            args, kwargs = (x, weight, bias), {"history": history, "reverse": reverse}
+            device_for(causal_conv, "triton", args, kwargs)
+            found, truth = (causal_conv(*args, backend=backend, **kwargs) for backend in ("triton", "torch"))
+            assert deviation(found, truth) <= limit, f"length {length}, reverse {reverse}, history {given}"

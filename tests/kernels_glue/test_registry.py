@@ -1,5 +1,15 @@
+import subprocess
+
 import pytest
+import torch
+from lyra_pack.kernels_glue.proof import Probe
 from lyra_pack.kernels_glue.registry import Kernel, KernelUnavailable, Op
+
+ANY = Probe(sizes=lambda *_: (), inputs=lambda x: ((torch.ones(3),), {}), limits={torch.float32: 0.5})
+
+
+def kernel(name: str, load, refuses=lambda x: None, **fields) -> Kernel:
+    return Kernel(name=name, load=load, refuses=refuses, probe=ANY, **fields)
 
 
 def absent():
@@ -7,44 +17,75 @@ def absent():
 
 
 def small(x):
-    return "small", x + x
+    return 2.25 * x  # as exact as its probe demands, and different enough to be told from the reference
 
 
+def of(value: float) -> torch.Tensor:
+    return torch.full((2,), value)
+
+
+@pytest.fixture
 def op() -> Op:
-    return Op(
-        "double",
-        lambda x: ("torch", 2 * x),
-        (
-            Kernel(name="missing", load=absent, refuses=lambda x: None),
-            Kernel(name="small", load=lambda: small, refuses=lambda x: "too big" if x > 9 else None),
-        ),
+    kernels = (
+        kernel("missing", absent),
+        kernel("small", lambda: small, refuses=lambda x: "too big" if x.max() > 9 else None),
     )
+    return Op("double", lambda x: 2 * x, kernels)
 
 
-def test_auto_takes_the_first_kernel_that_loads_and_accepts():
-    assert op()(3) == ("small", 6)
-    assert op()(10) == ("torch", 20)
+def test_auto_takes_the_first_kernel_that_loads_and_accepts(op):
+    assert op(of(4))[0] == 9
+    assert op(of(10))[0] == 20
 
 
-def test_a_named_kernel_runs_or_says_why():
-    assert op()(3, backend="small") == ("small", 6)
-    assert op()(3, backend="torch") == ("torch", 6)
+def test_a_named_kernel_runs_or_says_why(op):
+    assert op(of(4), backend="small")[0] == 9
+    assert op(of(4), backend="torch")[0] == 8
     with pytest.raises(KernelUnavailable, match=r"'small' cannot run here: too big; usable now: auto, torch"):
-        op()(10, backend="small")
+        op(of(10), backend="small")
     with pytest.raises(KernelUnavailable, match=r"not installed \(no module named fast\); usable .* torch, small"):
-        op()(3, backend="missing")
+        op(of(4), backend="missing")
     with pytest.raises(KernelUnavailable, match="unknown backend 'quick'; use one of auto, torch, missing, small"):
-        op()(3, backend="quick")
+        op(of(4), backend="quick")
 
 
 def test_a_kernel_that_changes_the_result_is_taken_by_name_only():
-    rough = Kernel(name="rough", load=lambda: lambda x: ("rough", 2 * x), refuses=lambda x: None, exact=False)
-    either = Op("double", lambda x: ("torch", 2 * x), (rough,))
-    assert either(3) == ("torch", 6)
-    assert either(3, backend="rough") == ("rough", 6)
+    either = Op("double", lambda x: 2 * x, (kernel("rough", lambda: small, exact=False),))
+    assert either(of(4))[0] == 8
+    assert either(of(4), backend="rough")[0] == 9
 
 
-def test_a_crash_inside_a_kernel_propagates():
-    crashing = Op("crash", lambda: "torch", (Kernel(name="bad", load=lambda: lambda: 1 / 0, refuses=lambda: None),))
+def test_a_crash_of_a_proven_kernel_propagates():
+    def crashing(x):
+        return 2 * x if x[0] == 1 else 1 / 0
+
     with pytest.raises(ZeroDivisionError):
-        crashing()
+        Op("double", lambda x: 2 * x, (kernel("bad", lambda: crashing),))(of(4))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Error building extension 'gsplat_cuda': [1/9] nvcc\nfoo.cu(3): error: no"), "Error building"),
+        (
+            subprocess.CalledProcessError(1, ["ninja"], stderr="ninja: x\nfatal error C1189: MSVC\n"),
+            "CalledProcessError",
+        ),
+        (OSError("CUDA_HOME environment variable is not set"), "CUDA_HOME"),
+        (subprocess.CalledProcessError(2, "cl", output="cl.exe\nhost_config.h(1): fatal error C1189"), "C1189"),
+    ],
+)
+def test_a_build_that_fails_counts_as_absent_once(error, told):
+    tries = []
+
+    def load():
+        tries.append(1)
+        raise error
+
+    op = Op("double", lambda x: 2 * x, (kernel("built", load),))
+    assert op(of(4))[0] == 8 and op(of(4))[0] == 8 and len(tries) == 1
+    assert op.absent("built").startswith("could not be built or loaded (") and "\n" not in op.absent("built")
+    if told != "CalledProcessError":
+        assert told in op.absent("built")
+    else:
+        assert "C1189" in op.absent("built")
