@@ -1,7 +1,6 @@
 """An operation is its torch reference plus kernels that may stand in for it, each once it has proven itself."""
 
 import logging
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,6 @@ import torch
 from . import proof
 
 log = logging.getLogger("lyra")
-
-BROKEN = (ImportError, RuntimeError, OSError, subprocess.SubprocessError)  # absent, or a build that failed
 
 
 class KernelUnavailable(RuntimeError):
@@ -24,7 +21,7 @@ class Kernel:
     """A faster implementation: how to import it, which calls it cannot serve, and how it is tried out."""
 
     name: str
-    load: Callable[[], Callable]  # imports the library, which may build it; BROKEN means absent
+    load: Callable[[], Callable]  # imports the library, which may build it; an error means absent
     refuses: Callable[..., str | None]  # the call's arguments -> why it cannot serve them, or None
     probe: proof.Probe
     exact: bool = True  # False: the result differs beyond rounding, so it is only ever taken by name
@@ -61,7 +58,7 @@ class Op:
         if name not in self._loaded:
             try:
                 self._loaded[name] = self.kernels[name].load()
-            except BROKEN as error:
+            except Exception as error:  # not installed, or whatever a compiler, a loader or a driver raises
                 self._loaded[name] = reason_of(error)
                 log.info("%s: kernel %s %s", self.name, name, self._loaded[name])
         loaded = self._loaded[name]
