@@ -1,13 +1,12 @@
 """Verbs over cameras and splats: path, render, convert, info, bench."""
 
 import argparse
-import json
-from pathlib import Path
 
 import torch
 
 from ...kernels_glue import OPS
 from .. import bench, shipped
+from ..checkpoints.sniff import FileFacts, description, said, sniff
 from ..files.cameras import load_cameras, save_cameras
 from ..files.images import save_image
 from ..files.pinhole import check_names
@@ -16,7 +15,6 @@ from ..files.video import save_video
 from ..path_picture import draw_paths
 from ..path_sets import end_to_end
 from ..render import RenderSettings, render_each
-from ..weights import read_about, read_state
 from .options import paths_of, progress
 
 
@@ -66,27 +64,24 @@ def run_info(options: argparse.Namespace) -> None:
             kernels = (f"{name} {op.absent(name) or 'ready'}" for name in op.kernels)
             print(f"{op.name}: {'; '.join(('torch ready', *kernels))}")
         for file in sorted(shipped.MINI.glob("*.safetensors")):
-            print(about_model(file))
-    elif options.file.suffix == ".ply":
-        splats = load_ply(options.file)
+            facts = sniff(file)
+            print(f"{file}: {facts.parameters / 1e6:.1f} million weights {' '.join(said(facts.about))}")
+    else:
+        tell(sniff(options.file))
+
+
+def tell(facts: FileFacts) -> None:
+    """What a file or folder is; of splats and cameras also what they hold."""
+    print(description(facts))
+    if facts.kind == "ply":
+        splats = load_ply(facts.path)
         low, high = splats.means.amin(0).tolist(), splats.means.amax(0).tolist()
         bands = 0 if splats.sh_rest is None else int((splats.sh_rest.shape[1] + 1) ** 0.5) - 1
         print(f"{len(splats)} splats, harmonics to band {bands}, opacity {splats.opacities.mean():.3f} on average")
         print("  ".join(f"{axis} {a:.3f} to {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True)))
-    elif "config" in read_about(options.file):
-        print(about_model(options.file))
-    else:
-        for path in load_cameras(options.file):
+    elif facts.kind == "cameras":
+        for path in load_cameras(facts.path):
             print(f"{path.name}: {len(path)} cameras of {path.width}x{path.height} at {path.fps:g} fps")
-
-
-def about_model(file: Path) -> str:
-    """What a file of weights says of itself."""
-    about, count = read_about(file), sum(weight.numel() for weight in read_state(file).values())
-    size = json.loads(about["config"]).get("trained_size")
-    shape = f", for pictures of {size[1]}x{size[0]}" if size else ""
-    licence = f", {about['licence']}" if about["licence"] else ""
-    return f"{file}: {count / 1e6:.1f} million weights of family '{about['family']}'{shape}{licence}"
 
 
 def run_bench(options: argparse.Namespace) -> None:

@@ -179,9 +179,11 @@ def test_without_other_words_the_shipped_models_do_it(mini, tmp_path, clip, monk
 
 def test_info_tells_of_the_shipped_models_and_of_weights(mini, capsys):
     assert [main(["info"]), main(["info", str(mini / "mini_teacher.safetensors")])] == [0, 0]
-    *_, teacher, tokenizer, again = capsys.readouterr().out.splitlines()
-    assert again == teacher and "weights of family 'small', for pictures of 48x32" in teacher
+    *_, teacher, tokenizer, what, whose, count = capsys.readouterr().out.splitlines()
+    assert "weights of family 'small', for pictures of 48x32" in teacher
     assert "mini_tokenizer.safetensors: 0." in tokenizer
+    assert what == "mini_teacher.safetensors is a safetensors file with the teacher (Load Teacher)"
+    assert whose == "of family 'small', for pictures of 48x32" and "tensors (float32 0.1 million)" in count
 
 
 def test_weights_convert_with_their_hash(models, capsys):
