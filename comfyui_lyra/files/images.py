@@ -16,11 +16,18 @@ def load_image(path: Path | str) -> Tensor:
     with reading(path) as file:
         try:
             with Image.open(file) as image:
+                refuse_raw_ycbcr(image)
                 return to_rgb(ImageOps.exif_transpose(image))
         except UnidentifiedImageError as error:
             raise ValueError("not a picture that Pillow can read") from error
         except (OSError, SyntaxError) as error:  # Pillow's way to say that a PNG is broken
             raise ValueError(f"damaged picture: {error}") from error
+
+
+def refuse_raw_ycbcr(image: Image.Image) -> None:
+    """Raise ValueError for the one TIFF that Pillow before 13, Python 3.10's last, reads four bytes a pixel of."""
+    if image.mode == "YCbCr" and any(tile[0] == "raw" and "RGBX" in tile[3] for tile in getattr(image, "tile", [])):
+        raise ValueError("an uncompressed YCbCr TIFF, which needs Pillow 13 or newer; save it as RGB or as PNG")
 
 
 def to_rgb(image: Image.Image) -> Tensor:
