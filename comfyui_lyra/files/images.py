@@ -10,24 +10,32 @@ from torch import Tensor
 from .atomic import replacing
 from .reading import reading
 
+PHOTOMETRIC, YCBCR = 262, 6  # a TIFF's tag for what its samples mean, and one of its values
+
 
 def load_image(path: Path | str) -> Tensor:
     """Read a picture [H, W, 3]: turned as its EXIF tag says, transparent parts over white, any Pillow mode."""
     with reading(path) as file:
         try:
             with Image.open(file) as image:
-                refuse_raw_ycbcr(image)
-                return to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(upright(image))
         except UnidentifiedImageError as error:
             raise ValueError("not a picture that Pillow can read") from error
         except (OSError, SyntaxError) as error:  # Pillow's way to say that a PNG is broken
             raise ValueError(f"damaged picture: {error}") from error
 
 
-def refuse_raw_ycbcr(image: Image.Image) -> None:
-    """Raise ValueError for the one TIFF that Pillow before 13, Python 3.10's last, reads four bytes a pixel of."""
-    if image.mode == "YCbCr" and any(tile[0] == "raw" and "RGBX" in tile[3] for tile in getattr(image, "tile", [])):
-        raise ValueError("an uncompressed YCbCr TIFF, which needs Pillow 13 or newer; save it as RGB or as PNG")
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF tag says.
+
+    Pillow before 13, the last one for Python 3.10, takes an uncompressed YCbCr TIFF for RGB of four bytes a pixel.
+    """
+    tiles = getattr(image, "tile", [])
+    is_misread = image.format == "TIFF" and image.mode == "RGB" and image.tag_v2.get(PHOTOMETRIC) == YCBCR
+    if not (is_misread and tiles and all(tile[0] == "raw" and tile[3][0] == "RGBX" for tile in tiles)):
+        return ImageOps.exif_transpose(image)
+    image.tile = [tile._replace(args=("RGB", *tile.args[1:])) for tile in tiles]
+    return Image.merge("YCbCr", ImageOps.exif_transpose(image).split())
 
 
 def to_rgb(image: Image.Image) -> Tensor:

@@ -61,7 +61,7 @@ class Malicious:
 def test_a_file_that_would_run_something_is_refused_and_runs_nothing(tmp_path, wrap, zipped):
     path, trace = tmp_path / "clip.pkl", tmp_path / "trace"
     torch.save(wrap(Malicious(trace)), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"clip.pkl: not a latent file of numbers only, refused: it calls os.makedirs$"):
+    with pytest.raises(ValueError, match=r"clip.pkl: not a latent file of numbers only, .* calls os.makedirs$"):
         load_latent_pkl(path)
     assert not trace.exists()
     torch.load(path, weights_only=False)  # it does run for those who unpickle
