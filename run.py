@@ -1,7 +1,8 @@
 """Two commands that need nothing but Python: ``python run.py demo`` and ``python run.py test``.
 
-Each makes ``.venv`` beside this file, installs what the project needs there, and runs. The second time it starts at
-once. Words after the command go on to it: ``python run.py test -m "not slow"``, ``python run.py demo --out pictures``.
+Each makes ``.venv`` beside this file, installs what it needs there (the tests also pytest and its like), and runs. The
+second time it starts at once. Words after the command go on to it: ``python run.py test -m "not slow"``,
+``python run.py demo --out pictures``.
 """
 
 import hashlib
@@ -20,11 +21,13 @@ COMMANDS = {
     "demo": ["-m", "lyra_pack.comfyui_lyra", "demo"],
     "test": ["-m", "pytest"],
 }
+NEEDS = {"demo": ".", "test": ".[dev]"}  # what pip installs for each; the latter holds the former
 
 
-def wanted() -> str:
-    """Fingerprint of everything that decides what is installed."""
-    parts = [TORCH, sys.version, *((ROOT / name).read_text() for name in ("requirements.txt", "pyproject.toml"))]
+def wanted(command: str) -> str:
+    """Fingerprint of everything that decides what is installed for a command."""
+    lists = ((ROOT / name).read_text() for name in ("requirements.txt", "pyproject.toml"))
+    parts = [TORCH, sys.version, NEEDS[command], *lists]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -35,9 +38,9 @@ def call(step: str, remedy: str, *command: "str | Path") -> None:
         sys.exit(f"\n{step} failed. {remedy}")
 
 
-def install() -> None:
-    """Make .venv and install the project into it, unless that has been done already."""
-    if STAMP.exists() and STAMP.read_text() == wanted():
+def install(command: str) -> None:
+    """Make .venv and install what a command needs into it, unless that has been done already."""
+    if STAMP.exists() and STAMP.read_text() in (wanted(command), wanted("test")):
         return
     if not PYTHON.exists():
         print(f"== Making {VENV}", flush=True)
@@ -48,8 +51,8 @@ def install() -> None:
     pip = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check")
     again = "Check the network and the free disk (about 6 GB with a CUDA build of torch), then run the same again."
     call("Installing torch (the large one)", again, *pip, TORCH)
-    call("Installing the project and its other needs", again, *pip, "-e", ".[dev]")
-    STAMP.write_text(wanted())
+    call("Installing the project and its other needs", again, *pip, "-e", NEEDS[command])
+    STAMP.write_text(wanted(command))
 
 
 def main() -> int:
@@ -58,7 +61,7 @@ def main() -> int:
         sys.exit(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed (python3.11 run.py ...).")
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(f"{__doc__}\nusage: python run.py {{{','.join(COMMANDS)}}} ...")
-    install()
+    install(sys.argv[1])
     # Threads sleep while they wait for each other: where others want the cores too, spinning takes ten times as long.
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
     return subprocess.run([str(PYTHON), *COMMANDS[sys.argv[1]], *sys.argv[2:]], cwd=ROOT, env=environment).returncode

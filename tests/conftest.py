@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import sys
+from collections import Counter
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,11 @@ from safetensors.torch import load  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = Path(os.environ.get("LYRA_GOLDENS") or ROOT / "tests" / "data" / "goldens")
 
+NEEDS = {  # a word of a skip's reason, and how many of what are told
+    "comfy_api": "files of node tests (need ComfyUI's Python: .ci/run finds it)",
+    "COMFYUI_DIR": "in a real ComfyUI (need COMFYUI_DIR)",
+    "CUDA": "on a GPU (need CUDA)",
+}
 FILLER = ("in.rgb0",)  # decoder/README.md names it
 spec = importlib.util.spec_from_file_location("lyra_pack", ROOT / "__init__.py")
 pack = sys.modules["lyra_pack"] = importlib.util.module_from_spec(spec)
@@ -144,3 +150,20 @@ def pytest_sessionfinish(session, exitstatus):
             for name in left[:40]:
                 reporter.write_line(f"  {name}", red=True)
             session.exitstatus = 1
+
+
+def needed(report) -> str:
+    """What a skipped test or file wants, or "others"."""
+    return next((what for word, what in NEEDS.items() if word in str(report.longrepr)), "others (reasons above)")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """One line, after all others: what ran and what was left out."""
+    result = yield
+    stats = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "deselected")}
+    ran = ", ".join(f"{count} {kind}" for kind, count in stats.items() if count) or "nothing"
+    left = Counter(map(needed, terminalreporter.stats.get("skipped", [])))
+    skipped = ", ".join(f"{count} {what}" for what, count in left.items()) or "nothing"
+    terminalreporter.write_line(f"Ran on Python {sys.version.split()[0]}: {ran}. Skipped: {skipped}.")
+    return result

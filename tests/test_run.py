@@ -1,13 +1,17 @@
-"""The two commands of run.py, up to where they would install something."""
+"""The two commands of run.py, up to where they would install something, and CI's own program."""
 
 import ast
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-RUN = Path(__file__).resolve().parents[1] / "run.py"
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / "run.py"
 
 
 @pytest.mark.parametrize("words", [[], ["destroy"]])
@@ -27,3 +31,82 @@ def test_an_old_python_gets_as_far_as_being_told_so():
 
 def every(node: ast.arguments) -> list[ast.arg]:
     return [*node.args, *node.kwonlyargs, *filter(None, (node.vararg, node.kwarg))]
+
+
+@pytest.fixture
+def steps(tmp_path, monkeypatch):
+    """run.py as a module whose .venv lies elsewhere, and what its steps would have called."""
+    spec = importlib.util.spec_from_file_location("lyra_run", RUN)
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    called = []
+    monkeypatch.setattr(run, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(run, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(run, "call", lambda step, remedy, *command: called.append(command[-1]))
+    return run, called
+
+
+def test_the_demo_installs_what_users_need_and_the_tests_add_theirs(steps):
+    run, called = steps
+    run.install("demo")
+    assert called == [run.TORCH, "."]
+    run.install("demo")
+    assert len(called) == 2
+    run.install("test")
+    assert called[2:] == [run.TORCH, ".[dev]"]
+    run.install("demo")  # what the tests installed is more
+    run.install("test")
+    assert len(called) == 4
+
+
+def script(path: Path, text: str) -> None:
+    """An executable shell program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def ci(tmp_path):
+    """CI's program in a checkout of stand-ins; returns what it does with some environment."""
+    (tmp_path / "checkout" / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / "checkout" / ".ci" / "run")
+    (tmp_path / "checkout" / "run.py").write_text("print('Ran on Python 3: 7 passed. Skipped: nothing.')")
+    script(tmp_path / "checkout" / ".venv" / "bin" / "ruff", "exit 0")
+
+    def run(**environment):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("COMFYUI", "PYTHONPATH"))}
+        words = ["bash", str(tmp_path / "checkout" / ".ci" / "run")]
+        environment = kept | {"HOME": str(tmp_path / "home")} | environment
+        return subprocess.run(words, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+needs_bash = pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="CI's program is for bash")
+
+
+@needs_bash
+def test_ci_finds_the_comfyui_at_home_and_its_python_for_the_node_tests(ci, tmp_path):
+    comfyui = tmp_path / "home" / "ComfyUI"
+    comfyui.mkdir(parents=True)
+    (comfyui / "main.py").touch()
+    script(comfyui / "venv" / "bin" / "python", 'echo "$PYTHONPATH $@"; echo "Ran on Python 4: 5 passed."')
+    done = ci()
+    assert done.returncode == 0
+    assert f"{comfyui} -m pytest -q tests/nodes" in done.stdout
+    last = done.stdout.partition("== what ran and what was skipped\n")[2].splitlines()
+    assert last[0] == "tests: passed. Ran on Python 3: 7 passed. Skipped: nothing."
+    assert last[-1] == "node tests under the real comfy_api: passed. Ran on Python 4: 5 passed."
+    script(comfyui / "venv" / "bin" / "python", '[ "$1" = -c ] || exit 3')
+    done = ci()
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "node tests under the real comfy_api: FAILED (3)"
+
+
+@needs_bash
+def test_ci_says_what_it_skipped_for_want_of_a_comfyui(ci, tmp_path):
+    done = ci()
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].endswith("skipped, no ComfyUI found (COMFYUI_DIR, ~/ComfyUI)")
+    assert ci(COMFYUI_DIR=str(tmp_path)).stdout.splitlines()[-1].startswith("node tests: skipped, no Python found for")
