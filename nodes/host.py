@@ -214,18 +214,10 @@ def model_path(folder: str, kind: type, name: str) -> Path:
     return Path(found)
 
 
-def model_is_there(folder: str, kind: type, name: str) -> bool | str:
-    """True, or why a file that a loader names cannot be loaded, as ``validate_inputs`` answers."""
-    try:
-        return bool(model_path(folder, kind, name))
-    except FileNotFoundError as error:
-        return str(error)
-
-
 def weights_path(name: str) -> Path:
     """A file of weights named by the user: below models/lyra, or absolute."""
     add_model_folder()
-    name = name.strip().strip('"')
+    name = cleaned(name)
     path = Path(folder_paths.get_full_path(OURS, name) or name)
     if not path.is_file():
         raise FileNotFoundError(f"no file '{name}' in models/{OURS}, and it is no absolute path of a file either")
@@ -245,38 +237,51 @@ def shipped(folder: Path, kind: type) -> dict[str, Path]:
     return found
 
 
-def input_files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Files below a folder of ComfyUI's input, as ``folder/name``, sorted."""
-    root = Path(folder_paths.get_input_directory())
-    found = (path for path in (root / folder).rglob("*") if path.suffix.lower() in suffixes)
-    return sorted(path.relative_to(root).as_posix() for path in found)
+def saved_files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Files below a folder of ComfyUI's input and of its output, as ``saved_path`` takes them, sorted."""
+    found = []
+    for root in (Path(folder_paths.get_input_directory()), output_folder()):
+        files = (path for path in (root / folder).rglob("[!.]*") if path.suffix.lower() in suffixes)
+        found += sorted(name_of(path, root) for path in files if not path.parent.name.startswith("."))
+    return found
 
 
 def input_path(name: str) -> Path:
     """A file or folder named by the user: below ComfyUI's input folder, or absolute."""
-    path = Path(folder_paths.get_input_directory(), name.strip().strip('"'))
-    if not path.exists():
-        raise FileNotFoundError(f"'{name}' is neither in {folder_paths.get_input_directory()} nor an absolute path")
-    return path
+    return existing(name, [Path(folder_paths.get_input_directory())])
 
 
 def saved_path(name: str) -> Path:
-    """A file or folder named by the user: below ComfyUI's input or output folder, the pack's ``mini/``, or absolute."""
-    name = name.strip().strip('"')
-    folders = [Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory())]
-    shipped = [MINI.parent] if name.startswith(f"{MINI.name}/") else []
-    for folder in folders + shipped:
-        if (path := folder / name).exists():
+    """A file or folder named by the user: below ComfyUI's input or output folder, the pack's ``mini/``, or absolute.
+
+    Where both have one, it is the input's; of ``lyra``, where this pack keeps what it makes, the output's. A name may
+    say which it means, as core's do: ``a.ply [output]``.
+    """
+    roots = {"input": Path(folder_paths.get_input_directory()), "output": output_folder()}
+    plain = cleaned(name)
+    if marked := re.fullmatch(r"(.+) \[(input|output)\]", plain):
+        return existing(marked[1], [roots[marked[2]]])
+    folders = list(roots.values())
+    if Path(plain).parts[:1] == (OURS,):
+        folders.reverse()
+    return existing(plain, folders + [MINI.parent] * plain.startswith(f"{MINI.name}/"))
+
+
+def cleaned(name: str) -> str:
+    """A name as a person gave it, without blanks and quotes around it; ValueError where nothing is left."""
+    if plain := name.strip().strip('"').strip():
+        return plain
+    raise ValueError("no name is given; name a file or folder")
+
+
+def existing(name: str, folders: list[Path]) -> Path:
+    """What has a name below one of the folders, the first that has it, or absolutely."""
+    plain = cleaned(name)
+    for folder in folders:
+        if (path := folder / plain).exists():
             return path
-    raise FileNotFoundError(f"'{name}' is neither in {folders[0]} nor in {folders[1]} nor an absolute path")
-
-
-def saved_is_there(name: str) -> bool | str:
-    """True, or why there is no such file or folder, as ``validate_inputs`` answers."""
-    try:
-        return bool(saved_path(name))
-    except FileNotFoundError as error:
-        return str(error)
+    places = " nor in ".join(str(folder) for folder in folders if folder != MINI.parent)
+    raise FileNotFoundError(f"'{plain}' is neither in {places} nor an absolute path")
 
 
 def fingerprint(path: Path) -> str:
@@ -292,7 +297,15 @@ def output_folder() -> Path:
 
 def below_output(path: Path) -> str:
     """A path of the output folder as a person reads it, and as ``saved_path`` takes it."""
-    return path.relative_to(output_folder()).as_posix()
+    return name_of(path, output_folder())
+
+
+def name_of(path: Path, root: Path) -> str:
+    """What ``saved_path`` finds a path of ComfyUI's input or output folder ``root`` by."""
+    name = path.relative_to(root).as_posix()
+    if not path.exists() or saved_path(name) == path:
+        return name
+    return f"{name} [{'output' if root == output_folder() else 'input'}]"
 
 
 def scene_folder(name: str, anew: bool = False) -> Path:
@@ -323,6 +336,7 @@ def named_folder(root: Path, name: str, anew: bool) -> Path:
 
 def output_path(prefix: str, suffix: str) -> tuple[Path, dict[str, str]]:
     """The next free numbered file of the output folder, and how ComfyUI names it to the editor."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    root = folder_paths.get_output_directory()
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(cleaned(prefix), root)
     filename = f"{name}_{counter:05}_{suffix}"
     return Path(folder, filename), {"filename": filename, "subfolder": subfolder, "type": "output"}

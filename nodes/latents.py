@@ -8,7 +8,7 @@ from torch import Tensor
 from ..comfyui_lyra.files.scene import load_scene, save_scene
 from ..comfyui_lyra.plan import decode_bytes
 from ..comfyui_lyra.tokenizer.streaming import CHUNK
-from . import host, sockets
+from . import hooks, host, sockets
 from .tokenizers import tokenizer_of
 
 
@@ -52,18 +52,17 @@ class LoadLatents(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the folder is missing."""
-        return path is None or host.saved_is_there(path)
+        return hooks.is_there(host.saved_path, path)
 
     @classmethod
-    def fingerprint_inputs(cls, path, clip=None, dynamic=None):
+    def fingerprint_inputs(cls, path=None, *_, **__):
         """Read again when the files have changed."""
-        root = host.saved_path(path)
-        return " ".join(host.fingerprint(part) for part in (root, *sorted(root.glob("*/latent"))))
+        return hooks.state_of(host.saved_path, path)
 
     @classmethod
     def execute(cls, path, clip, dynamic) -> io.NodeOutput:
         """Read the latents."""
-        return io.NodeOutput(load_scene(host.saved_path(path), clip or None, dynamic=dynamic))
+        return io.NodeOutput(load_scene(host.saved_path(path), clip.strip() or None, dynamic=dynamic))
 
 
 class SaveLatents(io.ComfyNode):

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..comfyui_lyra.demo_scene import demo_scene
 from ..comfyui_lyra.files.cameras import load_cameras
 from ..comfyui_lyra.files.ply import load_ply
-from . import host, sockets
+from . import hooks, host, sockets
 
 DEMO = "demo scene"  # made by formula, so that a workflow runs before any file is there
 
@@ -20,15 +20,15 @@ class LoadSplats(io.ComfyNode):
             node_id="LyraLoadSplats",
             display_name="Load Splats",
             category="Lyra/splat",
-            description="Reads Gaussian splats from a PLY file in input/3d, or from a connected 3D file. Any 3DGS PLY "
-            "with harmonics up to degree 3, and SuperSplat's compressed form.",
+            description="Reads Gaussian splats from a PLY file in input/3d or output/3d, or from a connected 3D file. "
+            "Any 3DGS PLY with harmonics up to degree 3, and SuperSplat's compressed form.",
             search_aliases=["open ply", "import gaussian", "3dgs", "gaussian splatting", "read splat"],
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[DEMO, *host.input_files("3d", (".ply",))],
+                    options=[DEMO, *host.saved_files("3d", (".ply",))],
                     default=DEMO,
-                    tooltip="A PLY file in ComfyUI's input/3d folder. The demo scene needs no file.",
+                    tooltip="A PLY file in the folder 3d of ComfyUI's input or output. The demo scene needs no file.",
                 ),
                 io.MultiType.Input(
                     "model_3d",
@@ -41,9 +41,14 @@ class LoadSplats(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file, model_3d=None):
+    def validate_inputs(cls, file=None):
+        """Say before the run that the file is missing."""
+        return file == DEMO or hooks.is_there(host.saved_path, file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None, *_, **__):
         """Read again when the file has changed."""
-        return file if file == DEMO else host.fingerprint(host.input_path(file))
+        return file if file == DEMO else hooks.state_of(host.saved_path, file)
 
     @classmethod
     def execute(cls, file, model_3d=None) -> io.NodeOutput:
@@ -51,7 +56,7 @@ class LoadSplats(io.ComfyNode):
         if model_3d is not None:
             gaussians = load_ply(sockets.ply_of(model_3d))
         else:
-            gaussians = demo_scene() if file == DEMO else load_ply(host.input_path(file))
+            gaussians = demo_scene() if file == DEMO else load_ply(host.saved_path(file))
         return io.NodeOutput(sockets.to_splat([gaussians]))
 
 
@@ -72,7 +77,7 @@ class LoadCameraPaths(io.ComfyNode):
                 io.String.Input(
                     "path",
                     default="cameras.json",
-                    tooltip="File or folder: below ComfyUI's input folder, or with its whole path.",
+                    tooltip="File or folder: below ComfyUI's input or output folder, or with its whole path.",
                 ),
                 io.Int.Input(
                     "width",
@@ -103,18 +108,15 @@ class LoadCameraPaths(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the file is missing."""
-        try:
-            return path is None or bool(host.input_path(path))
-        except FileNotFoundError as error:
-            return str(error)
+        return hooks.is_there(host.saved_path, path)
 
     @classmethod
-    def fingerprint_inputs(cls, path, width=None, height=None, clip=None):
+    def fingerprint_inputs(cls, path=None, *_, **__):
         """Read again when the files have changed."""
-        return host.fingerprint(host.input_path(path))
+        return hooks.state_of(host.saved_path, path)
 
     @classmethod
     def execute(cls, path, width, height, clip) -> io.NodeOutput:
         """Read the paths."""
         size = (height, width) if width and height else None
-        return io.NodeOutput(load_cameras(host.input_path(path), clip=clip or None, size=size))
+        return io.NodeOutput(load_cameras(host.saved_path(path), clip=clip.strip() or None, size=size))

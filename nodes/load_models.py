@@ -1,12 +1,14 @@
 """Nodes that load a model."""
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..comfyui_lyra.configs import ReconConfig, TokenizerConfig
 from ..comfyui_lyra.recon.checkpoint import load_recon
 from ..comfyui_lyra.tokenizer.model import load_tokenizer
 from ..comfyui_lyra.weights import read_about
-from . import host, sockets
+from . import hooks, host, sockets
 from .patchers import Model, in_core
 
 
@@ -42,14 +44,14 @@ class LoadTokenizer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file):
+    def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return host.model_is_there("vae", TokenizerConfig, file)
+        return hooks.is_there(partial(host.model_path, "vae", TokenizerConfig), file)
 
     @classmethod
-    def fingerprint_inputs(cls, file, precision=None):
+    def fingerprint_inputs(cls, file=None, *_, **__):
         """Load again when the file has changed."""
-        return host.fingerprint(host.model_path("vae", TokenizerConfig, file))
+        return hooks.state_of(partial(host.model_path, "vae", TokenizerConfig), file)
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:
@@ -92,14 +94,14 @@ class LoadRecon(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file):
+    def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return host.model_is_there("lyra", ReconConfig, file)
+        return hooks.is_there(partial(host.model_path, "lyra", ReconConfig), file)
 
     @classmethod
-    def fingerprint_inputs(cls, file, precision=None):
+    def fingerprint_inputs(cls, file=None, *_, **__):
         """Load again when the file has changed."""
-        return host.fingerprint(host.model_path("lyra", ReconConfig, file))
+        return hooks.state_of(partial(host.model_path, "lyra", ReconConfig), file)
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:

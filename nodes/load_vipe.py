@@ -1,10 +1,12 @@
 """The node that reads ViPE's results."""
 
+from pathlib import Path
+
 from comfy_api.latest import io
 
 from ..comfyui_lyra.fit import fit as fit_to
 from ..comfyui_lyra.geometry_sources import from_vipe
-from . import host, sockets
+from . import hooks, host, sockets
 from .camera import FRAMES, PIXELS
 from .geometry import FITS, SCALES, shown
 
@@ -80,19 +82,12 @@ class LoadViPE(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the folder is missing."""
-        try:
-            return path is None or bool(host.input_path(path))
-        except FileNotFoundError as error:
-            return str(error)
+        return hooks.is_there(host.input_path, path)
 
     @classmethod
-    def fingerprint_inputs(
-        cls, path, start=None, frames=None, width=None, height=None, fit=None, scale=None, strict=None
-    ):
+    def fingerprint_inputs(cls, path=None, *_, **__):
         """Read again when the files have changed."""
-        root = host.input_path(path)
-        root = root.parent.parent if root.is_file() else root
-        return " ".join(host.fingerprint(folder) for folder in sorted(root.glob("*/")))
+        return hooks.state_of(host.input_path, path, state_of_results)
 
     @classmethod
     def execute(cls, path, start, frames, width, height, fit, scale, strict) -> io.NodeOutput:
@@ -101,3 +96,9 @@ class LoadViPE(io.ComfyNode):
             geometry = from_vipe(host.input_path(path), start, frames, strict=strict, scale=scale)
             geometry = fit_to(geometry, height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings), sockets.to_image(geometry.frames))
+
+
+def state_of_results(path: Path) -> str:
+    """Changes with the files of ViPE's folder, of which a clip's file may stand for all."""
+    root = path.parent.parent if path.is_file() else path
+    return " ".join(host.fingerprint(folder) for folder in sorted(root.glob("*/")))

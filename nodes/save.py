@@ -2,13 +2,13 @@
 
 from comfy_api.latest import io
 
-from ..comfyui_lyra.files.cameras import save_cameras
+from ..comfyui_lyra.files.cameras import CAMERAS, save_cameras
 from ..comfyui_lyra.files.ply import save_ply
 from ..comfyui_lyra.geometry import Geometry
 from . import host, sockets
 
 SCALE = {"default": 1.0, "min": 0.0001, "max": 10000.0, "step": 0.01}
-FILES = {"json": "cameras.json", "transforms": "transforms.json", "colmap": "", "npz": ""}  # in the folder, by format
+FILES = {"json": CAMERAS, "transforms": "transforms.json", "colmap": "", "npz": ""}  # in the folder, by format
 
 
 class SaveSplats(io.ComfyNode):
@@ -53,7 +53,7 @@ class SaveSplats(io.ComfyNode):
         gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
         path, saved = host.output_path(filename_prefix, ".ply")
         save_ply(path, gaussians, scale=factor(scale, geometry))
-        host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {saved['filename']}")
+        host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {host.below_output(path)}")
         return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})
 
 
@@ -97,7 +97,7 @@ class SaveCameraPaths(io.ComfyNode):
                     tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
                 ),
             ],
-            outputs=[],
+            outputs=[io.String.Output("folder", tooltip="The new folder, for Load Camera Paths.")],
         )
 
     @classmethod
@@ -106,9 +106,10 @@ class SaveCameraPaths(io.ComfyNode):
         folder, _ = host.output_path(filename_prefix, "")
         paths = [path.scaled(factor(scale, geometry)) for path in cameras]
         save_cameras(folder / FILES[format], paths, kind=format)
-        text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {host.below_output(folder)}"
+        saved = host.below_output(folder)
+        text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {saved}"
         host.show_text(cls, text)
-        return io.NodeOutput(ui={"text": (text,)})
+        return io.NodeOutput(saved, ui={"text": (text,)})
 
 
 def factor(scale: float, geometry: Geometry | None) -> float:

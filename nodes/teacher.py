@@ -1,6 +1,7 @@
 """The node that loads the teacher, and the teacher in ComfyUI's hands."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -11,7 +12,7 @@ from torch import nn
 
 from ..comfyui_lyra.configs import TeacherConfig
 from ..kernels_glue.attention import attention as attention_op
-from . import host, sockets
+from . import hooks, host, sockets
 from .patchers import Model, castable
 
 if TYPE_CHECKING:
@@ -102,14 +103,14 @@ class LoadTeacher(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file):
+    def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return host.model_is_there("diffusion_models", TeacherConfig, file)
+        return hooks.is_there(partial(host.model_path, "diffusion_models", TeacherConfig), file)
 
     @classmethod
-    def fingerprint_inputs(cls, file, precision=None, attention=None, memory=None):
+    def fingerprint_inputs(cls, file=None, *_, **__):
         """Load again when the file has changed."""
-        return host.fingerprint(host.model_path("diffusion_models", TeacherConfig, file))
+        return hooks.state_of(partial(host.model_path, "diffusion_models", TeacherConfig), file)
 
     @classmethod
     def execute(cls, file, precision, attention, memory) -> io.NodeOutput:

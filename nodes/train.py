@@ -12,7 +12,7 @@ from ..comfyui_lyra.recon.checkpoint import load_recon
 from ..comfyui_lyra.training.checkpoint import steps as saved_steps
 from ..comfyui_lyra.training.log import read_log
 from ..comfyui_lyra.training.stages import MINI_STAGES
-from . import host, sockets
+from . import hooks, host, sockets
 from .patchers import Model, in_core
 
 STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7"), "quick": ("m1",)})
@@ -122,25 +122,14 @@ class TrainRecon(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, dataset=None):
         """Say before the run that the folder is missing."""
-        return dataset is None or host.saved_is_there(dataset)
+        return hooks.is_there(host.saved_path, dataset)
 
     @classmethod
-    def fingerprint_inputs(
-        cls,
-        dataset=None,
-        preset=None,
-        steps=None,
-        minutes=None,
-        name=None,
-        resume=None,
-        start_from=None,
-        batch=None,
-        flipped=None,
-        seed=None,
-    ):
+    def fingerprint_inputs(cls, dataset=None, minutes=None, name=None, resume=None, *_, **__):
         """Train again where the last run's time was over before its steps, and when there are other scenes."""
-        reached = saved_steps(host.decoder_folder(name))[-1:] if name and resume and minutes else []
-        return f"{reached} {files_below(host.saved_path(dataset)) if dataset else ''}"
+        timed = name if resume and minutes else None
+        reached = hooks.state_of(host.decoder_folder, timed, lambda folder: saved_steps(folder)[-1:])
+        return f"{reached} {hooks.state_of(host.saved_path, dataset, files_below)}"
 
     @classmethod
     def execute(
@@ -156,7 +145,7 @@ class TrainRecon(io.ComfyNode):
                 tokenizer_file(tokenizer),
                 stages=STAGES[preset],
                 roots=[host.saved_path(dataset)],
-                after=host.decoder_folder(start_from) if start_from else None,
+                after=host.decoder_folder(start_from) if start_from.strip() else None,
                 training=ReconTraining(pace=pace(preset, steps), batch=batch or None, flipped=flipped, seed=seed),
                 max_seconds=60 * minutes or None,
                 resume=bool(saved_steps(folder)),

@@ -10,6 +10,7 @@ from .colmap import find_model, load_colmap, save_colmap
 from .sdg import load_sdg_cameras, read_view, save_sdg_cameras
 from .transforms_json import load_transforms, save_transforms
 
+CAMERAS = "cameras.json"  # in a folder that a save made
 KNOWN = "a JSON path set of ours, a transforms.json, a COLMAP text model, or pose and intrinsics npz files"
 
 
@@ -29,6 +30,8 @@ def load_cameras(
     if path.suffix == ".npz" and path.parent.name in ("pose", "intrinsics"):
         return (read_view(path.parent.parent, path.stem, size),)
     if path.is_dir():
+        if (path / CAMERAS).is_file():
+            return load_cameras_json(path / CAMERAS)
         if (path / "transforms.json").is_file():
             return load_transforms(path / "transforms.json")
         return load_colmap(path) if find_model(path) else load_sdg_cameras(path, clip, size)

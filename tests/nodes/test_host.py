@@ -55,7 +55,7 @@ def test_input_files_and_paths(folders):
     (folders / "input" / "3d" / "deep").mkdir(parents=True)
     for name in ("b.PLY", "deep/a.ply", "c.glb"):
         (folders / "input" / "3d" / name).write_bytes(b"")
-    assert host.input_files("3d", (".ply",)) == ["3d/b.PLY", "3d/deep/a.ply"]
+    assert host.saved_files("3d", (".ply",)) == ["3d/b.PLY", "3d/deep/a.ply"]
     assert host.input_path("3d/b.PLY") == folders / "input" / "3d" / "b.PLY"
     assert host.input_path(f'"{folders}"') == folders
     with pytest.raises(FileNotFoundError, match=r"'3d/gone.ply' is neither in .* nor an absolute path"):
@@ -69,3 +69,19 @@ def test_a_fingerprint_changes_with_a_file_of_the_folder(tmp_path):
     os.utime(tmp_path / "a", (1, 1))
     assert host.fingerprint(tmp_path) != before[0]
     assert host.fingerprint(tmp_path / "a") != before[1]
+
+
+def test_lyra_is_the_folder_of_what_was_made_here(folders):
+    for kind in ("input", "output"):
+        (folders / kind / "lyra" / "scene").mkdir(parents=True)
+        (folders / kind / "3d").mkdir()
+    for name in ("lyra", "lyra/scene"):
+        assert host.saved_path(name) == folders / "output" / name
+        assert host.saved_path(f"{name} [input]") == folders / "input" / name
+    assert host.saved_path("3d") == folders / "input" / "3d"
+    (folders / "input" / "lyra" / "own").mkdir()
+    assert host.saved_path("lyra/own") == folders / "input" / "lyra" / "own"
+    assert host.below_output(folders / "output" / "lyra" / "scene") == "lyra/scene"
+    assert host.below_output(folders / "output" / "3d") == "3d [output]"
+    with pytest.raises(ValueError, match="no name is given"):
+        host.saved_path(' "" ')

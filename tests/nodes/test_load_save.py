@@ -105,3 +105,40 @@ def test_npz_poses_without_a_video_take_the_size_of_the_widgets(folders):
     (loaded,) = LoadCameraPaths.execute("poses", 64, 48, "shot").args
     assert (loaded[0].width, loaded[0].height) == (64, 48)
     assert torch.allclose(loaded[0].K, paths[0].K)
+
+
+def test_names_as_save_shows_them_load_again(folders, scene):
+    shown = SaveSplats.execute(sockets.to_splat([scene]), "3d/scene", 1.0)
+    (file,) = (i for i in LoadSplats.define_schema().inputs if i.id == "file")
+    assert file.options == [DEMO, "3d/scene_00001_.ply"]
+    assert LoadSplats.validate_inputs("3d/scene_00001_.ply") is True
+    (loaded,) = sockets.from_splat(LoadSplats.execute("3d/scene_00001_.ply").args[0])
+    assert len(loaded) == len(scene) and shown.ui["3d"][0]["filename"] == "scene_00001_.ply"
+
+    paths = camera_paths(pinhole_camera(64, 32, 40), "six_paths", frames=5)
+    for kind in ("json", "transforms", "colmap"):
+        (folder,) = SaveCameraPaths.execute(paths, kind, f"3d/{kind}", 1.0).args
+        assert folder == f"3d/{kind}_00001_" and LoadCameraPaths.validate_inputs(folder) is True
+        (again,) = LoadCameraPaths.execute(folder, 0, 0, "").args
+        assert len(again) == 6
+
+
+def test_a_name_that_input_and_output_both_have_says_whose_it_is(folders, scene):
+    save_ply(folders / "input" / "3d" / "scene_00001_.ply", scene[:5])
+    SaveSplats.execute(sockets.to_splat([scene]), "3d/scene", 1.0)
+    (file,) = (i for i in LoadSplats.define_schema().inputs if i.id == "file")
+    assert file.options == [DEMO, "3d/scene_00001_.ply", "3d/scene_00001_.ply [output]"]
+    counts = [len(sockets.from_splat(LoadSplats.execute(name).args[0])[0]) for name in file.options[1:]]
+    assert counts == [5, len(scene)]
+
+
+def test_nothing_is_written_under_an_empty_name(folders, scene):
+    paths = camera_paths(pinhole_camera(64, 32, 40), "left", frames=3)
+    for name in ("", "  "):
+        with pytest.raises(ValueError, match="no name is given"):
+            SaveSplats.execute(sockets.to_splat([scene]), name, 1.0)
+        with pytest.raises(ValueError, match="no name is given"):
+            SaveCameraPaths.execute(paths, "json", name, 1.0)
+        with pytest.raises(ValueError, match="no name is given"):
+            LoadCameraPaths.execute(name, 0, 0, "")
+    assert not list((folders / "output").iterdir())
