@@ -68,9 +68,13 @@ class LyraExtension(ComfyExtension):
     """What ComfyUI loads."""
 
     async def on_load(self) -> None:
-        """Let the editor find the help pages, whatever this folder is called, and ComfyUI the models folder."""
+        """Let the editor find the help pages, whatever this folder is called, and ComfyUI the models folder.
+
+        What is remembered between starts lies in ComfyUI's user folder from now on.
+        """
         host.serve_help()
         host.add_model_folder()
+        host.keep_memory()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes that this ComfyUI can show."""

@@ -22,12 +22,14 @@ from ..comfyui_lyra.files.sdg_manifest import lyra_folder
 from ..comfyui_lyra.progress import OnStep
 from ..comfyui_lyra.shipped import MINI
 from ..comfyui_lyra.weights import stored_config
+from ..kernels_glue.memory import use_folder
 from .patchers import Model
 
 log = logging.getLogger("lyra")
 Result = TypeVar("Result")
 
 OURS = "lyra"  # the models folder of what fits into none of ComfyUI's
+WEB = Path(__file__).absolute().parent / "web"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
 NO_MODEL = re.compile(r"mean_std\.pt$|(^|[\\/])step-\d+[^\\/]*$")  # a tokenizer's statistics, a training's checkpoints
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -55,8 +57,15 @@ def serve_help() -> None:
     """
     from nodes import EXTENSION_WEB_DIRS  # ComfyUI's; deferred, for where a test runs in our root `nodes` is ours
 
-    here = Path(__file__).absolute().parent
-    EXTENSION_WEB_DIRS.setdefault(here.parent.name.split(".")[0], str(here / "web"))
+    if WEB.is_dir():  # the server cannot start with a folder that is not there
+        EXTENSION_WEB_DIRS.setdefault(WEB.parents[1].name.split(".")[0], str(WEB))
+    else:
+        log.warning("%s is not there: nodes have no help pages; get this pack again", WEB)
+
+
+def keep_memory() -> None:
+    """Let what is remembered between starts lie in ComfyUI's user folder."""
+    use_folder(Path(folder_paths.get_user_directory(), OURS))
 
 
 def compute_device() -> torch.device:
@@ -152,10 +161,11 @@ def progress(label: str) -> OnStep:
 
 
 def show_text(node: type[io.ComfyNode], text: str) -> None:
-    """Write a line on a node that declares ``Hidden.unique_id``; nothing where no editor is served."""
-    server = sys.modules.get("server")  # ComfyUI's, if it is running
-    if server and node.hidden and node.hidden.unique_id:
-        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+    """Write a line on a node that declares ``Hidden.unique_id``, for the client that runs it, if one does."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)  # if it is running
+    client = getattr(instance, "client_id", None)
+    if client is not None and node.hidden and node.hidden.unique_id:
+        instance.send_progress_text(text, node.hidden.unique_id, client)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 import asyncio
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -7,8 +9,10 @@ pytest.importorskip("comfy_api")
 
 import comfy.model_management  # noqa: E402
 import comfy.utils  # noqa: E402
+import folder_paths  # noqa: E402
 import lyra_pack.nodes  # noqa: E402
 from comfy_api.latest import io  # noqa: E402
+from lyra_pack.kernels_glue import memory  # noqa: E402
 from lyra_pack.nodes import host  # noqa: E402
 
 
@@ -85,3 +89,44 @@ def test_lyra_is_the_folder_of_what_was_made_here(folders):
     assert host.below_output(folders / "output" / "3d") == "3d [output]"
     with pytest.raises(ValueError, match="no name is given"):
         host.saved_path(' "" ')
+
+
+class Server:
+    """What ComfyUI's server is to a node."""
+
+    def __init__(self, client):
+        self.client_id, self.sent = client, []
+
+    def send_progress_text(self, text, node_id, sid=None):
+        self.sent.append((text, node_id, sid))
+
+
+def test_the_text_of_a_node_goes_to_the_client_that_runs_it(monkeypatch):
+    node = SimpleNamespace(hidden=SimpleNamespace(unique_id="7"))
+    for client, sent in (("one", [("done", "7", "one")]), (None, [])):
+        server = Server(client)
+        module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
+        monkeypatch.setitem(sys.modules, "server", module)
+        host.show_text(node, "done")
+        assert server.sent == sent
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace())
+    host.show_text(node, "nobody is served")
+
+
+def test_a_pack_without_help_pages_does_not_stop_the_server(monkeypatch, tmp_path, caplog):
+    served = {}
+    monkeypatch.setitem(sys.modules, "nodes", SimpleNamespace(EXTENSION_WEB_DIRS=served))
+    monkeypatch.setattr(host, "WEB", tmp_path / "My Pack.v1" / "nodes" / "web")
+    host.serve_help()
+    assert served == {} and "nodes have no help pages" in caplog.text
+    host.WEB.mkdir(parents=True)
+    host.serve_help()
+    assert served == {"My Pack": str(host.WEB)}
+
+
+def test_what_is_remembered_lies_in_comfyuis_user_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("LYRA_CACHE", raising=False)
+    monkeypatch.setattr(memory, "_told", [])
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    host.keep_memory()
+    assert memory.cache_folder() == tmp_path / "lyra"
