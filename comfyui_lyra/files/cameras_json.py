@@ -18,7 +18,7 @@ import numpy as np
 from ..cameras import CameraTrajectory
 from .atomic import replacing
 from .pinhole import as_matrix, camera_path, picture_size, pinhole_numbers
-from .reading import reading
+from .reading import read_text, reading
 
 FORMAT = {"format": "lyra-cameras", "version": 1, "axes": "opencv"}
 
@@ -79,7 +79,7 @@ def read_object(path: Path | str) -> dict:
     """The object of a JSON file."""
     with reading(path) as file:
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = json.loads(read_text(file))
         except ValueError as error:
             raise ValueError(f"not JSON: {error}") from error
         if not isinstance(document, dict):

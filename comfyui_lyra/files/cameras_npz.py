@@ -4,21 +4,16 @@
 numbers [F]. Axes are OpenCV's, as ours.
 """
 
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..cameras import CameraTrajectory
+from .arrays import read_arrays
 from .atomic import replacing
+from .lens import check_lens, is_lens_key
 from .pinhole import camera_path, pinhole_numbers
 from .reading import reading
-
-# What numpy and zipfile raise; the last is for what is encrypted or of a newer format.
-UNREADABLE = (
-    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError
-)  # fmt: skip
 
 
 def save_cameras_npz(pose_path: Path | str, intrinsics_path: Path | str, cameras: CameraTrajectory) -> None:
@@ -73,16 +68,23 @@ def read_intrinsics(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
 
 def read_rows(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """``data`` [M, ...] as float64 and ``inds`` [M], in ascending order of ``inds``; without them 0..M-1."""
-    with reading(path):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                data = arrays["data"].astype(np.float64)
-                frames = arrays["inds"] if "inds" in arrays else np.arange(len(data))
-        except UNREADABLE as error:
-            raise ValueError("not an npz file with numbers named 'data' and 'inds'") from error
+    with reading(path) as file:
+        arrays = read_arrays(file, known_arrays)
+        check_lens({name: values.tolist() for name, values in arrays.items() if name not in ("data", "inds")})
+        if arrays["data"].dtype.kind not in "fiu":
+            raise ValueError(f"'data' holds {arrays['data'].dtype}, no numbers")
+        data = arrays["data"].astype(np.float64)
+        frames = arrays["inds"] if "inds" in arrays else np.arange(len(data)) if data.ndim else np.empty(0, int)
         if not data.ndim or frames.shape != data.shape[:1] or frames.dtype.kind not in "iu" or not len(frames):
             raise ValueError(f"expected one frame number in 'inds' a row, got {frames.shape} for {data.shape}")
         order = np.argsort(frames, kind="stable")
         if (np.diff(frames[order]) == 0).any():
             raise ValueError("'inds' names a frame twice")
         return data[order], frames[order].astype(np.int64)
+
+
+def known_arrays(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arrays that a file of cameras must have, may have, or may say of its lens."""
+    if "data" not in names:
+        raise ValueError(f"expected numbers named 'data' and 'inds', found {', '.join(names) or 'none'}")
+    return tuple(name for name in names if name in ("data", "inds") or is_lens_key(name))

@@ -3,8 +3,10 @@
 Pictures of one folder make one path, named after the folder, in the order of their names.
 """
 
+import logging
+import math
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +14,16 @@ from scipy.spatial.transform import Rotation
 
 from ..cameras import CameraTrajectory
 from .atomic import replacing
-from .pinhole import by_number, camera_path, check_names, pinhole_numbers
-from .reading import reading
+from .pinhole import by_folder, camera_path, check_names, picture_size, pinhole_numbers
+from .reading import read_text, reading
 
-MODELS = {"PINHOLE": (0, 1, 2, 3), "SIMPLE_PINHOLE": (0, 0, 1, 2)}  # which parameters are fx, fy, cx, cy
+log = logging.getLogger("lyra")
+
+ONE, TWO = (0, 0, 1, 2), (0, 1, 2, 3)  # which parameters are fx, fy, cx, cy, of models with one focal length and two
+MODELS = {  # and how many parameters there are; those after the first bend the picture
+    "SIMPLE_PINHOLE": (ONE, 3), "PINHOLE": (TWO, 4), "SIMPLE_RADIAL": (ONE, 4), "RADIAL": (ONE, 5),
+    "OPENCV": (TWO, 8), "FULL_OPENCV": (TWO, 12),
+}  # fmt: skip
 
 
 class Camera(NamedTuple):
@@ -77,14 +85,11 @@ def load_colmap(folder: Path | str) -> tuple[CameraTrajectory, ...]:
     if not (model / "images.txt").is_file():
         raise ValueError(f"{model}: a binary model; make it text with 'colmap model_converter --output_type TXT'")
     with reading(model / "cameras.txt") as file:
-        cameras = read_cameras(file.read_text(encoding="utf-8").splitlines())
+        cameras = read_cameras(read_text(file).splitlines())
     with reading(model / "images.txt") as file:
-        folders: dict[PurePosixPath, list[Image]] = {}
-        for image in read_images(file.read_text(encoding="utf-8").splitlines(), cameras):
-            folders.setdefault(PurePosixPath(image.name).parent, []).append(image)
-        if not folders:
-            raise ValueError("holds no images")
-        return tuple(read_path(folder.name or "path", images) for folder, images in folders.items())
+        images = usable(read_images(read_text(file).splitlines(), cameras), file)
+        folders = by_folder([image.name for image in images])
+        return tuple(read_path(name, [images[i] for i in members]) for name, members in folders.items())
 
 
 def read_cameras(lines: list[str]) -> dict[str, Camera]:
@@ -93,35 +98,64 @@ def read_cameras(lines: list[str]) -> dict[str, Camera]:
     for line in lines:
         if not line.strip() or line.startswith("#"):
             continue
-        number, model, *values = line.split()
+        number, model, *values = *line.split(), ""
+        values = values[:-1]
         if model not in MODELS:
-            raise ValueError(f"camera {number} is {model}; only {' and '.join(MODELS)} are read: undistort first")
-        if len(values) != 3 + max(MODELS[model]):
-            raise ValueError(f"camera {number}: expected width, height and {1 + max(MODELS[model])} numbers: '{line}'")
+            raise ValueError(f"camera {number} is {model}; only pinhole cameras are read: undistort first")
+        places, count = MODELS[model]
+        if len(values) != 2 + count:
+            raise ValueError(f"camera {number}: expected width, height and {count} numbers: '{line}'")
         parameters = [float(value) for value in values[2:]]
-        cameras[number] = Camera(int(values[1]), int(values[0]), tuple(parameters[i] for i in MODELS[model]))
+        if any(parameters[1 + max(places) :]):
+            raise ValueError(f"camera {number} is {model}, with distortion; only pinholes are read: undistort first")
+        size = picture_size(int(values[1]), int(values[0]), f"camera {number}")
+        cameras[number] = Camera(*size, tuple(parameters[i] for i in places))
     return cameras
 
 
 def read_images(lines: list[str], cameras: dict[str, Camera]) -> list[Image]:
-    """Pictures in the order of the file. Each has two lines, the second of which may be empty."""
-    images = []
-    numbered = iter(enumerate(lines, 1))
-    for number, line in numbered:
-        if not line.strip() or line.startswith("#"):
+    """Pictures in the order of the file. The line of 2-D points after each may be empty or left out."""
+    images: list[Image] = []
+    after_image = False
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#"):
+            continue
+        if not line.strip() or (after_image and are_points(line)):
+            after_image = False
             continue
         words = line.split(maxsplit=9)
         if len(words) != 10 or words[8] not in cameras:
-            raise ValueError(f"line {number} is no image of a known camera")
-        if len(next(numbered, (0, ""))[1].split()) % 3:
-            raise ValueError(f"line {number + 1} should hold 2-D points, three numbers each")
+            what = "neither an image of a known camera nor 2-D points, three numbers each" if images else "no image"
+            raise ValueError(f"line {number} is {what}")
         images.append(Image(words[9].strip(), tuple(float(word) for word in words[1:8]), cameras[words[8]]))
+        after_image = True
     return images
 
 
+def are_points(line: str) -> bool:
+    """Whether a line holds 2-D points: three numbers each."""
+    words = line.split()
+    try:
+        return len(words) % 3 == 0 and all(map(math.isfinite, map(float, words)))
+    except ValueError:
+        return False
+
+
+def usable(images: list[Image], file: Path) -> list[Image]:
+    """The images with a pose; the others are dropped with a warning, as if they had not been registered."""
+    posed = [image for image in images if all(map(math.isfinite, image.pose)) and any(image.pose[:4])]
+    if not posed:
+        raise ValueError(f"none of its {len(images)} images has a pose" if images else "holds no images")
+    if len(posed) < len(images):
+        log.warning(
+            "%s: %d of %d images have no pose (NaN, or a quaternion of length zero) and are left out",
+            file, len(images) - len(posed), len(images),
+        )  # fmt: skip
+    return posed
+
+
 def read_path(name: str, images: list[Image]) -> CameraTrajectory:
-    """One path from the pictures of one folder."""
-    images = sorted(images, key=lambda image: by_number(image.name))
+    """One path from the pictures of one folder, in their order."""
     sizes = {(image.camera.height, image.camera.width) for image in images}
     if len(sizes) > 1:
         raise ValueError(f"'{name}': expected pictures of one size, got {sorted(sizes)[:3]}")

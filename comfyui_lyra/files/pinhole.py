@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..cameras import CameraTrajectory
+from .names import fault
+
+MOST_SIDE = 1 << 17  # pixels of a picture's side
 
 
 def pinhole_numbers(cameras: CameraTrajectory) -> Tensor:
@@ -69,16 +73,48 @@ def as_matrix(value: object, columns: int, what: str) -> np.ndarray:
 
 def picture_size(height: object, width: object, what: str) -> tuple[int, int]:
     """Height and width of a text file as whole numbers; ValueError in words if they are anything else."""
-    if not all(isinstance(size, int | float) and float(size).is_integer() for size in (height, width)):
-        raise ValueError(f"{what}: {height!r} rows and {width!r} columns; a picture has whole numbers of both")
+    fits = (isinstance(size, int | float) and abs(size) <= MOST_SIDE and size == int(size) for size in (height, width))
+    if not all(fits):
+        raise ValueError(
+            f"{what}: {height!r} rows and {width!r} columns; a picture has whole numbers of both, up to {MOST_SIDE}"
+        )
     return int(height), int(width)
 
 
 def check_names(paths: Sequence[CameraTrajectory]) -> None:
-    """Raise ValueError unless the names of the paths can be files or folders of one place."""
-    names = [cameras.name for cameras in paths]
-    if bad := [name for name in names if names.count(name) > 1 or not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", name)]:
-        raise ValueError(f"camera path '{bad[0]}': names become file names, so they must differ and hold no slash")
+    """Raise ValueError unless the names of the paths can be files or folders of one place, on any system."""
+    seen: set[str] = set()
+    for cameras in paths:
+        wrong = "another path has it too" if cameras.name.lower() in seen else fault(cameras.name)
+        if wrong:
+            raise ValueError(f"camera path '{cameras.name}': names become file names; {wrong}")
+        seen.add(cameras.name.lower())
+
+
+def by_folder(names: Sequence[str]) -> dict[str, list[int]]:
+    """Which pictures lie in one folder, in the order of their numbers, under a name for each folder.
+
+    The name is the last part of the folder, or the last that differs between all of them; slashes may be backslashes.
+    """
+    names = [name.replace("\\", "/") for name in names]
+    folders: dict[PurePosixPath, list[int]] = {}
+    for index, name in enumerate(names):
+        folders.setdefault(PurePosixPath(name).parent, []).append(index)
+    for members in folders.values():
+        members.sort(key=lambda index: by_number(names[index]))
+    return dict(zip(telling_parts(list(folders)), folders.values(), strict=True))
+
+
+def telling_parts(folders: Sequence[PurePosixPath]) -> list[str]:
+    """A different name for each folder: the last part that is one, or as many last parts as it takes."""
+    parts = [[part.rstrip(":") for part in folder.parts if part.strip("./:")] or ["path"] for folder in folders]
+    deepest = max(map(len, parts))
+    for depth in range(1, deepest + 1):
+        alone = [part[-depth] if len(part) >= depth else "" for part in parts]
+        for names in (alone, ["_".join(part[-depth:]) for part in parts]):
+            if all(names) and len(set(names)) == len(names):
+                return names
+    return [f"path_{index}" for index in range(len(folders))]
 
 
 def by_number(name: str) -> list[tuple[str, int]]:

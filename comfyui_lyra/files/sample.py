@@ -16,6 +16,7 @@ import torch
 from ..cameras import CameraTrajectory
 from ..geometry import Geometry
 from ..trajectories import still
+from .arrays import read_arrays
 from .atomic import replacing
 from .images import load_image, save_image
 from .reading import reading
@@ -48,7 +49,8 @@ def load_sample(folder: Path | str, kind: Kind) -> Geometry:
     """Read what ``save_sample`` wrote; its world is the camera's, and has the unit of the depth."""
     shown, beside = sample_files(folder, kind)
     frames, fps = (load_image(shown)[None], 24.0) if kind == "picture" else load_video(shown)
-    with reading(beside) as file, np.load(file, allow_pickle=False) as arrays:
+    with reading(beside) as file:
+        arrays = read_arrays(file, lambda _: ("depth", "K"))
         depth, K = (torch.from_numpy(arrays[name]).float() for name in ("depth", "K"))
     camera = CameraTrajectory(
         c2w=torch.eye(4)[None], K=K[None], height=depth.shape[1], width=depth.shape[2], fps=fps, name=kind

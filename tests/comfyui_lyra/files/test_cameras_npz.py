@@ -75,8 +75,12 @@ def test_nan_poses_are_the_callers_to_judge(saved, two_paths):
         ("pose", {"inds": np.minimum(np.arange(12), 10)}, "'inds' names a frame twice"),
         ("pose", {"inds": np.array([*range(6), *range(7, 13)])}, "pose.npz: frame 6 of 0..12 is missing"),
         ("pose", {"inds": np.array([*range(11), 2**40])}, "pose.npz: frame 11 of 0..1099511627776 is missing"),
-        ("pose", {"data": np.array([{}] * 12)}, "not an npz file with numbers named 'data' and 'inds'"),
-        ("pose", {"data": None}, "not an npz file with numbers"),
+        ("pose", {"data": np.array([{}] * 12)}, "pose.npz: array 'data' holds object, no numbers"),
+        ("pose", {"data": None}, "expected numbers named 'data' and 'inds', found inds"),
+        ("pose", {"data": np.array(["a"] * 12)}, "'data' holds <U1, no numbers"),
+        ("pose", {"data": np.array(3.0)}, "expected one frame number"),
+        ("intrinsics", {"distortion_params": np.array([0.1, 0])}, "distortion_params .0.1, 0.0.; only pinhole"),
+        ("intrinsics", {"camera_model": np.array("FISHEYE")}, "intrinsics.npz: camera_model FISHEYE; only pinhole"),
         ("intrinsics", {"inds": np.arange(1, 13)}, "intrinsics.npz: frame 0 of 0..11 is missing"),
         ("intrinsics", {"data": np.ones((12, 5))}, r"got \(12, 5\); only pinhole cameras are read"),
         ("intrinsics", {"data": np.zeros((12, 4))}, "frame 0 has a focal length that is not positive"),
@@ -100,7 +104,7 @@ def newer_zip() -> bytes:
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", b"\x80\x04pickle", b"nonsense", newer_zip()])
 def test_other_files_are_one_sentence(tmp_path, data):
     (tmp_path / "pose.npz").write_bytes(data)
-    with pytest.raises(ValueError, match="pose.npz: not an npz file"):
+    with pytest.raises(ValueError, match="pose.npz: damaged, or not of the kind that its name says"):
         read_poses(tmp_path / "pose.npz")
     with pytest.raises(FileNotFoundError, match="intrinsics.npz: no such file"):
         read_intrinsics(tmp_path / "intrinsics.npz")

@@ -55,14 +55,19 @@ def test_pictures_go_by_name_and_may_lack_points_and_a_folder(tmp_path):
     ("images", "cameras", "message"),
     [
         ("", CAMERAS, "images.txt: holds no images"),
-        (f"1 {ALONG_X} 2 a.png\n\n", CAMERAS, "images.txt: line 1 is no image of a known camera"),
-        (f"1 {ALONG_X} 1 a.png\n2 {ALONG_X} 1 b.png\n", CAMERAS, "line 2 should hold 2-D points"),
-        ("1 0 0 0 0 2 3 -1 1 a.png\n\n", CAMERAS, "images.txt: .*zero norm"),
+        (f"1 {ALONG_X} 2 a.png\n\n", CAMERAS, "images.txt: line 1 is no image"),
+        (f"1 {ALONG_X} 1 a.png\n1 2\n", CAMERAS, "line 2 is neither an image of a known camera nor 2-D points"),
+        ("1 0 0 0 0 2 3 -1 1 a.png\n\n", CAMERAS, "images.txt: none of its 1 images has a pose"),
         ("1 a b c d 2 3 -1 1 a.png\n\n", CAMERAS, "images.txt: could not convert"),
         (
             f"1 {ALONG_X} 1 a.png\n",
-            "1 OPENCV 32 16 30 31 16 8 0 0 0 0\n",
-            "cameras.txt: camera 1 is OPENCV; only PINHOLE",
+            "1 OPENCV 32 16 30 31 16 8 0 0 0 0.01\n",
+            "cameras.txt: camera 1 is OPENCV, with distortion; only pinholes are read: undistort first",
+        ),
+        (
+            f"1 {ALONG_X} 1 a.png\n",
+            "1 FOV 32 16 30 31 16 8 0.5\n",
+            "cameras.txt: camera 1 is FOV; only pinhole cameras are read: undistort first",
         ),
         (f"1 {ALONG_X} 1 a.png\n", "1 PINHOLE 32 16 30\n", "camera 1: expected width, height and 4 numbers"),
         (
@@ -83,3 +88,31 @@ def test_missing_and_binary_models_say_what_to_do(tmp_path):
     (tmp_path / "images.bin").write_bytes(b"")
     with pytest.raises(ValueError, match="a binary model; make it text with 'colmap model_converter"):
         load_colmap(tmp_path)
+
+
+def test_cameras_whose_distortion_is_zero_are_pinholes(tmp_path):
+    cameras = "1 SIMPLE_RADIAL 32 16 30 16 8 0\n2 RADIAL 32 16 31 16 8 0 0\n3 OPENCV 32 16 32 33 16 8 0 0 0 0\n"
+    images = "".join(f"{i} {ALONG_X} {i} {i}.png\n\n" for i in (1, 2, 3))
+    (found,) = load_colmap(write(tmp_path, images, cameras))
+    assert found.K[:, 1, 1].tolist() == [30, 31, 33]
+
+
+@pytest.mark.parametrize("points", ["", "\n", "1.0 2.0 -1\n"])
+def test_every_image_is_read_with_points_without_and_without_their_lines(tmp_path, points):
+    images = "".join(f"{i} {ALONG_X} 1 my photo {i}.png\n{points}" for i in range(1, 7))
+    (found,) = load_colmap(write(tmp_path, images))
+    assert len(found) == 6
+
+
+def test_windows_files_are_read(tmp_path):
+    images = "".join(f"{i} {ALONG_X} 1 {side}\\{i}.png\r\n\r\n" for side in ("left", "right") for i in (1, 2))
+    (tmp_path / "cameras.txt").write_bytes(b"\xef\xbb\xbf" + CAMERAS.replace("\n", "\r\n").encode())
+    (tmp_path / "images.txt").write_bytes(images.encode("utf-16"))
+    assert [(path.name, len(path)) for path in load_colmap(tmp_path)] == [("left", 2), ("right", 2)]
+
+
+def test_images_without_a_pose_do_not_stop_the_others(tmp_path, caplog):
+    poses = {1: ALONG_X, 2: "0 0 0 0 2 3 -1", 3: "nan 0 0 0 2 3 -1", 4: ALONG_X}
+    (found,) = load_colmap(write(tmp_path, "".join(f"{i} {pose} 1 {i}.png\n\n" for i, pose in poses.items())))
+    assert len(found) == 2
+    assert "images.txt: 2 of 4 images have no pose" in caplog.text
