@@ -1,54 +1,29 @@
-"""Checkpoints: read without unpickling objects, renamed by a table, loaded strictly."""
+"""Weights: renamed by a table, loaded strictly, named by a fingerprint; our own files, which describe themselves."""
 
 import hashlib
 import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..kernels_glue.memory import recall, remember
+from .checkpoints.quantised import Scaled, real
+from .checkpoints.state import read_about
 from .files.atomic import replacing
 
 Rules = Sequence[tuple[str, str | None]]  # (pattern, replacement), None drops the key; applied in order
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config")
+Value = TypeVar("Value", Tensor, Tensor | Scaled)
 
 
-def read_file(path: Path) -> Any:
-    """What a safetensors or torch file holds, on the CPU. Torch files are mapped, and only tensors are unpickled."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; download them or choose another file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch and safetensors raise many kinds, the unpickler's own among them
-        raise ValueError(
-            f"{path.name} is no readable checkpoint ({type(error).__name__}): a download that broke off (fetch it "
-            "again), a TorchScript file, or one that holds more than tensors"
-        ) from error
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors or torch file; an outer ``model``, ``state_dict`` or ``module`` is opened."""
-    state = read_file(path)
-    for level in ("model", "state_dict", "module"):
-        if isinstance(state, Mapping) and isinstance(state.get(level), Mapping):
-            state = state[level]
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{Path(path).name} holds a {type(state).__name__}; expected tensors by name")
-    return dict(state)
-
-
-def rename(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Value], rules: Rules) -> dict[str, Value]:
     """The state under new names: every rule is applied to every name, in order."""
     renamed = {}
     for old, tensor in state.items():
@@ -66,17 +41,17 @@ def rename(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
     return renamed
 
 
-def load_weights(model: Model, state: Mapping[str, Tensor], rules: Rules, source: str) -> Model:
-    """Give a model built on ``meta`` the renamed tensors of ``state``: every one it has and no other.
+def fitted(model: nn.Module, state: Mapping[str, Value], rules: Rules, source: str) -> dict[str, Value]:
+    """The renamed tensors of ``state``: every one that the model has, in its shape, and no other.
 
-    ``source`` names the file in errors. The tensors are taken over, not copied; the model is returned in eval mode.
+    ``source`` names the file in errors.
     """
     state, wanted = rename(state, rules), model.state_dict()
     missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unexpected:
         raise ValueError(
             f"{source} does not fit {type(model).__name__}: {len(missing)} missing (first: {missing[:1]}), "
-            f"{len(unexpected)} unexpected (first: {unexpected[:1]})"
+            f"{len(unexpected)} unexpected (first: {unexpected[:1]}); 'lyra info' says what the file is"
         )
     for name, tensor in wanted.items():
         if tensor.shape != state[name].shape:
@@ -84,17 +59,73 @@ def load_weights(model: Model, state: Mapping[str, Tensor], rules: Rules, source
                 f"{source} does not fit {type(model).__name__}: {name} is {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}; the file belongs to a model of another size"
             )
-    model.load_state_dict(state, strict=True, assign=True)
+    return state
+
+
+def load_weights(
+    model: Model,
+    state: Mapping[str, Tensor | Scaled],
+    rules: Rules,
+    source: str,
+    *,
+    dtype: torch.dtype | None = None,
+    name: "Fingerprint | None" = None,
+) -> Model:
+    """Give a model built on ``meta`` the renamed tensors of ``state``: every one it has and no other.
+
+    ``source`` names the file in errors. One tensor after another is taken over, or cast to ``dtype``; without it 8-bit
+    weights become bfloat16. ``name`` is shown each as it is stored. The model is returned in eval mode.
+    """
+    stored = fitted(model, state, rules, source)
+    taken = {}
+    for key in sorted(stored):  # the order of a fingerprint, so that a file is read once
+        if name is not None:
+            name.add(key, stored[key])
+        taken[key] = real(stored[key], dtype)
+    model.load_state_dict(taken, strict=True, assign=True)
     return model.eval()
+
+
+class Fingerprint:
+    """16 hexadecimal digits that name tensors, shown in the order of their names."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, value: Tensor | Scaled) -> None:
+        """Take in a tensor: its name, precision, shape and values; of a quantised one also the scale."""
+        for tensor in value.stored if isinstance(value, Scaled) else (value,):
+            self._digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            self._digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()[:16]
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
     """16 hexadecimal digits that name the tensors: equal for equal names, precisions, shapes and values only."""
-    digest = hashlib.sha256()
+    found = Fingerprint()
     for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+        found.add(name, tensor)
+    return str(found)
+
+
+def known_fingerprint(files: Sequence[Path]) -> str | None:
+    """The fingerprint of the weights in these files, if it was remembered and none of them has changed since.
+
+    A file counts as unchanged while its place, size and time of change are the same.
+    """
+    return (recall("fingerprints", _places(files)) or {}).get("fingerprint")
+
+
+def remember_fingerprint(files: Sequence[Path], found: str) -> None:
+    """Keep a fingerprint, so that the next start need not read every byte of the files for it."""
+    remember("fingerprints", _places(files), {"fingerprint": found})
+
+
+def _places(files: Sequence[Path]) -> str:
+    states = ((Path(file).resolve(), Path(file).stat()) for file in files)
+    return "; ".join(f"{place} {state.st_size} {state.st_mtime_ns}" for place, state in states)
 
 
 def save_weights(file: Path, state: Mapping[str, Tensor], config: Any, licence: str = "") -> None:
@@ -107,17 +138,6 @@ def save_weights(file: Path, state: Mapping[str, Tensor], config: Any, licence: 
     tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in state.items()}
     with replacing(file) as temporary:
         save_file(tensors, temporary, about)
-
-
-def read_about(file: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing where it is of another kind or cannot be read."""
-    if Path(file).suffix != ".safetensors" or not Path(file).is_file():
-        return {}
-    try:
-        with safe_open(file, "pt") as opened:
-            return opened.metadata() or {}
-    except SafetensorError:  # ``read_state`` says what is wrong with it
-        return {}
 
 
 def stored_config(file: Path, kind: type[Config]) -> Config | None:

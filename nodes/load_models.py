@@ -4,10 +4,10 @@ from functools import partial
 
 from comfy_api.latest import io
 
+from ..comfyui_lyra.checkpoints.state import read_about
 from ..comfyui_lyra.configs import ReconConfig, TokenizerConfig
 from ..comfyui_lyra.recon.checkpoint import load_recon
 from ..comfyui_lyra.tokenizer.model import load_tokenizer
-from ..comfyui_lyra.weights import read_about
 from . import hooks, host, sockets
 from .patchers import Model, in_core
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .containers import AGAIN, WEIGHTS, container
 from .parts import FOLDERS, parts_of
-from .safetensors_files import read_safetensors
+from .quantised import Scaled, with_scales
+from .safetensors_files import read_header, read_safetensors
 from .torch_files import read_legacy, read_zip
 from .unpickle import Damaged, Inert
 
@@ -30,16 +31,25 @@ MODULE = ("_parameters", "_buffers", "_modules")  # where a pickled module keeps
 DEEPEST = 40  # levels of modules in modules
 
 
-def read_state(path: Path, is_described: bool = False, subfolders: Sequence[str] = FOLDERS) -> dict[str, Tensor]:
-    """Tensors by name of a file, an index, a shard or a folder, whatever its form; mapped where the form allows.
+def read_state(path: Path, subfolders: Sequence[str] = FOLDERS) -> dict[str, Tensor | Scaled]:
+    """Weights by name of a file, an index, a shard or a folder, whatever its form; mapped where the form allows.
 
-    ``is_described`` gives them on ``meta`` and reads no numbers. A file that holds other things too is read all the
-    same: nothing in it runs. Raises FileNotFoundError, and ValueError with what the file is and what to do.
+    A file that holds other things too is read all the same: nothing in it runs. Quantised weights come with their
+    scales (see ``quantised.real``). Raises FileNotFoundError, and ValueError with what the file is and what to do.
     """
     state: dict[str, Tensor] = {}
     for part in parts_of(path, subfolders):
-        state |= tensors_of(read_content(part, is_described), part.name)
-    return state
+        state |= tensors_of(read_content(part), part.name)
+    return with_scales(state, read_about(path, subfolders), Path(path).name)
+
+
+def read_about(path: Path, subfolders: Sequence[str] = FOLDERS) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing where it is of another form or cannot be read."""
+    try:
+        first = parts_of(path, subfolders)[0]
+        return dict(read_header(first).about) if container(first).kind == "safetensors" else {}
+    except (OSError, ValueError):  # ``read_state`` says what is wrong with it
+        return {}
 
 
 def read_content(path: Path, is_described: bool = False) -> object:

@@ -1,10 +1,13 @@
-"""GEN3C checkpoint names -> diffusers names (teacher_diffusers_mapping.md 3)."""
+"""Names in GEN3C checkpoints -> diffusers' names (teacher_diffusers_mapping.md 3): NVIDIA's, and FastVideo's."""
+
+from ..checkpoints.prefixes import PREFIXES
 
 RULES = (
+    (r"^(vae|first_stage_model|cond_stage_model|text_encoders|conditioner|(net_|model_)?ema)\.", None),  # other models
+    *PREFIXES,
     (r"^logvar\.", None),  # a training-time head
-    (r"^net\.pos_embedder\.", None),  # rotary ranges, computed here
+    (r"^(pos_embedder|accum_\w+)", None),  # rotary ranges, computed here; counters of the training
     (r"_extra_state$", None),  # TransformerEngine's fp8 bookkeeping
-    (r"^net\.", ""),
     (r"^x_embedder\.proj\.1\.", "patch_embed.proj."),
     (r"^extra_pos_embedder\.", "learnable_pos_embed."),
     (r"^t_embedder\.1\.", "time_embed.t_embedder."),
@@ -20,4 +23,14 @@ RULES = (
     (r"^blocks\.block(\d+)\.blocks\.2\.adaLN_modulation\.", r"transformer_blocks.\1.norm3.linear_"),
     (r"\.to_([qkv])\.0\.", r".to_\1."),
     (r"\.to_([qk])\.1\.", r".norm_\1."),
+    # FastVideo's, which renamed diffusers'
+    (r"^affine_norm\.", "time_embed.norm."),
+    (r"^final_layer\.proj_out\.", "proj_out."),
+    (r"^final_layer\.adaln_modulation\.", "norm_out.linear_"),
+    (r"\.adaln_modulation_self_attn\.", ".norm1.linear_"),
+    (r"\.adaln_modulation_cross_attn\.", ".norm2.linear_"),
+    (r"\.adaln_modulation_mlp\.", ".norm3.linear_"),
+    (r"\.mlp\.fc_in\.", ".ff.net.0.proj."),
+    (r"\.mlp\.fc_out\.", ".ff.net.2."),
+    (r"\.to_out\.(weight|bias)$", r".to_out.0.\1"),
 )

@@ -5,10 +5,21 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.parts import parts_of
+from ..checkpoints.state import read_about, read_state
 from ..configs import TEACHER_PRESETS, TeacherConfig
-from ..weights import fingerprint, load_weights, read_about, read_state, save_weights, stored_config
+from ..weights import (
+    Fingerprint,
+    known_fingerprint,
+    load_weights,
+    remember_fingerprint,
+    save_weights,
+    stored_config,
+)
 from .dit import GEN3C, build
 from .keys import RULES
+
+FOLDERS = ("", "transformer")  # of a chosen folder: where a teacher lies
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,22 +44,27 @@ class Teacher:
 
 
 def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.dtype | None = None) -> Teacher:
-    """Teacher of a safetensors or torch file, on the CPU, in the stored precision or cast to ``dtype``.
+    """Teacher of a file in any form (``checkpoints.state.read_state``), of its shards or of a diffusers folder.
 
-    Without ``config`` the file says what it is; one that says nothing is of the released size.
+    On the CPU, in the stored precision (8-bit weights in bfloat16) or cast to ``dtype``, one tensor at a time: a
+    float32 file is mapped, and only the cast weights take memory. Without ``config`` the file says what it is; one
+    that says nothing is of the released size.
     """
     file = Path(file)
+    about, state = read_about(file, FOLDERS), read_state(file, FOLDERS)
     config = config or stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
-    state = read_state(file)
-    network = load_weights(build(config), state, RULES, file.name)
-    name = fingerprint(network.state_dict())
+    parts = parts_of(file, FOLDERS)
+    known = known_fingerprint(parts)
+    name = Fingerprint() if known is None else None
+    network = load_weights(build(config), state, RULES, file.name, dtype=dtype, name=name)
+    if name is not None:
+        remember_fingerprint(parts, str(name))
     return Teacher(
-        # not diffusers' own ``to``, which warns: the released weights are bfloat16 in every part
-        network=torch.nn.Module.to(network, dtype) if dtype else network,
+        network=network,
         config=config,
-        fingerprint=name,
+        fingerprint=known or str(name),
         dtype=dtype or network.proj_out.weight.dtype,
-        licence=read_about(file).get("licence", ""),
+        licence=about.get("licence", ""),
     )
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.state import read_state
 from ..configs import RECON_PRESETS, ReconConfig
-from ..weights import load_weights, read_state, save_weights, stored_config
+from ..weights import load_weights, save_weights, stored_config
 from .keys import RULES
 from .model import Recon
 

@@ -1,5 +1,6 @@
-"""Names of the released splat decoders' tensors; our modules carry the same names, so nothing is renamed."""
+"""Names of the released splat decoders' tensors; our modules carry the same names, so only wrappers come off."""
 
+from ..checkpoints.prefixes import PREFIXES
 from ..weights import Rules
 
-RULES: Rules = ()
+RULES: Rules = PREFIXES

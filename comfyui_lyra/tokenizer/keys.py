@@ -1,5 +1,6 @@
 """Names of the released tokenizer's weights -> names of diffusers' AutoencoderKLCosmos."""
 
+from ..checkpoints.prefixes import PREFIXES
 from ..weights import Rules
 
 
@@ -9,7 +10,9 @@ def rules(levels: int = 3) -> Rules:
     Names of diffusers pass unchanged.
     """
     return (
-        (r"^(network|module)\.", ""),
+        (r"^((vae|first_stage_model)\.)", ""),  # inside a checkpoint of several models
+        *PREFIXES,
+        (r"^(ema|loss|criterion)\.", None),  # of the training: averaged weights, under names with "-", and its losses
         (r"\.(wavelets|_arange|patch_size_buffer)$", None),  # constants
         (r"^encoder\.down\.(\d+)\.", r"encoder.down_blocks.\1."),
         *((rf"^decoder\.up\.{i}\.", f"decoder.up_blocks.{levels - 1 - i}.") for i in range(levels)),

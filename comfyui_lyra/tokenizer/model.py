@@ -1,13 +1,23 @@
 """The Cosmos CV8x8x8 tokenizer: diffusers' network, the released files, memory that does not grow with the clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.parts import parts_of
+from ..checkpoints.quantised import Scaled
 from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
-from ..weights import fingerprint, load_weights, read_file, read_state, save_weights, stored_config
+from ..weights import (
+    fingerprint,
+    known_fingerprint,
+    load_weights,
+    remember_fingerprint,
+    save_weights,
+    stored_config,
+)
+from .files import files_of, read_statistics, read_weights, statistics_beside, statistics_files
 from .keys import rules
 from .streaming import CHUNK, HAAR_LEVELS, Past, decode_frames, encode_frames, latent_chunks
 
@@ -41,7 +51,10 @@ def build_autoencoder(config: TokenizerConfig, device: torch.device | str = "cpu
 class CosmosTokenizer(nn.Module):
     """Video autoencoder with 8 x 8 x 8 compression (see ``protocol.Tokenizer``), a few frames at a time."""
 
-    def __init__(self, config: TokenizerConfig, autoencoder: nn.Module, mean: Tensor, std: Tensor):
+    def __init__(
+        self, config: TokenizerConfig, autoencoder: nn.Module, mean: Tensor, std: Tensor, name: str | None = None
+    ):
+        """``name`` is the fingerprint of weights and statistics, where it is known; computing it reads them all."""
         super().__init__()
         if mean.shape != std.shape or mean.ndim != 2 or mean.shape[0] != config.latent_channels:
             raise ValueError(
@@ -52,12 +65,12 @@ class CosmosTokenizer(nn.Module):
         self.mean, self.std = mean, std  # [C, T]; no buffers: a cast of the weights must not round them
         self.latent_channels, self.family = config.latent_channels, config.family
         self.time_compression = self.space_compression = COMPRESSION
-        self._fingerprint = fingerprint(autoencoder.state_dict() | {"mean": mean, "std": std})
+        self.fingerprint = name or fingerprint(autoencoder.state_dict() | {"mean": mean, "std": std})
 
     @property
     def identity(self) -> str:
         """Hash of the weights as loaded, and the precision they run in."""
-        return f"{self._fingerprint}-{str(self._weight.dtype).removeprefix('torch.')}"
+        return f"{self.fingerprint}-{str(self._weight.dtype).removeprefix('torch.')}"
 
     @property
     def _weight(self) -> Tensor:
@@ -113,62 +126,39 @@ def to_uint8(video: Tensor) -> Tensor:
 def load_tokenizer(
     *files: Path, mean_std: Path | None = None, config: TokenizerConfig | None = None
 ) -> CosmosTokenizer:
-    """Tokenizer from a file with all weights, or from an encoder's and a decoder's file.
+    """Tokenizer from its files in any form: see ``checkpoints.state.read_state``.
 
-    Takes ``model.pt`` or safetensors, in the names of the release or of diffusers. Statistics not in the file (as
-    ``save_tokenizer`` and ComfyUI's cosmos_cv8x8x8_1.0.safetensors have them) come from ``mean_std``, by default
-    mean_std.pt beside the first file. ``config`` is by default what the file says of itself; one that says nothing is
-    of the released size.
+    NVIDIA's model.pt, autoencoder.jit, or encoder.jit with the decoder.jit beside it (their tensors are read, their
+    programs are not run), ComfyUI's cosmos_cv8x8x8_1.0.safetensors, diffusers' folder, ours; a folder of them; an
+    encoder's and a decoder's file. Statistics not in the file come from ``mean_std``, by default from mean_std.pt or
+    diffusers' config.json beside the first file. ``config`` is by default what the file says of itself; one that says
+    nothing is of the released size.
     """
-    state = {}
-    for file in map(Path, files):
-        if file.suffix == ".jit":
-            raise ValueError(f"{file.name} is TorchScript; write it as safetensors once, with convert_jit")
-        state |= read_state(file)
-    config = config or stored_config(Path(files[0]), TokenizerConfig) or TOKENIZER_PRESETS["lyra"]
-    names = ("mean", "std", "latent_mean", "latent_std")  # ours, and those of ComfyUI's repackaged file
-    statistics = [state.pop(name).float().reshape(config.latent_channels, -1) for name in names if name in state]
-    autoencoder = load_autoencoder(config, state, " + ".join(Path(file).name for file in files))
-    if not statistics:
-        statistics = read_statistics(mean_std or Path(files[0]).with_name("mean_std.pt"), config.latent_channels)
-    return CosmosTokenizer(config, autoencoder, *statistics)
+    chosen = files_of(files)
+    config = config or stored_config(chosen[0], TokenizerConfig) or TOKENIZER_PRESETS["lyra"]
+    state, statistics = read_weights(chosen)
+    autoencoder = load_autoencoder(config, state, " + ".join(file.name for file in chosen))
+    sources = [part for file in chosen for part in parts_of(file)]
+    if statistics:
+        statistics = [statistic.float().reshape(config.latent_channels, -1) for statistic in statistics]
+    elif mean_std:
+        statistics, sources = read_statistics(mean_std, config.latent_channels), [*sources, mean_std]
+    else:
+        statistics = statistics_beside(chosen[0], config.latent_channels)
+        sources += statistics_files(chosen[0])
+    known = known_fingerprint(sources)
+    tokenizer = CosmosTokenizer(config, autoencoder, *statistics, known)
+    if known is None:
+        remember_fingerprint(sources, tokenizer.fingerprint)
+    return tokenizer
 
 
-def load_autoencoder(config: TokenizerConfig, state: Mapping[str, Tensor], source: str) -> nn.Module:
+def load_autoencoder(config: TokenizerConfig, state: Mapping[str, Tensor | Scaled], source: str) -> nn.Module:
     """The network with the weights of ``state``, in the names of the release or of diffusers."""
     return load_weights(build_autoencoder(config, "meta"), state, rules(len(config.multipliers)), source)
-
-
-def read_statistics(file: Path, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [C, T] of raw latents: ``mean_std.pt``, a pair of flat tensors, channel-major."""
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"no {file}; the tokenizer's mean_std.pt belongs beside its weights: download it too")
-    pair = read_file(file)
-    if not isinstance(pair, Sequence) or len(pair) != 2 or any(not x.numel() or x.numel() % channels for x in pair):
-        raise ValueError(f"{Path(file).name} is no pair of tensors with a multiple of {channels} values each")
-    mean, std = (statistic.reshape(channels, -1) for statistic in pair)
-    return mean, std
 
 
 def save_tokenizer(tokenizer: CosmosTokenizer, file: Path, licence: str = "") -> None:
     """One safetensors file with weights, statistics, configuration, family and licence, for ``load_tokenizer``."""
     state = tokenizer.autoencoder.state_dict() | {"mean": tokenizer.mean, "std": tokenizer.std}
     save_weights(file, state, tokenizer.config, licence)
-
-
-def convert_jit(
-    encoder_jit: Path,
-    decoder_jit: Path,
-    mean_std: Path,
-    file: Path,
-    config: TokenizerConfig = TOKENIZER_PRESETS["lyra"],
-) -> None:
-    """Write the released TorchScript pair (encoder.jit, decoder.jit) and statistics as one safetensors file.
-
-    TorchScript files hold programs, which reading runs: convert only files you trust.
-    """
-    state = {}
-    for source in (encoder_jit, decoder_jit):
-        state |= torch.jit.load(source, map_location="cpu").state_dict()
-    autoencoder = load_autoencoder(config, state, f"{Path(encoder_jit).name} + {Path(decoder_jit).name}")
-    save_tokenizer(CosmosTokenizer(config, autoencoder, *read_statistics(mean_std, config.latent_channels)), file)

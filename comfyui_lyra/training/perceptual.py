@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..weights import load_weights, read_state
+from ..checkpoints.state import read_state
+from ..weights import load_weights
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of VGG16's five blocks of convolutions
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # in each block, every one with a ReLU; blocks end in a pool

@@ -1,11 +1,10 @@
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.checkpoints.state import read_about, read_state
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig
 from lyra_pack.comfyui_lyra.weights import (
     fingerprint,
     load_weights,
-    read_about,
-    read_state,
     rename,
     save_weights,
     stored_config,
@@ -51,38 +50,6 @@ def test_missing_unexpected_and_misshapen_keys_are_refused():
         load_weights(meta_model(), short | {"more": torch.zeros(1)}, RULES, "x.pt")
     with pytest.raises(ValueError, match=r"0.bias is \(4,\), expected \(3,\); the file belongs to a model of another"):
         load_weights(meta_model(), state() | {"net.lin0.bias": torch.zeros(4)}, RULES, "x.pt")
-
-
-@pytest.mark.parametrize("level", [None, "model", "state_dict", "module"])
-def test_torch_files_are_read_through_an_outer_level(tmp_path, level):
-    path = tmp_path / "model.pt"
-    torch.save({level: state()} if level else state(), path)
-    assert fingerprint(read_state(path)) == fingerprint(state())
-
-
-def test_older_torch_files_and_safetensors_are_read(tmp_path):
-    torch.save(state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    save_file(state(), tmp_path / "new.safetensors")
-    assert fingerprint(read_state(tmp_path / "old.pt")) == fingerprint(state())
-    assert fingerprint(read_state(tmp_path / "new.safetensors")) == fingerprint(state())
-
-
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_a_download_that_broke_off_is_named(tmp_path, name):
-    path = tmp_path / name
-    save_file(state(), path) if path.suffix == ".safetensors" else torch.save(state(), path)
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=f"{name} is no readable checkpoint .*: a download that broke off"):
-        read_state(path)
-    with pytest.raises(FileNotFoundError, match="no weights at"):
-        read_state(tmp_path / "other.pt")
-
-
-def test_objects_are_not_unpickled(tmp_path):
-    path = tmp_path / "model.pt"
-    torch.save({"a": nn.Linear(1, 1)}, path)
-    with pytest.raises(ValueError, match="no readable checkpoint"):
-        read_state(path)
 
 
 def test_a_fingerprint_notices_name_value_shape_and_precision():

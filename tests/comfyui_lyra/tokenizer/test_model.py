@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.checkpoints.state import read_about
 from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.latents import VideoLatents
+from lyra_pack.comfyui_lyra.tokenizer.files import read_statistics
 from lyra_pack.comfyui_lyra.tokenizer.model import (
     CosmosTokenizer,
     build_autoencoder,
-    convert_jit,
     load_autoencoder,
     load_tokenizer,
-    read_statistics,
     save_tokenizer,
     to_uint8,
 )
 from lyra_pack.comfyui_lyra.tokenizer.protocol import Tokenizer
 from lyra_pack.comfyui_lyra.tokenizer.streaming import HAAR_LEVELS, haar, inverse_haar
-from lyra_pack.comfyui_lyra.weights import read_about, rename
+from lyra_pack.comfyui_lyra.weights import rename
 from safetensors.torch import save_file
 
 
@@ -141,7 +141,7 @@ def release(tiny, tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("files", [["model.pt"], ["encoder.pt", "decoder.pt"]])
+@pytest.mark.parametrize("files", [["model.pt"], ["encoder.pt", "decoder.pt"], ["encoder.pt"], [""]])
 def test_released_files_give_the_network_and_its_statistics(tiny, release, files):
     loaded = load_tokenizer(*(release / file for file in files), config=tiny.config)
     assert torch.equal(loaded.mean, tiny.mean)
@@ -189,21 +189,22 @@ def torchscript(state: dict[str, torch.Tensor], file: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_files_are_converted_once(tiny, release):
+def test_torchscript_files_are_read_without_running_them(tiny, release):
     state = released_names(tiny)
     decoder = {name for name in state if name.startswith(("decoder.", "post_quant_conv."))}
     torchscript({name: state[name] for name in state.keys() - decoder}, release / "encoder.jit")
     torchscript({name: state[name] for name in decoder}, release / "decoder.jit")
-    with pytest.raises(ValueError, match="encoder.jit is TorchScript; write it as safetensors once, with convert_jit"):
-        load_tokenizer(release / "encoder.jit", release / "decoder.jit", config=tiny.config)
-    paths = (release / name for name in ("encoder.jit", "decoder.jit", "mean_std.pt", "t.safetensors"))
-    convert_jit(*paths, config=tiny.config)
-    assert load_tokenizer(release / "t.safetensors", config=tiny.config).identity == tiny.identity
+    for chosen in ("encoder.jit", "decoder.jit"):  # either stands for both
+        assert load_tokenizer(release / chosen, config=tiny.config).identity == tiny.identity
+    (release / "decoder.jit").unlink()
+    with pytest.raises(FileNotFoundError, match="encoder.jit is half of the tokenizer; decoder.jit belongs beside it"):
+        load_tokenizer(release / "encoder.jit", config=tiny.config)
 
 
 def test_weights_that_do_not_belong_are_refused(tiny, release):
-    with pytest.raises(ValueError, match=r"encoder.pt does not fit AutoencoderKLCosmos: \d+ missing"):
-        load_tokenizer(release / "encoder.pt", config=tiny.config)
+    (release / "encoder.pt").rename(release / "half.pt")
+    with pytest.raises(ValueError, match=r"half.pt does not fit AutoencoderKLCosmos: \d+ missing"):
+        load_tokenizer(release / "half.pt", config=tiny.config)
     with pytest.raises(ValueError, match="belongs to a model of another size"):
         load_tokenizer(release / "model.pt", config=replace(tiny.config, channels=16))
     with pytest.raises(ValueError, match="does not fit AutoencoderKLCosmos"):  # the release's size is the default
