@@ -1,16 +1,21 @@
 """Binds this checkout as ``lyra_pack``, and reads goldens through one recording fixture."""
 
+import atexit
 import importlib.util
 import json
 import lzma
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow a busy machine thirtyfold
+os.environ["LYRA_CACHE"] = tempfile.mkdtemp(prefix="lyra-tests-")  # what tests remember is no user's
+atexit.register(shutil.rmtree, os.environ["LYRA_CACHE"], ignore_errors=True)
 
 import pytest  # noqa: E402
 from safetensors import safe_open  # noqa: E402
