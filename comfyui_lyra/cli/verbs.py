@@ -49,6 +49,11 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("file", type=Path, nargs="?")
     verb.set_defaults(run="splats.run_info")
 
+    verb = verbs.add_parser("check", help="say whether it will work here; exit status 0 only then")
+    verb.add_argument("--out", type=Path, help="also write the report to this Markdown file")
+    add_device(verb)
+    verb.set_defaults(run="check.run_check")
+
     verb = verbs.add_parser("bench", help="repeat the figures of the README")
     verb.add_argument("what", choices=bench.NAMES)
     add_device(verb)
