@@ -7,6 +7,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from ..kernels_glue.devices import doubled
 from .cameras import CameraTrajectory
 from .gaussians import Gaussians
 from .latents import MultiViewLatents
@@ -37,7 +38,7 @@ class Comparison:
     @property
     def means(self) -> dict[str, float]:
         """Means over the frames; an exact copy counts as 100 dB."""
-        return {name: values.double().clamp_max(BEST).mean().item() for name, values in self.scores.items()}
+        return {name: doubled(values).clamp_max(BEST).mean().item() for name, values in self.scores.items()}
 
     def picture(self, gain: float) -> Tensor:
         """The error [F, H, W, 3] to look at: black where there is none, ``gain`` times as bright as it is."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..kernels_glue.devices import by_device
 from .cameras import CameraTrajectory
 from .contact_sheet import contact_sheet
 from .files.images import save_image
@@ -142,7 +143,7 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
 def draw(splats: Gaussians, path: CameraTrajectory, on_step: OnStep) -> Tensor:
     """Splats along a path, SCALE times as large, [F, H, W, 3] in [0, 1] on the CPU."""
     device = splats.means.device
-    times = DRAWN.get(device.type, 1)
+    times = by_device(DRAWN, device)
     larger = path.resized(times * path.height, times * path.width).to(device)
     return enlarged(render(splats, larger, store="cpu", on_step=on_step).rgb, SCALE // times)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ..kernels_glue.devices import doubled
 from .shapes import check_shapes
 
 
@@ -159,7 +160,7 @@ def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
 
 def quat_from_matrix(rotation: Tensor) -> Tensor:
     """Unit quaternion wxyz [4] of a rotation matrix [3, 3], w >= 0."""
-    m = rotation.double()
+    m = doubled(rotation)
     # four times the outer product of the quaternion with itself; its largest column is the best conditioned
     diagonal = torch.stack((m[0, 0] + m[1, 1] + m[2, 2], m[0, 0] - m[1, 1] - m[2, 2],
                             m[1, 1] - m[0, 0] - m[2, 2], m[2, 2] - m[0, 0] - m[1, 1])) + 1  # fmt: skip
@@ -169,4 +170,4 @@ def quat_from_matrix(rotation: Tensor) -> Tensor:
                          wy, xy, diagonal[2], yz, wz, xz, yz, diagonal[3])).view(4, 4)  # fmt: skip
     quat = outer[:, diagonal.argmax()]
     quat = quat / quat.norm() * torch.where(quat[0] < 0, -1, 1)
-    return quat.to(rotation.dtype)
+    return quat.to(rotation)

@@ -12,6 +12,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
+from ..kernels_glue.devices import doubled
 from .cameras import CameraTrajectory, facing
 
 MOVES = ("left", "right", "up", "down", "zoom_out", "zoom_in", "clockwise", "counterclockwise")
@@ -100,7 +101,8 @@ def move(
     matrix = torch.eye(4, dtype=p.dtype).repeat(len(base), 1, 1)
     matrix[:, :3, :3] = facing(forward)
     matrix[:, :3, 3] = -p
-    w2c = matrix.to(base.c2w.device) @ torch.linalg.inv(base.c2w.double())
+    start = doubled(base.c2w)
+    w2c = matrix.to(start.device) @ torch.linalg.inv(start)
     return replace(base, c2w=torch.linalg.inv(w2c).to(base.c2w), name=name)
 
 

@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .proof import Probe, like, shortened
 from .registry import Kernel, KernelUnavailable, Op
 
+KNOWN = ("cpu", "cuda", "meta")  # devices whose fused kernels are known here
 SCORE_BYTES = 2**31  # the largest [B, heads, L, L] matrix that the unfused path may allocate
 
 
@@ -19,6 +20,8 @@ def attention_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Raises KernelUnavailable when no fused kernel serves the call and its score matrix would exceed 2 GiB.
     """
+    if q.device.type not in KNOWN:
+        return in_blocks(q, k, v)
     backend = choose_backend(q, k, v)
     if backend == SDPBackend.MATH:
         needed = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] * max(4, q.element_size())
@@ -32,12 +35,17 @@ def attention_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return scaled_dot_product_attention(q, k, v)
 
 
+def in_blocks(q: Tensor, k: Tensor, v: Tensor, most: int = SCORE_BYTES) -> Tensor:
+    """The same a few queries at a time, whose scores take ``most`` bytes: for devices whose kernels torch chooses."""
+    row = q.shape[0] * q.shape[1] * k.shape[2] * max(4, q.element_size())
+    parts = q.split(max(1, most // row), dim=2)
+    return torch.cat([scaled_dot_product_attention(part, k, v) for part in parts], dim=2)
+
+
 def choose_backend(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend:
     """The first of torch's kernels that serves this call; MATH when none of the fused ones does."""
     if q.device.type in ("cpu", "meta"):  # one fused kernel, for any dtype, that works block by block
         return SDPBackend.FLASH_ATTENTION if cuda.flash_sdp_enabled() else SDPBackend.MATH
-    if not q.is_cuda:
-        return SDPBackend.MATH
     call = cuda.SDPAParams(q, k, v, None, 0.0, False, False)
     fused = [
         (SDPBackend.FLASH_ATTENTION, cuda.can_use_flash_attention),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .devices import by_device
 from .projection import ALPHA_MIN
 
 ALPHA_MAX = 0.999
@@ -75,7 +76,7 @@ def front_to_back(boxes: Tensor, blocks: Blocks, transmittance: Tensor) -> Itera
             busy = ((lengths > offset) & (transmittance.amax(1) > SATURATED)).nonzero().squeeze(1)
             if not len(busy):
                 break
-            for part in busy.split(max(1, BATCH[boxes.device.type] // (CHUNK * blocks.side**2))):
+            for part in busy.split(max(1, by_device(BATCH, boxes.device) // (CHUNK * blocks.side**2))):
                 steps = offset + torch.arange(CHUNK, device=boxes.device)
                 listed = splats[starts[part, None] + steps]
                 yield part, listed.masked_fill_(steps >= lengths[part, None], len(boxes))

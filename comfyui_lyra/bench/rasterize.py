@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...kernels_glue import rasterize
+from ...kernels_glue.devices import by_device
 from .timing import measure
 
 FOCAL = 0.8  # of the picture's width
@@ -51,7 +52,7 @@ def psnr(found: Tensor, truth: Tensor) -> float:
 @torch.inference_mode()
 def rows(device: torch.device, repeats: int = 7) -> Iterator[str]:
     """Seconds, memory and agreement of each kernel and mode; two sizes of splats."""
-    count, width, height = SIZES[device.type]
+    count, width, height = by_device(SIZES, device)
     yield f"One frame of {width}x{height}, {count} splats"
     yield ""
     yield "| sigma px | mode | kernel | s | GB | PSNR to torch, same mode | to torch ut_eval3d |"

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...kernels_glue.devices import by_device
 from ..latents import VideoLatents
 from ..tokenizer.clips import statistics
 from ..tokenizer.model import CosmosTokenizer
@@ -35,7 +36,7 @@ def decode_clips(autoencoder: nn.Module, raw: Tensor) -> Tensor:
 @torch.inference_mode()
 def to_latents(tokenizer: CosmosTokenizer, video: Tensor) -> Tensor:
     """Diffusion-space latents [B, C, T, h, w], float32, of clips [B, 3, F, H, W] in [-1, 1], some at a time."""
-    at_once = AT_ONCE.get(video.device.type, AT_ONCE["cpu"])
+    at_once = by_device(AT_ONCE, video.device)
     raw = torch.cat([encode_clips(tokenizer.autoencoder, some) for some in video.split(at_once)])
     return VideoLatents(values=raw, space="tokenizer").to_diffusion(*statistics(tokenizer, raw)).values
 
@@ -44,7 +45,7 @@ def to_latents(tokenizer: CosmosTokenizer, video: Tensor) -> Tensor:
 def to_frames(tokenizer: CosmosTokenizer, latents: Tensor) -> Tensor:
     """Frames [B, F, H, W, 3] in [0, 1], float32, of diffusion-space latents [B, C, T, h, w], some at a time."""
     raw = VideoLatents(values=latents).to_tokenizer(*statistics(tokenizer, latents)).values
-    at_once = AT_ONCE.get(latents.device.type, AT_ONCE["cpu"])
+    at_once = by_device(AT_ONCE, latents.device)
     video = torch.cat([decode_clips(tokenizer.autoencoder, some).float() for some in raw.split(at_once)])
     return ((video.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 4, 1)
 

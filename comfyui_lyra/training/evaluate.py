@@ -287,7 +287,7 @@ def summary(scenes: Sequence[Mapping[str, Tensor]]) -> Table:
     """
     found = {}
     for name in scenes[0]:
-        frames = [scene[name].double().clamp_max(BEST).cpu() for scene in scenes]
+        frames = [scene[name].cpu().double().clamp_max(BEST) for scene in scenes]
         found[name] = over_scenes([values.nanmean() for values in frames])
         if name.endswith(" psnr"):
             found[f"{name}_pooled"] = over_scenes([-10 * (10 ** (-values / 10)).nanmean().log10() for values in frames])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...kernels_glue.devices import by_device
 from ..cameras import CameraTrajectory
 from ..gen3c.cache3d import Cache3D
 from ..gen3c.warp import PAIR, Warped, forward_warp
@@ -121,7 +122,7 @@ def draw_caches(
     frames = len(clips[0][1])
     padded = [*range(frames), *[frames - 1] * (-frames % PAIR)]  # pairs of frames never join two clips
     found = []
-    at_once = CLIPS.get(device.type, CLIPS["cpu"])
+    at_once = by_device(CLIPS, device)
     for start in range(0, len(clips), at_once):
         some = clips[start : start + at_once]
         rows = [row * moments + (frame if moments > 1 else 0) for row, _ in some for frame in padded]

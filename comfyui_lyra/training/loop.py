@@ -100,7 +100,7 @@ class Run:
 
     def generator(self) -> torch.Generator:
         """Random numbers where the network is."""
-        return self.streams.cuda or self.streams.torch
+        return self.streams.own or self.streams.torch
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a checkpoint; without the optimiser's memory that starts afresh."""

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels_glue.devices import doubled
 from .perceptual import Perceptual
 
 WINDOW, SIGMA = 11, 1.5  # pixels of SSIM's Gaussian window
@@ -32,14 +33,14 @@ def ssim(frames: Tensor, truth: Tensor, mask: Tensor | None = None, sample_covar
             f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, got {frames.shape[2]}x{frames.shape[1]}"
         )
     # float64: a variance is the small difference of two large numbers
-    x, y = (pictures.double().permute(0, 3, 1, 2) for pictures in (frames, truth))
+    x, y = (doubled(pictures).permute(0, 3, 1, 2) for pictures in (frames, truth))
     mean_x, mean_y = blur(x), blur(y)
     norm = WINDOW**2 / (WINDOW**2 - 1) if sample_covariance else 1.0
     var_x, var_y = norm * (blur(x * x) - mean_x**2), norm * (blur(y * y) - mean_y**2)
     cov = norm * (blur(x * y) - mean_x * mean_y)
     similar = (2 * mean_x * mean_y + C1) * (2 * cov + C2) / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))
     inner = None if mask is None else mask[:, margin:-margin, margin:-margin]
-    return masked_mean(similar.mean(1), inner).float()
+    return masked_mean(similar.mean(1), inner if inner is None else inner.to(x.device)).float().to(frames.device)
 
 
 def blur(x: Tensor) -> Tensor:

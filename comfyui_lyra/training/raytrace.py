@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...kernels_glue.devices import by_device
 from ..cameras import CameraTrajectory
 from ..shapes import check_shapes
 from .scenes import SHAPES, WALL, Scenes
@@ -45,7 +46,7 @@ def trace(scenes: Scenes, cameras: Sequence[CameraTrajectory], times: Tensor, su
     rgb = c2w.new_zeros(*c2w.shape[:2], height, width, 3)
     depth = c2w.new_empty(rgb.shape[:-1])
     offsets = [(i + 0.5) / supersample for i in range(supersample)]
-    for rows, frames in chunks(len(scenes), len(times), height * width, c2w.device.type):
+    for rows, frames in chunks(len(scenes), len(times), height * width, c2w.device):
         room = Room(scenes[rows], times[frames], c2w[rows, frames, :3, 3])
         poses = room.axes(c2w[rows, frames, :3, :3])
         for i, (dy, dx) in enumerate(((0.5, 0.5), *((y, x) for y in offsets for x in offsets))):
@@ -71,7 +72,7 @@ def seen_from(
     device = scenes.room.device
     base, found = base.to(device), torch.empty(depth.shape, dtype=torch.bool, device=device)
     height, width = depth.shape[2:]
-    for rows, frames in chunks(len(scenes), len(times), height * width, device.type):
+    for rows, frames in chunks(len(scenes), len(times), height * width, device):
         path = torch.stack([cameras[row].c2w[frames].to(device) for row in range(len(scenes))[rows]])
         K = torch.stack([cameras[row].K[frames].to(device) for row in range(len(scenes))[rows]])
         rays = turned(path[..., :3, :3], pixel_directions(K, height, width, 0.5, 0.5))
@@ -93,9 +94,9 @@ def seen_from(
     return found
 
 
-def chunks(scenes: int, frames: int, pixels: int, device: str) -> Iterator[tuple[slice, slice]]:
+def chunks(scenes: int, frames: int, pixels: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Parts of a batch that fit in memory: several scenes, or several frames of one."""
-    pictures = max(1, RAYS.get(device, RAYS["cpu"]) // pixels)
+    pictures = max(1, by_device(RAYS, device) // pixels)
     rows, columns = max(1, pictures // frames), min(pictures, frames)
     for row in range(0, scenes, rows):
         for column in range(0, frames, columns):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...kernels_glue.devices import by_device
 from ..cameras import CameraTrajectory, plucker
 from ..configs import ReconConfig
 from ..latents import VideoLatents
@@ -158,7 +159,7 @@ class Encoder:
 
     def encode(self, video: Tensor) -> Tensor:
         """Raw latents of clips [N, 3, F, H, W], some at a time."""
-        at_once = AT_ONCE.get(self.device.type, AT_ONCE["cpu"])
+        at_once = by_device(AT_ONCE, self.device)
         return torch.cat([encode_clips(self.tokenizer.autoencoder, some) for some in video.split(at_once)])
 
 

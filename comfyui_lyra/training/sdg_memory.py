@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from ...kernels_glue.devices import by_device
 from ..cameras import CameraTrajectory
 from ..fit import condition_frame
 from ..gen3c.flips import flip
@@ -139,7 +140,7 @@ def make_scenes(
 ) -> Iterator[list[ClipScene]]:
     """Scenes that the teacher made, some at a time, where its weights lie; moving ones with their flipped twins."""
     config = teacher.config
-    at_once = AT_ONCE.get(teacher.device.type, AT_ONCE["cpu"]) // (2 if moving else 1)
+    at_once = by_device(AT_ONCE, teacher.device) // (2 if moving else 1)
     for start in range(0, len(seeds), at_once):
         sources = draw_sources(
             seeds[start : start + at_once], size=config.trained_size, frames=config.trained_frames, moving=moving,

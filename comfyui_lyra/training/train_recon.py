@@ -275,7 +275,7 @@ class Trainer:
 
     def __init__(self, training: ReconTraining, encoder: Encoder, perceptual: Tpips, network: Recon | None = None):
         self.training, self.encoder, self.network = training, encoder, network
-        self.perceptual = perceptual if encoder.device.type == "cpu" else ReplayedPerceptual(perceptual)
+        self.perceptual = perceptual if encoder.device.type != "cuda" else ReplayedPerceptual(perceptual)
         self.replayed = ReplayedByShape(lambda: AllSplats(network))
 
     def losses(self, network: nn.Module, samples: Sequence[Sample], stage: Stage) -> dict[str, Tensor]:
