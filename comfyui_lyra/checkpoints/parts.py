@@ -9,13 +9,17 @@ from .containers import container
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 FOLDERS = ("", "transformer", "unet", "vae", "text_encoder")  # of a diffusers release; the chosen folder itself first
+STATISTICS = ("mean_std.pt", "image_mean_std.pt")  # of a tokenizer
+RELEASED = (("model.pt",), ("autoencoder.jit",), ("encoder.jit", "decoder.jit"))  # what stands for NVIDIA's tokenizer
+TRACED = {"autoencoder.jit", "encoder.jit", "decoder.jit"}
 SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".ckpt", ".bin", ".jit")
 
 
 def parts_of(path: Path, subfolders: Sequence[str] = FOLDERS) -> tuple[Path, ...]:
     """The files with the weights that a file, an index, a shard or a folder stands for, shards in order.
 
-    Of a folder: the index in it, or its only file of weights, or those of the first of ``subfolders`` that has any.
+    Of a folder: the index in it, or its only file of weights, or the first form of NVIDIA's tokenizer, or those of the
+    first of ``subfolders`` that has any.
     Raises FileNotFoundError with the names of what is missing, ValueError where a folder leaves the choice open.
     """
     path = Path(path)
@@ -68,9 +72,12 @@ def of_folder(path: Path, subfolders: Sequence[str]) -> tuple[Path, ...]:
         indices = sorted(folder.glob("*.index.json"))
         if len(indices) == 1:
             return of_index(indices[0])
-        files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES and file.name != "mean_std.pt")
-        if len(files) == 1 or {file.name for file in files} == {"encoder.jit", "decoder.jit"}:
+        files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES and file.name not in STATISTICS)
+        if len(files) == 1:
             return tuple(files)
+        names = {file.name for file in files}
+        if names & TRACED and (chosen := next((some for some in RELEASED if names.issuperset(some)), None)):
+            return tuple(folder / name for name in chosen)
         if files and (shards := of_shard(files[0])) and set(shards) == set(files):
             return shards
         if files:

@@ -8,6 +8,7 @@ import torch
 from .. import demo, download, pipeline
 from ..cameras import pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
+from ..convert import convert_weights
 from ..files.cameras_json import save_cameras_json
 from ..files.geometry import load_geometry, save_geometry
 from ..files.ply import save_ply
@@ -20,7 +21,7 @@ from ..gen3c.text import load_text, save_text
 from ..geometry import Geometry
 from ..geometry_sources import from_vipe
 from ..plan import matmul_speed, report, stages
-from ..recon.checkpoint import load_recon, save_recon
+from ..recon.checkpoint import load_recon
 from ..recon.plan import plan
 from ..recon.reconstruct import reconstruct
 from ..recon.times import parse_times
@@ -28,7 +29,7 @@ from ..shipped import shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..trajectories import camera_paths
 from .options import progress
-from .verbs import DTYPES
+from .verbs import DTYPES, PRECISIONS
 
 NUMERIC = (".exr", ".npz", ".npy")  # files that hold depth in numbers, not as grey levels
 
@@ -141,8 +142,10 @@ def run_encode_text(options: argparse.Namespace) -> None:
 
 
 def run_convert_weights(options: argparse.Namespace) -> None:
-    """Write a splat decoder as safetensors."""
-    print(f"sha256 {save_recon(load_recon(options.source), options.out)}  {options.out}")
+    """Write a model as safetensors."""
+    dtype = PRECISIONS[options.dtype] if options.dtype else None
+    found = convert_weights(options.source, options.out, dtype, on_step=progress("convert"))
+    print(f"sha256 {found}  {options.out}")
 
 
 def run_fetch(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from ..trajectories import PRESETS, ROTATIONS
 MEANINGS = ("depth", "disparity", "near-far")
 FORMATS = ("json", "transforms", "colmap", "npz")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+PRECISIONS = DTYPES | {"float16": torch.float16}  # that weights can be written in
 RELEASES = ("gen3c", "lyra", "t5", "tokenizer")  # of ``download``, whose import takes a second
 
 
@@ -144,9 +145,14 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     add_device(verb)
     verb.set_defaults(run="scene.run_encode_text")
 
-    verb = verbs.add_parser("convert-weights", help="a splat decoder's .pt as safetensors, with its sha256")
-    verb.add_argument("source", type=Path, help="lyra_static.pt, lyra_dynamic.pt, or another splat decoder")
+    verb = verbs.add_parser("convert-weights", help="a model of any form as one safetensors file, with its sha256")
+    verb.add_argument(
+        "source", type=Path, help="a teacher, tokenizer or splat decoder: .pt, .jit, shards, a folder, safetensors"
+    )
     verb.add_argument("out", type=Path, help=".safetensors to write")
+    verb.add_argument(
+        "--dtype", choices=PRECISIONS, help="by default bfloat16 for teachers and tokenizers, as stored for decoders"
+    )
     verb.set_defaults(run="scene.run_convert_weights")
 
     verb = verbs.add_parser(

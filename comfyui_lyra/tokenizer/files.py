@@ -12,7 +12,6 @@ from ..checkpoints.parts import parts_of
 from ..checkpoints.quantised import Scaled
 from ..checkpoints.state import read_content, read_state
 
-RELEASED = ("model.pt", "autoencoder.jit", "encoder.jit")  # of NVIDIA's folder, which holds them all: the first counts
 OTHER_HALF = {"encoder": "decoder", "decoder": "encoder"}
 STATISTICS = re.compile(r"(?:^|\.)(?:latent_)?(mean|std)$")  # ours, and those of ComfyUI's repackaged file
 NETWORK = re.compile(r"^((module|model|_orig_mod)\.)*network\.")  # in a training's checkpoint
@@ -28,10 +27,7 @@ def files_of(chosen: Sequence[Path]) -> tuple[Path, ...]:
         return tuple(map(Path, chosen))
     file = Path(chosen[0])
     if file.is_dir():
-        released = next((file / name for name in RELEASED if (file / name).is_file()), None)
-        if released is None:
-            return parts_of(file, ("", "vae"))
-        file = released
+        return parts_of(file, ("", "vae"))
     if file.stem not in OTHER_HALF or not file.is_file():
         return (file,)
     other = file.with_stem(OTHER_HALF[file.stem])
@@ -66,6 +62,14 @@ def read_statistics(file: Path, channels: int) -> tuple[Tensor, Tensor]:
     if not is_pair or any(not part.numel() or part.numel() % channels for part in pair):
         raise ValueError(f"{Path(file).name} is no pair of tensors with a multiple of {channels} values each")
     mean, std = (statistic.reshape(channels, -1) for statistic in pair)
+    return mean, std
+
+
+def statistics_of(pair: Sequence[Tensor], file: Path, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [C, T] that ``read_weights`` found, or that lie beside the file."""
+    if not pair:
+        return statistics_beside(file, channels)
+    mean, std = (statistic.float().reshape(channels, -1) for statistic in pair)
     return mean, std
 
 

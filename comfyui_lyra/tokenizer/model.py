@@ -17,7 +17,7 @@ from ..weights import (
     save_weights,
     stored_config,
 )
-from .files import files_of, read_statistics, read_weights, statistics_beside, statistics_files
+from .files import files_of, read_statistics, read_weights, statistics_files, statistics_of
 from .keys import rules
 from .streaming import CHUNK, HAAR_LEVELS, Past, decode_frames, encode_frames, latent_chunks
 
@@ -139,13 +139,11 @@ def load_tokenizer(
     state, statistics = read_weights(chosen)
     autoencoder = load_autoencoder(config, state, " + ".join(file.name for file in chosen))
     sources = [part for file in chosen for part in parts_of(file)]
-    if statistics:
-        statistics = [statistic.float().reshape(config.latent_channels, -1) for statistic in statistics]
-    elif mean_std:
+    if mean_std and not statistics:
         statistics, sources = read_statistics(mean_std, config.latent_channels), [*sources, mean_std]
     else:
-        statistics = statistics_beside(chosen[0], config.latent_channels)
-        sources += statistics_files(chosen[0])
+        sources += [] if statistics else statistics_files(chosen[0])
+        statistics = statistics_of(statistics, chosen[0], config.latent_channels)
     known = known_fingerprint(sources)
     tokenizer = CosmosTokenizer(config, autoencoder, *statistics, known)
     if known is None:
