@@ -1,5 +1,6 @@
 """3D Gaussian splats as PLY. In the file opacity is a logit, scale a logarithm and colour SH band 0; axes are ours."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from .atomic import replacing
 from .ply_compressed import WORDS, unpack_sh, unpack_splats
 from .ply_elements import Columns, read_elements, stack
 from .reading import reading
+from .splat_formats import other_format
+
+log = logging.getLogger("lyra")
 
 C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
 MEANS = ("x", "y", "z")
@@ -20,6 +24,8 @@ COLORS = ("f_dc_0", "f_dc_1", "f_dc_2")
 OPACITY = ("opacity",)
 SCALES = ("scale_0", "scale_1", "scale_2")
 QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
+RGB = ("red", "green", "blue")  # what files have that know no harmonics: bytes, or 0..1
+DISC = 1e-3  # thickness of a 2DGS disc, as a share of its smaller radius
 
 
 def save_ply(path: Path | str, gaussians: Gaussians, *, scale: float = 1.0, min_opacity: float = 0.0) -> None:
@@ -61,42 +67,98 @@ def write_vertices(path: Path | str, columns: dict[tuple[str, ...], Tensor]) -> 
 def load_ply(source: Path | str | bytes) -> Gaussians:
     """Read splats from a PLY file or its bytes, whatever the order and types of its properties.
 
-    Reads ascii, binary of either endianness and SuperSplat's compressed form, with spherical harmonics up to degree 3.
-    Quaternions come out with unit length. Raises ValueError for what is no PLY, is cut short or holds no splats.
+    Reads ascii, binary of either endianness and SuperSplat's compressed form, with spherical harmonics up to degree 3;
+    the discs of 2DGS as flat splats, and colours as red, green, blue. Splats with NaN, infinite places or sizes, or a
+    quaternion of length zero are dropped with a warning. Quaternions come out with unit length. Raises ValueError for
+    what is no PLY, is cut short or holds no splats.
     """
     if isinstance(source, bytes):
-        return parse_ply(source)
+        return parse_ply(source, "PLY")
     with reading(source) as file:
-        return parse_ply(file.read_bytes())
+        data = file.read_bytes()
+        if other := other_format(file.name, data):
+            raise ValueError(other)
+        return parse_ply(data, str(file))
 
 
-def parse_ply(data: bytes) -> Gaussians:
-    """As ``load_ply``, from bytes."""
+def parse_ply(data: bytes, what: str) -> Gaussians:
+    """As ``load_ply``, from bytes; ``what`` names them in warnings."""
     elements = read_elements(data, ("chunk", "vertex", "sh"))
     vertex = elements.get("vertex", {})
     if vertex.keys() >= set(WORDS):
         splats, rest = unpack_splats(elements.get("chunk", {}), vertex), read_rest(elements.get("sh", {}))
         splats = replace(splats, sh_rest=None if rest is None else unpack_sh(rest))
     else:
-        splats = read_splats(vertex)
+        splats = read_splats(vertex, what)
     if not len(splats):
         raise ValueError("the file holds no splats")
-    return splats.check_finite()
+    return usable(splats, what)
 
 
-def read_splats(vertex: Columns) -> Gaussians:
-    """Splats from the columns of a plain 3DGS file."""
-    if missing := [name for name in MEANS + COLORS + OPACITY + SCALES + QUATS if name not in vertex]:
-        what = "a point cloud, not splats" if vertex.keys() >= set(MEANS) else "not splats"
-        raise ValueError(f"{what}: its vertices lack {' '.join(missing)}")
+def read_splats(vertex: Columns, what: str) -> Gaussians:
+    """Splats from the columns of a plain 3DGS file, or of one of its kin; unusable ones among them."""
+    is_flat = SCALES[2] not in vertex and vertex.keys() >= set(SCALES[:2])
+    scales = SCALES[:2] if is_flat else SCALES
+    colors = COLORS if vertex.keys() >= set(COLORS) or not vertex.keys() >= set(RGB) else RGB
+    if missing := [name for name in MEANS + colors + OPACITY + scales + QUATS if name not in vertex]:
+        is_cloud = vertex.keys() >= set(MEANS) and not vertex.keys() & set(OPACITY + SCALES + QUATS + COLORS)
+        kind = "a point cloud, not splats" if is_cloud else "not splats"
+        raise ValueError(f"{kind}: its vertices lack {' '.join(missing)}")
+    warn_activated(vertex, scales, what)
+    sizes = stack(vertex, scales).exp_()
+    if is_flat:
+        log.info("%s: two scales a splat, discs as 2DGS makes them; they become thin splats", what)
+        sizes = torch.cat((sizes, DISC * sizes.amin(1, keepdim=True)), 1)
     return Gaussians(
         means=stack(vertex, MEANS),
-        scales=stack(vertex, SCALES).exp_(),
-        quats=F.normalize(stack(vertex, QUATS), dim=1),
+        scales=sizes,
+        quats=unit_quats(stack(vertex, QUATS)),
         opacities=stack(vertex, OPACITY).squeeze(1).sigmoid_(),
-        colors=stack(vertex, COLORS) * C0 + 0.5,
+        colors=stack(vertex, COLORS) * C0 + 0.5 if colors is COLORS else read_rgb(vertex),
         sh_rest=read_rest(vertex),
     )
+
+
+def unit_quats(quats: Tensor) -> Tensor:
+    """Quaternions [N, 4] of unit length, however long or short; NaN where they are zero."""
+    return F.normalize(quats / quats.abs().amax(1, keepdim=True), dim=1)
+
+
+def read_rgb(vertex: Columns) -> Tensor:
+    """Colours [N, 3] of the properties red, green, blue; whole numbers span their type."""
+    colors = stack(vertex, RGB)
+    kinds = {vertex[name].dtype for name in RGB}
+    return colors / float(np.iinfo(next(iter(kinds))).max) if all(kind.kind in "iu" for kind in kinds) else colors
+
+
+def warn_activated(vertex: Columns, scales: tuple[str, ...], what: str) -> None:
+    """Warn if all opacities lie in 0..1, as logits hardly do: some programs store the values themselves."""
+    opacity = vertex["opacity"]
+    if len(opacity) > 1 and (opacity >= 0).all() and (opacity <= 1).all():
+        too = " and all scales are positive" if all((vertex[name] >= 0).all() for name in scales) else ""
+        log.warning(
+            "%s: all opacities lie in 0..1%s: these may be the values themselves, where 3DGS stores logits and "
+            "logarithms; if the splats look wrong, export them as 3DGS PLY", what, too,
+        )  # fmt: skip
+
+
+def usable(splats: Gaussians, what: str) -> Gaussians:
+    """The splats that can be drawn, with a warning of how many are dropped; ValueError where none is left."""
+    good = torch.ones(len(splats), dtype=torch.bool)
+    for field in (splats.means, splats.scales, splats.quats, splats.opacities, splats.colors, splats.sh_rest):
+        if field is not None:
+            good &= torch.isfinite(field).reshape(len(splats), -1).all(1)
+    if not good.any():
+        raise ValueError(
+            f"none of the {len(splats)} splats can be used: each holds NaN or infinity, or a quaternion of length zero"
+        )
+    if good.all():
+        return splats
+    log.warning(
+        "%s: %d of %d splats dropped: they hold NaN or infinity, or a quaternion of length zero",
+        what, int((~good).sum()), len(splats),
+    )  # fmt: skip
+    return splats[good]
 
 
 def read_rest(columns: Columns) -> Tensor | None:

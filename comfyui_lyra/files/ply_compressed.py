@@ -48,7 +48,8 @@ def within(chunk: Columns, names: tuple[str, ...], share: Tensor) -> Tensor:
         columns = [f"{side}_{name}" for name in names]
         if missing := [name for name in columns if name not in chunk]:
             raise ValueError(f"compressed splats whose chunks lack {' '.join(missing)}")
-        bounds.append(stack(chunk, columns).repeat_interleave(CHUNK, 0)[: len(share)])
+        some = {name: chunk[name][: -(-len(share) // CHUNK)] for name in columns}  # a file may hold many more
+        bounds.append(stack(some, columns).repeat_interleave(CHUNK, 0)[: len(share)])
     if len(bounds[0]) < len(share):
         needed, found = -(-len(share) // CHUNK), len(chunk[columns[0]])
         raise ValueError(f"{len(share)} compressed splats need {needed} chunks of {CHUNK}, got {found}")

@@ -1,5 +1,7 @@
 """The PLY container: a header that names elements and their properties, then their rows, ascii or binary."""
 
+import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +14,7 @@ TYPES = {
     "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
+LENGTHS = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I"}  # of lists, as struct names them
 ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
 
 Columns = dict[str, np.ndarray]  # one array [rows] a property
@@ -59,11 +62,12 @@ def read_elements(data: bytes, wanted: tuple[str, ...]) -> dict[str, Columns]:
 
 
 def read_header(data: bytes) -> tuple[str, list[Element], int]:
-    """Byte order (``=`` means ascii), the elements, and where their rows start."""
+    """Byte order (``=`` means ascii), the elements, and where their rows start; lines end as on any system."""
     if data[:3] != b"ply" or data[3:4] not in (b"\n", b"\r"):
         raise ValueError("not a PLY file: it does not start with the line 'ply'")
-    end = data.find(b"\nend_header")
-    start = data.find(b"\n", end + 1) + 1
+    new_line = b"\r" if data[3:4] == b"\r" and data[4:5] != b"\n" else b"\n"
+    end = data.find(new_line + b"end_header")
+    start = data.find(new_line, end + 1) + 1
     if end < 0 or start == 0:
         raise ValueError("cut short: the PLY header has no 'end_header' line")
     order, elements = None, []
@@ -71,11 +75,13 @@ def read_header(data: bytes) -> tuple[str, list[Element], int]:
         match line.split():
             case ["format", name, _] if name in ORDERS:
                 order = ORDERS[name]
-            case ["element", name, rows] if rows.isdigit():
+            case ["element", name, rows] if re.fullmatch("[0-9]{1,18}", rows):
                 elements.append(Element(name, int(rows)))
             case ["property", kind, name] if kind in TYPES and elements and name not in elements[-1].properties:
                 elements[-1].properties[name] = (TYPES[kind],)
-            case ["property", "list", length, kind, name] if {length, kind} <= TYPES.keys() and elements:
+            case ["property", "list", length, kind, name] if (
+                kind in TYPES and TYPES.get(length) in LENGTHS and elements and name not in elements[-1].properties
+            ):
                 elements[-1].properties[name] = (TYPES[length], TYPES[kind])
             case [] | ["comment" | "obj_info", *_]:
                 pass
@@ -105,23 +111,36 @@ def read_ascii(body: bytes, elements: list[Element], wanted: tuple[str, ...]) ->
             raise ValueError(
                 f"unreadable PLY: a row of '{element.name}' is not {len(element.properties)} numbers"
             ) from error
-        found[element.name] = dict(zip(element.properties, table.T, strict=True))
+        with np.errstate(invalid="ignore", over="ignore"):  # of numbers that their type cannot hold
+            found[element.name] = {
+                name: column.astype(types[0])
+                for (name, types), column in zip(element.properties.items(), table.T, strict=True)
+            }
     return found
 
 
 def skip_lists(data: bytes, start: int, element: Element, order: str, wanted: set[str]) -> int:
-    """The byte after an element whose rows differ in length, walking row by row."""
+    """The byte after an element whose rows differ in length, walking list by list."""
     if element.name in wanted:
         raise ValueError(f"unsupported PLY: element '{element.name}' has a list property")
-    kinds = [tuple(np.dtype(order + kind) for kind in types) for types in element.properties.values()]
-    for row in range(element.rows):
-        for first, *item in kinds:
-            if start + first.itemsize > len(data):
-                raise ValueError(f"cut short: the file ends in row {row} of {element.rows} of '{element.name}'")
-            length = int(np.frombuffer(data, first, 1, start)[0]) if item else 0
-            if length < 0:
-                raise ValueError(f"unreadable PLY: row {row} of '{element.name}' has a list of length {length}")
-            start += first.itemsize + (length * item[0].itemsize if item else 0)
+    lists, gap = [], 0  # fixed bytes before each list, how its length is read, bytes of the length and of an item
+    for first, *item in element.properties.values():
+        size = np.dtype(first).itemsize
+        if item:
+            lists.append((gap, struct.Struct(order + LENGTHS[first]).unpack_from, size, np.dtype(item[0]).itemsize))
+        gap = 0 if item else gap + size
+    row = -1
+    try:
+        for row in range(element.rows):  # a file that claims more rows than it has bytes ends in one of the first
+            for before, unpack, size, item in lists:
+                start += before
+                (length,) = unpack(data, start)
+                if length < 0:
+                    raise ValueError(f"unreadable PLY: row {row} of '{element.name}' has a list of length {length}")
+                start += size + length * item
+            start += gap
+    except struct.error as error:
+        raise ValueError(f"cut short: the file ends in row {row} of {element.rows} of '{element.name}'") from error
     return start
 
 
@@ -131,5 +150,6 @@ def stack(columns: Columns, names: Sequence[str]) -> Tensor:
     for start in range(0, len(table), 1 << 14):  # a block of rows stays in the cache while its columns are picked
         block = slice(start, start + (1 << 14))
         for i, name in enumerate(names):
-            table[block, i] = columns[name][block]
+            with np.errstate(over="ignore"):  # of doubles; infinity is the reader's to judge
+                table[block, i] = columns[name][block]
     return torch.from_numpy(table)
