@@ -6,6 +6,7 @@
 import io
 import mmap
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 
 from .unpickle import STORAGES, Damaged, Inert, Stored, unpickle
 
+# what zipfile raises where an archive contradicts itself; OSError of a seek to nowhere
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, UnicodeDecodeError)
 LARGEST_PICKLE = 512 * 2**20  # bytes; a checkpoint's has a few million
 
 
@@ -21,6 +24,14 @@ def read_zip(path: Path, described: bool = False) -> object:
 
     Raises ``Damaged`` where records are missing, shorter than their tensors, or compressed.
     """
+    try:
+        return walk_zip(path, described)
+    except BROKEN_ZIP as error:
+        raise Damaged(f"a damaged archive ({error})") from error
+
+
+def walk_zip(path: Path, described: bool) -> object:
+    """As ``read_zip``, with the errors of a damaged archive as they come."""
     with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
         records = {entry.filename: entry for entry in archive.infolist()}
         root = min((name for name in records if f"/{name}".endswith("/data.pkl")), key=len).removesuffix("data.pkl")
@@ -42,6 +53,8 @@ def read_zip(path: Path, described: bool = False) -> object:
 
 def limited(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """A small record, whatever size it claims."""
+    if entry.flag_bits & 1:
+        raise Damaged("an encrypted archive; unpack it")
     with archive.open(entry) as record:
         found = record.read(LARGEST_PICKLE + 1)
     if len(found) > LARGEST_PICKLE:
