@@ -10,15 +10,13 @@
 """
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..cameras import CameraTrajectory
 from ..gaussians import GaussianSequence
 from ..progress import OnStep, no_progress
+from .atomic import replacing_folder
 from .cameras_json import save_cameras_json
 from .disk import check_disk
 from .ply import save_ply
@@ -45,8 +43,7 @@ def save_sequence(
     if folder.exists():
         raise ValueError(f"{folder} is there already; choose another name")
     check_disk(folder, SPLAT_BYTES * sum(len(frame) for frame in splats.frames))
-    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with replacing_folder(folder) as staging:
         frames = []
         for index, (gaussians, time) in enumerate(zip(splats.frames, splats.times, strict=True)):
             file = f"{index:05}.ply"
@@ -57,6 +54,3 @@ def save_sequence(
             save_cameras_json(staging / CAMERAS, [path.scaled(scale) for path in cameras])
         about = {"fps": fps, "scale": scale, "cameras": CAMERAS if cameras else None, "frames": frames}
         (staging / MANIFEST).write_text(json.dumps(FORMAT | about, indent=1), encoding="utf-8")
-        os.replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ..files.atomic import writing
 from ..versions import pack_version
 
 log = logging.getLogger("lyra")
@@ -57,7 +58,19 @@ def save_snapshot(
     them, for places that take small files only (a tensor is never split). Returns the json's path.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_temporaries(folder)  # of a save that was killed
+        try:
+            target = write_snapshot(folder, snapshot, most_bytes)
+        finally:
+            clear_temporaries(folder)
+    prune(folder, snapshot.step, keep_last, keep_every)
+    return target
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot, most_bytes: int | None) -> Path:
+    """Write the files of a checkpoint, the json last; its path."""
     groups = {
         "": snapshot.weights | {f"ema.{name}": tensor for name, tensor in snapshot.ema.items()},
         ".state": snapshot.optimizer,
@@ -92,7 +105,6 @@ def save_snapshot(
     target = folder / f"{stem(snapshot.step)}.json"
     os.replace(write_temporary(target, json.dumps(about, indent=1).encode()), target)
     flush_folder(folder)
-    prune(folder, snapshot.step, keep_last, keep_every)
     return target
 
 
@@ -235,16 +247,22 @@ def flush_folder(folder: Path) -> None:
 
 
 def prune(folder: Path, newest: int, keep_last: int, keep_every: int) -> None:
-    """Remove checkpoints that are no longer wanted, and what a killed save or a repeated one left behind."""
+    """Remove checkpoints that are no longer wanted, and files that none lists: of a repeated save, or a killed one."""
     there = [step for step in steps(folder) if step <= newest]
     kept = {*there[-max(keep_last, 1) :], *(step for step in there if keep_every and step % keep_every == 0)}
     for step in set(there) - kept:
         for path in sorted(files_of(folder, step), key=lambda p: p.suffix != ".json"):  # without it, it is none
             path.unlink()
     listed = {path for step in steps(folder) for path in listed_files(folder, step)}
-    for path in (*folder.glob("step-*.safetensors"), *folder.glob(".step-*.tmp")):
+    for path in folder.glob("step-*.safetensors"):
         if path not in listed:
             path.unlink()
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what saves that did not end have left; a run is the only one that writes its folder."""
+    for path in folder.glob(".step-*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def listed_files(folder: Path, step: int) -> list[Path]:

@@ -1,14 +1,17 @@
 """What a run tells of itself: ``log.jsonl`` always, pictures beside it, and TensorBoard where it is installed."""
 
+import errno
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from ..files.atomic import writing
 from ..files.images import save_image
 
 log = logging.getLogger("lyra")
@@ -22,8 +25,8 @@ class RunLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "log.jsonl"
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("a", encoding="utf-8")
-        self._file.write("\n" if torn else "")  # a killed run's last line must not swallow ours
+        self._file = path.open("ab", buffering=0)  # nothing is kept back: a line is on the disk, or an error is raised
+        self._file.write(b"\n" if torn else b"")  # a killed run's last line must not swallow ours
         self._board = open_board(self.folder) if tensorboard else None
 
     def __enter__(self) -> "RunLog":
@@ -59,9 +62,10 @@ class RunLog:
 
     def _line(self, step: int, values: Mapping[str, object]) -> None:
         """A line that is on the disk before the next step."""
-        json.dump({"time": round(time.time(), 3), "step": step, **values}, self._file)
-        self._file.write("\n")
-        self._file.flush()
+        line = json.dumps({"time": round(time.time(), 3), "step": step, **values}).encode() + b"\n"
+        with writing(self.folder / "log.jsonl"):
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_board(folder: Path):

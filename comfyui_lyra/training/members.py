@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.atomic import replacing
+from ..files.atomic import replacing, writing
 
 SUFFIXES = {"rgb": "mp4", "pose": "npz", "intrinsics": "npz", "latent": "safetensors|pkl", "depth": "zip"}
 PLACE = re.compile(r"(?:^|/)(\d+)/(" + "|".join(SUFFIXES) + r")/([^/]+)\.(\w+)$")
@@ -46,7 +46,7 @@ class Member:
             return
         with tempfile.TemporaryDirectory(prefix="lyra-") as folder:
             copy = Path(folder) / f"member{Path(self.name).suffix}"
-            with self.file.open("rb") as tar, copy.open("wb") as target:
+            with writing(copy), self.file.open("rb") as tar, copy.open("wb") as target:
                 tar.seek(self.offset or 0)
                 left = self.size
                 while left and (block := tar.read(min(left, 1 << 20))):

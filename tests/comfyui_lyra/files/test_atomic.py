@@ -1,7 +1,11 @@
 import errno
+import os
+import time
+import zipfile
 
 import pytest
-from lyra_pack.comfyui_lyra.files.atomic import replacing
+from lyra_pack.comfyui_lyra.files.atomic import is_full, replacing, replacing_folder, writing
+from safetensors import SafetensorError
 
 
 def test_a_finished_write_replaces_the_old_file_and_makes_folders(tmp_path):
@@ -57,3 +61,60 @@ def test_a_full_disk_is_one_sentence_and_other_errors_pass(tmp_path):
     with pytest.raises(FileNotFoundError, match="my input"), replacing(tmp_path / "scene.ply"):
         raise FileNotFoundError("my input")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed: No space left on device"),
+        OSError("There is not enough space on the disk. (os error 112)"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_whatever_a_library_makes_of_it(tmp_path, error):
+    message = r"cannot write .*a\.bin: No space left on device; free some space"
+    with pytest.raises(ValueError, match=message), replacing(tmp_path / "a.bin"):
+        raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_came_from_a_full_disk_is_one(tmp_path):
+    def zipped():
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, archive.open("member", "w"):
+            raise OSError(errno.ENOSPC, "No space left on device")  # the archive then cannot be closed: ValueError
+
+    with pytest.raises(ValueError, match="cannot write x: No space left"), writing("x"):
+        zipped()
+    assert not is_full(ValueError("cannot write a: No space left on device")) and not is_full(RuntimeError("shape"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.parametrize("kind", [replacing, replacing_folder])
+def test_what_killed_saves_left_goes_with_the_next_save_of_that_name(tmp_path, kind):
+    for _ in range(10):
+        if not (child := os.fork()):
+            with kind(tmp_path / "a[1]") as temporary:  # a name that glob would take for a pattern
+                inside = temporary / "0.ply" if kind is replacing_folder else temporary
+                inside.parent.mkdir(exist_ok=True)
+                inside.write_bytes(bytes(1000))
+                os.kill(os.getpid(), 9)
+        os.waitpid(child, 0)
+        assert len(list(tmp_path.iterdir())) == 1  # of this child; those before are gone
+    with kind(tmp_path / "a[1]") as temporary:
+        if kind is replacing_folder:
+            temporary.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["a[1]"]
+
+
+def test_temporaries_of_others_that_still_write_stay(tmp_path):
+    words = "0123abcd", "12345678", f"{os.getppid()}-0123abcd"
+    mine, older, running = (tmp_path / f".a.{word}.tmp" for word in words)
+    for path in (mine, older, running, tmp_path / ".ab.99999999-0123abcd.tmp"):
+        path.write_text("")
+    os.utime(older, (time.time() - 1e6,) * 2)
+    with replacing(tmp_path / "a"), replacing(tmp_path / "a"):
+        assert len(list(tmp_path.glob(f".a.{os.getpid()}-*.tmp"))) == 2  # neither takes the other's away
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a", mine.name, running.name, ".ab.99999999-0123abcd.tmp"}
