@@ -1,5 +1,6 @@
 """Bringing pictures, their depth and their cameras to the size a model was trained with."""
 
+import logging
 from dataclasses import replace
 from typing import Literal
 
@@ -7,11 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .cameras import CameraTrajectory, largest_crop
 from .geometry import Geometry
 from .pictures import crop_resize
 
+log = logging.getLogger("lyra")
+
 Fit = Literal["crop", "reference"]
 
+WORTH_SAYING = 0.1  # share of a picture that is cut, or squashed, from which the log says so
 REFERENCE_SIZE = (720, 1280)  # height, width to which the reference resizes every input
 REFERENCE_HEIGHT = 704  # rows that it keeps of a clip
 REFERENCE_BACKGROUND = 1000.0  # depth that it gives to what MoGe masks
@@ -27,12 +32,30 @@ def fit(geometry: Geometry, height: int, width: int, how: Fit = "crop") -> Geome
         raise ValueError(f"picture fit '{how}' is neither 'crop' nor 'reference'")
     if (geometry.cameras.height, geometry.cameras.width) == (height, width):
         return geometry
+    _say_what_changes(geometry.cameras, height, width, how)
     if how == "crop":
         return fit_by_crop(geometry, height, width)
     if len(geometry.frames) == 1:
         return resize_as_reference(geometry, height, width)
     rows = round(height * REFERENCE_SIZE[0] / REFERENCE_HEIGHT)
     return crop_as_reference(resize_as_reference(geometry, rows, width), height, width)
+
+
+def _say_what_changes(cameras: CameraTrajectory, height: int, width: int, how: Fit) -> None:
+    """Warn of much that is cut, or squashed, for pictures of another shape."""
+    size = f"pictures of {cameras.width}x{cameras.height} for a model of {width}x{height}"
+    rows, columns = largest_crop(cameras.height, cameras.width, height, width)
+    kept = rows * columns / (cameras.height * cameras.width)
+    if kept > 1 - WORTH_SAYING:
+        return
+    if how == "reference":
+        log.warning("%s: they are squashed by a factor of %.2f", size, 1 / kept)
+        return
+    sides = "top and bottom" if rows < cameras.height else "left and right"
+    log.warning(
+        "%s: %.0f %% is cut away, at %s; the middle %dx%d stays. Choose the part yourself by cropping before",
+        size, 100 * (1 - kept), sides, columns, rows,
+    )  # fmt: skip
 
 
 def fit_by_crop(geometry: Geometry, height: int, width: int) -> Geometry:

@@ -1,30 +1,35 @@
-"""Geometry from what others measure: MoGe, Depth Anything 3, depth pictures, ViPE results."""
+"""Geometry from what others measure: MoGe, Depth Anything 3, depth pictures, ViPE results.
 
+In all of them depth +inf is background, such as sky; NaN and what is not positive is unknown.
+"""
+
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .cameras import CameraTrajectory, pinhole_K
+from .depth_values import FAR, Meaning, Unit, check_meaning
 from .files.vipe import load_vipe
 from .geometry import Geometry, Scale
 from .pictures import crop_resize
 
-Meaning = Literal["depth", "disparity", "near-far"]
+log = logging.getLogger("lyra")
 
 SKY = 0.5  # probability from which Depth Anything's sky counts
 POSES = "use one picture, a ViPE folder, Depth Anything 3 in multiview mode, or depth pictures with cameras"
 SHAPE_ERROR = 1.02  # difference in aspect ratio up to which a picture and its depth count as of one shape
+PANORAMA_WIDTH = 1000  # pixels from which a picture of 2:1 may be a panorama
 VIPE_SKY = 1e3  # ViPE's lyra preset never lets the inverse depth fall below 1e-3
 
 
 def from_moge(frames: Tensor, moge: Mapping[str, Tensor], scale: Scale = "auto") -> Geometry:
     """A picture [1, H, W, 3] with core's MOGE_GEOMETRY: depth [1, H, W], mask, intrinsics for a picture of size 1.
 
-    What the mask excludes is background.
+    What the mask excludes is background; without a mask, what is infinite.
     """
     depth = _depth_like(frames, moge["depth"], "MoGe")
     if len(frames) != 1:
@@ -33,8 +38,8 @@ def from_moge(frames: Tensor, moge: Mapping[str, Tensor], scale: Scale = "auto")
         raise ValueError("this MoGe geometry has no intrinsics (a panorama has none); run MoGe on a plain picture")
     height, width = depth.shape[1:]
     K = moge["intrinsics"].to(depth) * torch.tensor([[width], [height], [1.0]], device=depth.device)
-    mask = moge["mask"].to(depth.device).bool() if "mask" in moge else depth.isfinite()
-    return _assemble(frames, depth, ~mask, K, _still(depth), "MoGe").normalized(scale)
+    masked = ~moge["mask"].to(depth.device).bool() if "mask" in moge else depth == torch.inf
+    return _assemble(frames, depth, masked, K, _still(depth), "MoGe").normalized(scale)
 
 
 def from_da3(frames: Tensor, da3: Mapping[str, Tensor], fov: float | None = None, scale: Scale = "auto") -> Geometry:
@@ -82,30 +87,31 @@ def from_depth(
     scale: Scale = "auto",
     still: bool = False,
     fps: float = 24.0,
+    unit: Unit | None = None,
 ) -> Geometry:
     """Pictures [F, H, W, 3] with depth pictures [F, H, W].
 
-    ``depth``: values are z-depth. ``disparity``: they are 1 / z, 0 or less is background. ``near-far``: 1 (white) lies
+    ``depth``: values are z-depth, inf (or a renderer's 1e10) is background. ``disparity``: they are 1 / z, 0 or less is
+    background. ``near-far``: 1 (white) lies
     at depth ``near``, 0 at ``far``, linear in 1 / z between, as depth estimators draw their pictures. One picture takes
     ``fov`` (vertical, degrees) or ``cameras``; a clip takes ``cameras``, one a frame, or ``fov`` and ``still``: the
-    camera did not move, and took ``fps`` frames a second.
+    camera did not move, and took ``fps`` frames a second. ``unit`` is what the values are said to be: metres, however
+    they were brought to them, or levels. Values that cannot be what is said are refused, see ``check_meaning``.
     """
     values = _depth_like(frames, picture, "the depth picture")
     count, height, width = values.shape
+    if meaning not in ("depth", "disparity", "near-far"):
+        raise ValueError(f"depth meaning '{meaning}' is none of depth, disparity, near-far")
+    check_meaning(values, meaning, unit)
+    background = torch.zeros_like(values, dtype=torch.bool)
     if meaning == "near-far":
         if near is None or far is None or not 0 < near < far:
             raise ValueError(f"near-far depth needs 0 < near < far, got near {near} and far {far}")
-        depth = 1 / (values * (1 / near - 1 / far) + 1 / far)
-    elif meaning in ("depth", "disparity"):
-        if _has_256_levels(values):
-            raise ValueError(
-                f"the {meaning} picture holds 8-bit levels from 0 to 1, not lengths; use near-far and give both, or "
-                "pass the depth as it was computed (EXR or the geometry nodes)"
-            )
-        depth = values if meaning == "depth" else 1 / values
+        depth = 1 / (values.clamp(0, 1) * (1 / near - 1 / far) + 1 / far)
+    elif meaning == "disparity":
+        depth, background = 1 / values, values <= 0
     else:
-        raise ValueError(f"depth meaning '{meaning}' is none of depth, disparity, near-far")
-    background = (values <= 0) & (meaning == "disparity")
+        depth, background = values, values >= FAR
     if cameras is not None:
         if len(cameras) != count or cameras.width * height != cameras.height * width:
             raise ValueError(
@@ -150,7 +156,7 @@ def from_vipe(
 ) -> Geometry:
     """Frames ``start`` .. ``start + count - 1`` of a ViPE result (folder or its mp4), sky as background."""
     clip = load_vipe(path, start, count, masks, strict)
-    sky = clip.depth >= VIPE_SKY
+    sky = clip.depth >= VIPE_SKY  # infinite ones too
     clip = replace(clip, depth=clip.depth.masked_fill(sky, torch.inf), valid=clip.valid & ~sky)
     return clip.normalized(scale)
 
@@ -158,6 +164,8 @@ def from_vipe(
 def _depth_like(frames: Tensor, depth: Tensor, source: str) -> Tensor:
     """Depth as float32 beside the frames; ValueError unless the sizes agree."""
     if frames.ndim != 4 or frames.shape[3] != 3 or depth.shape != frames.shape[:3]:
+        if frames.ndim == 4 and depth.ndim == 3 and len(depth) != len(frames):
+            raise ValueError(f"{source}: {len(depth)} depth pictures for {len(frames)} frames; expected one a frame")
         raise ValueError(
             f"{source}: depth of shape {tuple(depth.shape)} for pictures {tuple(frames.shape)}; expected [F H W] and "
             "[F H W 3]: compute the depth from these very pictures, or resize it to their size"
@@ -170,17 +178,12 @@ def _still(depth: Tensor) -> Tensor:
     return torch.eye(4, device=depth.device)[None]
 
 
-def _has_256_levels(values: Tensor) -> bool:
-    """Whether a picture holds nothing but bytes divided by 255, several of them."""
-    levels = values * 255
-    whole = (levels - levels.round()).abs() < 1e-3
-    return bool(whole.all() and values.min() >= 0 and values.max() <= 1 and len(levels.round().unique()) > 2)
-
-
 def _assemble(
     frames: Tensor, depth: Tensor, background: Tensor, K: Tensor, c2w: Tensor, name: str, fps: float = 24.0
 ) -> Geometry:
-    """A geometry in its source's own world; depth that is not finite and positive is not valid."""
+    """A geometry in its source's own world; infinite depth is background, what is not positive unknown."""
+    _warn_of_panorama(*depth.shape[1:])
+    background = background | (depth == torch.inf)
     valid = depth.isfinite() & (depth > 0) & ~background
     return Geometry(
         frames=frames.float(),
@@ -188,3 +191,14 @@ def _assemble(
         valid=valid,
         cameras=CameraTrajectory(c2w=c2w, K=K, height=depth.shape[1], width=depth.shape[2], fps=fps, name=name),
     )
+
+
+def _warn_of_panorama(height: int, width: int) -> None:
+    """Say so if a picture has the size of a panorama."""
+    if width >= PANORAMA_WIDTH and abs(width - 2 * height) <= width / 200:
+        log.warning(
+            "a picture of %dx%d is twice as wide as high, as 360-degree panoramas are; take a plain part of one: "
+            "a panorama has no single view angle",
+            width,
+            height,
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .cameras import CameraTrajectory
 from .configs import TeacherConfig
+from .depth_values import Meaning, Unit
 from .files.depth import load_depth
 from .files.images import load_image
 from .files.sdg_writer import PathStore
@@ -22,7 +23,7 @@ from .gen3c.generate import CheckFrames, GenerateSettings, generate
 from .gen3c.load import Teacher
 from .gen3c.text import TextEmbeddings, encode_text
 from .geometry import Geometry, Scale
-from .geometry_sources import Meaning, depth_of_size, from_depth
+from .geometry_sources import depth_of_size, from_depth
 from .latents import MultiViewLatents
 from .progress import OnStep, no_progress
 from .recon.model import Recon
@@ -32,6 +33,8 @@ from .tokenizer.clips import decode_clip
 from .tokenizer.protocol import Tokenizer
 from .tokenizer.streaming import CHUNK
 from .trajectories import camera_paths
+
+MOST_PIXELS = 1 << 24  # of a picture; models take less than 1 << 20
 
 CheckPrompt = Callable[[str], str]
 """A hook that sees a prompt before it is encoded and returns the one to use, or raises ValueError.
@@ -64,16 +67,22 @@ def picture_geometry(
     scale: Scale = "auto",
     start: int = 0,
     count: int | None = None,
+    unit: Unit | None = None,
 ) -> Geometry:
     """Geometry of a picture file and a depth file (see ``geometry_sources.from_depth``); ``fov`` in degrees, vertical.
 
-    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture. Of a video
+    Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture, and the other way
+    round; a picture of more than MOST_PIXELS is made smaller. ``unit`` is that of the depth file's numbers. Of a video
     at most ``count`` frames from ``start`` on are read; it needs the depth of each, and a camera that stood still.
     """
     is_video = Path(picture).suffix.lower() in VIDEOS
-    frames, fps = load_video(picture, start, count) if is_video else (load_image(picture)[None], 24.0)
-    values = depth_of_size(load_depth(depth, start, count), *frames.shape[1:3], source=str(depth))
-    return from_depth(frames, values, meaning, near, far, fov, scale=scale, still=True, fps=fps)
+    frames, fps = load_video(picture, start, count) if is_video else (load_image(picture, MOST_PIXELS)[None], 24.0)
+    values = depth_of_size(load_depth(depth, start, count, unit), *frames.shape[1:3], source=str(depth))
+    if len(values) != len(frames):
+        raise ValueError(
+            f"{depth}: {len(values)} depth pictures for {len(frames)} frames of {picture}; expected one each"
+        )
+    return from_depth(frames, values, meaning, near, far, fov, scale=scale, still=True, fps=fps, unit=unit)
 
 
 def encode_prompt(

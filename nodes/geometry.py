@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..comfyui_lyra.depth_values import UNITS, in_metres
 from ..comfyui_lyra.fit import fit as fit_to
 from ..comfyui_lyra.geometry_sources import depth_of_size, from_da3, from_depth, from_moge
 from . import host, sockets
@@ -64,8 +65,9 @@ class GeometryFromMoGe(io.ComfyNode):
     def execute(cls, image, moge_geometry, width, height, fit, scale) -> io.NodeOutput:
         """Convert."""
         frames = sockets.from_image(image)
-        geometry = fit_to(from_moge(frames, moge_geometry, scale), height, width, fit)
-        return io.NodeOutput(shown(cls, geometry))
+        with host.warnings() as warnings:
+            geometry = fit_to(from_moge(frames, moge_geometry, scale), height, width, fit)
+        return io.NodeOutput(shown(cls, geometry, warnings))
 
 
 class GeometryFromDA3(io.ComfyNode):
@@ -156,7 +158,7 @@ class GeometryFromDepth(io.ComfyNode):
                     options=["near-far", "depth", "disparity"],
                     default="near-far",
                     tooltip="near-far: a grey picture, white is near, as depth estimators draw it. depth: lengths "
-                    "along the view axis, 0 is unknown. disparity: 1 / depth, 0 is sky.",
+                    "along the view axis, 0 is unknown, infinite is sky. disparity: 1 / depth, 0 is sky.",
                 ),
                 io.Float.Input(
                     "near",
@@ -215,20 +217,30 @@ class GeometryFromDepth(io.ComfyNode):
                     tooltip="On: the clip's camera stood still, as on a tripod, and needs no cameras. If it did move, "
                     "the scene is smeared.",
                 ),
+                io.Combo.Input(
+                    "unit",
+                    options=["as_is", *UNITS],
+                    default="as_is",
+                    optional=True,
+                    tooltip="Of depth's numbers, with meaning depth. as_is: whatever they are. m: metres. mm: "
+                    "millimetres; of a 16-bit picture, the numbers in its file. levels: shares of the largest number.",
+                ),
             ],
             outputs=[sockets.Geometry.Output("geometry", tooltip="The frames with depth and cameras.")],
         )
 
     @classmethod
     def execute(
-        cls, image, depth, meaning, near, far, fov, width, height, fit, scale, cameras=None, still=False
+        cls, image, depth, meaning, near, far, fov, width, height, fit, scale, cameras=None, still=False, unit="as_is"
     ) -> io.NodeOutput:
         """Convert."""
         frames = sockets.from_image(image)
-        values = depth_of_size(sockets.from_depth_image(depth), *frames.shape[1:3], source="the depth picture")
         path = sockets.only_path(cameras) if cameras is not None else None
+        unit = None if unit == "as_is" else unit
         with host.warnings() as warnings:
-            geometry = from_depth(frames, values, meaning, near, far, fov, path, scale, still)
+            values = in_metres(sockets.from_depth_image(depth), unit)
+            values = depth_of_size(values, *frames.shape[1:3], source="the depth picture")
+            geometry = from_depth(frames, values, meaning, near, far, fov, path, scale, still, unit=unit)
             geometry = fit_to(geometry, height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 

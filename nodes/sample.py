@@ -34,7 +34,8 @@ class SampleScene(io.ComfyNode):
                 sockets.Geometry.Output("geometry", tooltip="The frames with depth and camera, for Camera Paths."),
                 io.Image.Output("frames", tooltip="The picture, or the frames of the clip."),
                 io.Image.Output(
-                    "depth", tooltip="Depth along the view axis in scene units, 0 in the sky, for Geometry from Depth."
+                    "depth",
+                    tooltip="Depth along the view axis in scene units, infinite in the sky, for Geometry from Depth.",
                 ),
             ],
         )
@@ -43,5 +44,5 @@ class SampleScene(io.ComfyNode):
     def execute(cls, sample) -> io.NodeOutput:
         """Read the files."""
         geometry = shown(cls, shipped_sample(sample))
-        depth = geometry.depth.where(geometry.valid, 0)
-        return io.NodeOutput(geometry, sockets.to_image(geometry.frames), sockets.to_depth_image(depth))
+        depth = sockets.to_depth_image(geometry.depth)
+        return io.NodeOutput(geometry, sockets.to_image(geometry.frames), depth)

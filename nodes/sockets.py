@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..comfyui_lyra.cameras import CameraTrajectory
 from ..comfyui_lyra.configs import COMPRESSION
+from ..comfyui_lyra.depth_values import grey
 from ..comfyui_lyra.gaussians import Gaussians
 from ..comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from . import host
 
-TINT = 1 / 128  # difference of colours up to which a picture is grey; JPEG leaves some
 SH_C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
 
 Geometry = io.Custom("LYRA_GEOMETRY")  # Geometry
@@ -135,16 +135,8 @@ def from_image(image: Tensor) -> Tensor:
 
 
 def from_depth_image(depth: Tensor) -> Tensor:
-    """Values [F, H, W] of depth in core's MASK, or in an IMAGE, whose colours must be equal."""
-    if depth.ndim == 3:
-        return depth.float()
-    color = depth[..., :3].float()
-    spread = (color.amax(-1) - color.amin(-1)).nan_to_num(0, 0)
-    if (spread > TINT * color.amax(-1).abs().clamp(min=1)).any():
-        raise ValueError(
-            "a coloured picture holds no depth; connect the depth itself: grey, or the raw output of a depth node"
-        )
-    return color[..., 0]
+    """Values [F, H, W] of depth in core's MASK, or in an IMAGE, whose colours must be equal, NaN where alpha is 0."""
+    return depth.float() if depth.ndim == 3 else grey(depth)
 
 
 def file_3d(path: Path):

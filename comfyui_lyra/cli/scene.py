@@ -10,6 +10,7 @@ from ..cameras import pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from ..convert import convert_weights
 from ..files.cameras_json import save_cameras_json
+from ..files.depth import holds_lengths
 from ..files.geometry import load_geometry, save_geometry
 from ..files.ply import save_ply
 from ..files.scene import load_scene
@@ -31,8 +32,6 @@ from ..trajectories import camera_paths
 from .options import progress
 from .verbs import DTYPES, PRECISIONS
 
-NUMERIC = (".exr", ".npz", ".npy")  # files that hold depth in numbers, not as grey levels
-
 
 def run_geometry(options: argparse.Namespace) -> None:
     """Write a geometry."""
@@ -40,7 +39,7 @@ def run_geometry(options: argparse.Namespace) -> None:
         geometry = pipeline.picture_geometry(
             options.source, options.depth, options.meaning,
             near=options.near, far=options.far, fov=options.fov, scale=options.scale,
-            start=options.start, count=options.frames,
+            start=options.start, count=options.frames, unit=options.unit,
         )  # fmt: skip
     else:
         geometry = from_vipe(options.source, options.start, options.frames, scale=options.scale)
@@ -168,8 +167,8 @@ def own_picture(options: argparse.Namespace) -> Geometry:
     """The geometry of a picture that a person brings."""
     if not options.depth:
         raise ValueError("--image needs its depth too: --depth with an .exr or .npz, or grey pictures, near is white")
-    is_drawn = options.depth.suffix.lower() not in NUMERIC
-    meaning = options.meaning or ("near-far" if is_drawn else "depth")
+    is_length = options.unit in ("m", "mm") or holds_lengths(options.depth)
+    meaning = options.meaning or ("depth" if is_length else "near-far")
     print(
         f"{options.image.name} with {options.depth.name}, read as {meaning}"
         + (f": white is near, black {options.far / options.near:g} times as far" if meaning == "near-far" else "")
@@ -179,4 +178,6 @@ def own_picture(options: argparse.Namespace) -> Geometry:
     )
     near_far = {"near": options.near, "far": options.far} if meaning == "near-far" else {}
     count = TEACHER_PRESETS["mini"].trained_frames
-    return pipeline.picture_geometry(options.image, options.depth, meaning, fov=options.fov, count=count, **near_far)
+    return pipeline.picture_geometry(
+        options.image, options.depth, meaning, fov=options.fov, count=count, unit=options.unit, **near_far
+    )

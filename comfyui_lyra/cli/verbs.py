@@ -7,6 +7,7 @@ import torch
 
 from .. import bench
 from ..configs import RECON_PRESETS
+from ..depth_values import UNITS
 from ..trajectories import PRESETS, ROTATIONS
 
 MEANINGS = ("depth", "disparity", "near-far")
@@ -66,10 +67,11 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("demo", help="the mini models at work: a picture and a clip become scenes")
     verb.add_argument("--out", type=Path, default=Path("out"), help="folder for splats, videos and pictures")
     verb.add_argument("--image", type=Path, help="a picture of your own, or a video from a camera that stood still")
-    verb.add_argument("--depth", type=Path, help="its depth: .exr or .npz, or a grey picture or video")
+    verb.add_argument("--depth", type=Path, help="its depth: .exr, .npz, .pfm, or a grey picture or video")
     verb.add_argument(
         "--meaning", choices=MEANINGS, help="of the depth's values; by default near-far of pictures, depth of others"
     )
+    add_unit(verb)
     verb.add_argument("--near", type=float, default=1.0, help="near-far: depth of white")
     verb.add_argument("--far", type=float, default=5.0, help="near-far: depth of black")
     verb.add_argument("--fov", type=float, default=41.0, help="vertical field of view in degrees")
@@ -81,8 +83,11 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
         "source", type=Path, help="a picture, with --depth a video from a camera that stood still, or ViPE's results"
     )
     verb.add_argument("out", type=Path, help="geometry to write, .safetensors")
-    verb.add_argument("--depth", type=Path, help="its depth: .exr, .npz, .npy, or a grey picture or video")
+    verb.add_argument(
+        "--depth", type=Path, help="its depth: .exr, .npz, .npy, .pfm, a picture, a grey video, or a folder of frames"
+    )
     verb.add_argument("--meaning", choices=MEANINGS, default="depth", help="of its values")
+    add_unit(verb)
     verb.add_argument("--near", type=float, help="near-far: depth of white")
     verb.add_argument("--far", type=float, help="near-far: depth of black")
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
@@ -178,6 +183,13 @@ def add_camera_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--width", type=int, default=1280, help="pixels")
     verb.add_argument("--height", type=int, default=704, help="pixels")
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
+
+
+def add_unit(verb: argparse.ArgumentParser) -> None:
+    """What the numbers in a depth file are."""
+    verb.add_argument(
+        "--unit", choices=UNITS, help="of the depth file's numbers: m or mm, also of 16-bit pictures; levels: shares"
+    )
 
 
 def add_format(verb: argparse.ArgumentParser) -> None:

@@ -2,7 +2,8 @@
 
     picture.png, picture_depth.npz    or    clip.mp4, clip_depth.npz
 
-The npz holds ``depth`` [F, H, W] in float16, infinite where there is only sky, and ``K`` [3, 3] of the camera, which
+The npz holds ``depth`` [F, H, W] in float16, infinite where there is only sky, NaN where
+nothing is known, and ``K`` [3, 3] of the camera, which
 stands still.
 """
 
@@ -40,7 +41,9 @@ def save_sample(folder: Path | str, geometry: Geometry) -> tuple[Path, Path]:
     else:
         save_video(shown, geometry.frames, geometry.cameras.fps)
     with replacing(depth) as temporary, temporary.open("wb") as file:
-        values = torch.where(geometry.valid, geometry.depth, torch.inf).half().cpu().numpy()
+        values = (
+            torch.where(geometry.valid | (geometry.depth == torch.inf), geometry.depth, torch.nan).half().cpu().numpy()
+        )
         np.savez_compressed(file, depth=values, K=geometry.cameras.K[0].cpu().numpy())
     return files
 
@@ -56,4 +59,4 @@ def load_sample(folder: Path | str, kind: Kind) -> Geometry:
         c2w=torch.eye(4)[None], K=K[None], height=depth.shape[1], width=depth.shape[2], fps=fps, name=kind
     )
     cameras = replace(still(camera, len(depth)), name=kind)
-    return Geometry(frames=frames, depth=depth, valid=depth.isfinite(), cameras=cameras)
+    return Geometry(frames=frames, depth=depth.nan_to_num(0, torch.inf), valid=depth.isfinite(), cameras=cameras)

@@ -1,6 +1,8 @@
 """Videos in and out through PyAV, frame by frame."""
 
+import logging
 import math
+import struct
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain, islice
@@ -14,6 +16,8 @@ from torch import Tensor
 from .atomic import replacing
 from .images import to_bytes
 from .reading import reading
+
+log = logging.getLogger("lyra")
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # names end so
 X264 = {
@@ -55,7 +59,10 @@ def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) 
 
 
 def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tuple[Tensor, float]:
-    """Read frames [F, H, W, 3] in [0, 1] and the frame rate; at most ``count`` frames, from frame ``start`` on."""
+    """Read frames [F, H, W, 3] in [0, 1] and the frame rate; at most ``count`` frames, from frame ``start`` on.
+
+    Frames are upright: turned and mirrored as the file says, which telephones write instead of turning pixels.
+    """
     if start < 0 or (count is not None and count < 1):
         raise ValueError(f"{path}: cannot read {count} frames from frame {start} on; expected 1 or more, from 0 on")
     stop = None if count is None else start + count
@@ -66,14 +73,36 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
                     raise ValueError("holds no video stream")
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                rate = stream.average_rate or stream.guessed_rate
-                pictures = [
-                    picture.to_ndarray(format="rgb24") for picture in islice(container.decode(stream), start, stop)
-                ]
+                rate, shape = stream.average_rate or stream.guessed_rate, stream.sample_aspect_ratio
+                pictures, total = [], 0
+                for total, picture in enumerate(islice(container.decode(stream), stop), 1):
+                    if total > start:
+                        pictures.append(upright(picture))
         except av.error.FFmpegError as error:
             raise ValueError(f"not a video, or a damaged one: {error.strerror}") from error
         if not pictures:
-            raise ValueError(f"holds no frame {start}")
+            raise ValueError(f"holds no frame {start}; it has {total}, counted from 0")
         if not rate:
             raise ValueError("names no frame rate")
+        if len({picture.shape for picture in pictures}) > 1:
+            raise ValueError("its pictures change their size; save it again with one")
+        if shape and shape != 1:
+            log.warning(
+                "%s: its pixels are %s as wide as high; save it with square ones, or all looks squeezed", path, shape
+            )
         return torch.from_numpy(np.stack(pictures)).float().div_(255), float(rate)
+
+
+def upright(picture: av.VideoFrame) -> np.ndarray:
+    """Bytes [H, W, 3] of a frame, turned and mirrored by its display matrix, of quarter turns only."""
+    values = picture.to_ndarray(format="rgb24")
+    data = next((bytes(side) for side in picture.side_data if side.type.name == "DISPLAYMATRIX"), b"")
+    if len(data) < 36:
+        return values
+    a, b, _, c, d, *_ = (round(number / 65536) for number in struct.unpack("=9i", data[:36]))
+    if sorted((abs(a), abs(b))) != [0, 1] or (abs(c), abs(d)) != (abs(b), abs(a)):
+        raise ValueError("its frames are turned by no quarter turn; save it upright")
+    if a == 0:  # x becomes y
+        values = values.swapaxes(0, 1)
+    down, right = (d, a) if a else (b, c)  # where the rows and columns that there are now go
+    return np.ascontiguousarray(values[::down, ::right])

@@ -14,7 +14,6 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import av
 import numpy as np
-import OpenEXR
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -22,13 +21,12 @@ from torch import Tensor
 
 from ..geometry import Geometry
 from .cameras_npz import read_intrinsics, read_poses
+from .exr import MOST_PIXELS, read_exr
 from .pinhole import camera_path
 from .reading import reading
 from .video import load_video
 
 log = logging.getLogger("lyra")
-
-MOST_PIXELS = 1 << 26  # an EXR that claims more is damaged
 
 
 def load_vipe(
@@ -36,16 +34,20 @@ def load_vipe(
 ) -> Geometry:
     """Frames ``start`` .. ``start + count - 1`` of a ViPE folder, or of the mp4 in it, in ViPE's own world and unit.
 
-    The last frame is repeated where the clip ends, and whatever stops earlier stops at its last entry. With ``masks``
-    only instances (sky among them) stay valid. A missing pose takes its neighbour's, or is an error if ``strict``.
+    The last frame is repeated where the clip ends. Where a depth map is missing or damaged, or NaN or not positive,
+    nothing is known; +inf is background. With ``masks`` only instances (sky among them) stay valid. A missing pose
+    takes its neighbour's, or is an error if ``strict``. A start beyond the clip's end is an error.
     """
     video = find_clip(Path(path))
     folder, name = video.parent.parent, video.stem
     total = frame_count(video)
-    first = min(start, total - 1)
-    frames, fps = load_video(video, first, min(count, total - first))
+    if not 0 <= start < total:
+        raise ValueError(f"{video}: holds no frame {start}; it has {total}, counted from 0")
+    frames, fps = load_video(video, start, min(count, total - start))
+    if len(frames) < count:
+        log.warning("%s: ends after %d of %d frames; its last one is repeated", video, len(frames), count)
     rows = torch.arange(count).clamp(max=len(frames) - 1)  # which of the frames read stands at each place
-    wanted = first + np.arange(len(frames))
+    wanted = start + np.arange(len(frames))
     height, width = frames.shape[1:3]
     check_pinhole(folder / "intrinsics" / f"{name}_camera.txt")
     c2w, numbers = (
@@ -54,7 +56,7 @@ def load_vipe(
     )
     depth = read_maps(folder / "depth" / f"{name}.zip", "exr", decode_exr, wanted, (height, width))
     valid = depth.isfinite() & (depth > 0)
-    depth = torch.where(valid, depth, 0)
+    depth = torch.where(valid | (depth == torch.inf), depth, 0)
     if masks:
         valid &= read_maps(folder / "mask" / f"{name}.zip", "png", decode_png, wanted, (height, width)) > 0
     cameras = camera_path(c2w, numbers, height, width, fps=fps, name=name)
@@ -119,40 +121,52 @@ def read_rows_at(path: Path, reader: Callable, wanted: np.ndarray, total: int, s
 def read_maps(
     path: Path, suffix: str, decode: Callable[[bytes], np.ndarray], wanted: np.ndarray, size: tuple[int, int]
 ) -> Tensor:
-    """Maps [len(wanted), *size] from an archive of ``00000.<suffix>``; one that cannot be decoded becomes NaN."""
-    maps, damaged, sizes = [], [], set()
+    """Maps [len(wanted), *size] from an archive of ``00000.<suffix>``; one missing or damaged becomes NaN."""
+    maps, missing, damaged, sizes = [], [], [], set()
     with reading(path):
         try:
             archive = ZipFile(path)
-        except BadZipFile as error:
+        except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise ValueError("not a complete zip archive; copy it again or run ViPE again") from error
         with archive:
-            members = {
-                int(m.filename.split(".")[0]): m
-                for m in archive.infolist()
-                if re.fullmatch(rf"\d+\.{suffix}", m.filename)
-            }
-            if not members:
-                raise ValueError(f"holds no maps named 00000.{suffix}")
-            for frame in np.minimum(wanted, max(members)).tolist():
-                if frame not in members:
-                    raise FileNotFoundError(f"{path}: {frame:05d}.{suffix} is missing; run ViPE again")
+            members = map_members(archive, suffix)
+            for frame in wanted.tolist():
+                values = torch.full(size, torch.nan)
                 try:
-                    values = torch.from_numpy(decode(read_member(archive, members[frame])).astype(np.float32))
-                except (RuntimeError, ValueError, OSError, BadZipFile, zlib.error):
+                    if frame in members:
+                        values = torch.from_numpy(decode(read_member(archive, members[frame])).astype(np.float32))
+                    else:
+                        missing.append(frame)
+                except (RuntimeError, ValueError, OSError, EOFError, NotImplementedError, BadZipFile, zlib.error):
                     damaged.append(frame)
-                    values = torch.full(size, torch.nan)
                 sizes.add(tuple(values.shape))
                 maps.append(
                     values
                     if values.shape == size
                     else F.interpolate(values[None, None], size, mode="nearest-exact")[0, 0]
                 )
-    if damaged:
-        log.warning("%s: %d damaged maps (first: frame %d); nothing is known there", path, len(damaged), damaged[0])
+        if len(missing) == len(wanted):
+            raise ValueError(f"holds no map of the {len(wanted)} frames from {wanted[0]} on, but {len(members)} others")
+    for frames, what in ((missing, "missing"), (damaged, "damaged")):
+        if frames:
+            log.warning("%s: %d %s maps (first: frame %d); nothing is known there", path, len(frames), what, frames[0])
     if other := sizes - {size}:
         log.warning("%s: maps of %s for a video of %dx%d; they are resized", path, sorted(other), size[1], size[0])
     return torch.stack(maps)
+
+
+def map_members(archive: ZipFile, suffix: str) -> dict[int, ZipInfo]:
+    """Members named ``00000.<suffix>`` by their numbers, at the top of an archive, or else in its one folder."""
+    found: dict[str, dict[int, ZipInfo]] = {}
+    for member in archive.infolist():
+        folder, _, name = member.filename.rpartition("/")
+        if ".." not in folder and re.fullmatch(rf"\d{{1,9}}\.{suffix}", name):
+            found.setdefault(folder, {})[int(name.split(".")[0])] = member
+    if not found:
+        raise ValueError(f"holds no maps named 00000.{suffix}")
+    if "" not in found and len(found) > 1:
+        raise ValueError(f"holds maps in several folders: {', '.join(sorted(found))}; make an archive of one of them")
+    return found.get("", next(iter(found.values())))
 
 
 def read_member(archive: ZipFile, member: ZipInfo) -> bytes:
@@ -163,14 +177,8 @@ def read_member(archive: ZipFile, member: ZipInfo) -> bytes:
 
 
 def decode_exr(data: bytes) -> np.ndarray:
-    """The depth channel Z [H, W] of an EXR, in the pixel type that the file declares."""
-    window = OpenEXR.File(io.BytesIO(data), header_only=True).header()["dataWindow"]
-    if np.prod(window[1].astype(np.float64) - window[0] + 1) > MOST_PIXELS:
-        raise ValueError(f"claims pixels {window}")
-    channels = OpenEXR.File(io.BytesIO(data), separate_channels=True).channels()
-    if "Z" not in channels:
-        raise ValueError(f"holds no channel Z, but {sorted(channels)}")
-    return channels["Z"].pixels
+    """The depth [H, W] of an EXR, in the pixel type that the file declares; ViPE's channel is Z."""
+    return read_exr(data)
 
 
 def decode_png(data: bytes) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import OpenEXR
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.files import vipe
+from lyra_pack.comfyui_lyra.files import exr, vipe
 from lyra_pack.comfyui_lyra.files.video import save_video
 from lyra_pack.comfyui_lyra.files.vipe import decode_exr, load_vipe
 from lyra_pack.comfyui_lyra.fit import crop_as_reference, resize_as_reference
@@ -87,12 +87,11 @@ def test_malformed_files_behave_as_specified(golden, tmp_path, caplog):
     total = expected.meta["F"]
     errors = {
         "intrinsics_5": (ValueError, "only pinhole cameras are read"),
-        "depth_missing_frame": (FileNotFoundError, None),
         "depth_truncated": (ValueError, "not a complete zip archive"),
     }
     if file.stem in errors:
         kind_of_error, message = errors[file.stem]
-        with pytest.raises(kind_of_error, match=message or missing_member(file)):
+        with pytest.raises(kind_of_error, match=message):
             load_vipe(folder, 0, total)
         return
     with caplog.at_level(logging.WARNING, "lyra"):
@@ -117,11 +116,6 @@ def test_malformed_files_behave_as_specified(golden, tmp_path, caplog):
     assert torch.allclose(numbers, expected["raw_fxfycxcy"])
 
 
-def missing_member(file: Path) -> str:
-    names = zipfile.ZipFile(file).namelist()
-    return next(name for name in (f"{i:05d}.exr" for i in range(len(names))) if name not in names)
-
-
 def missing_rows(file: Path, total: int) -> np.ndarray:
     """Which of the frames have no finite pose in a file."""
     arrays = np.load(file)
@@ -143,22 +137,23 @@ def check_poses(found: torch.Tensor, expected: torch.Tensor, file: Path, log: st
 
 
 def check_depth(found: Geometry, expected: torch.Tensor, file: Path, problem: str, log: str) -> None:
-    """Frames have the depth of their map or of the last one; a damaged map has none; strange values are not valid."""
+    """Frames have the depth of their map, none where it is missing or damaged; strange values are not valid."""
     archive = zipfile.ZipFile(file)
-    names = [name for name in archive.namelist() if "/" not in name]
-    damaged = [archive.read(name)[:4] != EXR_MAGIC for name in names]
-    assert ("damaged maps" in log) == any(damaged) == (problem == "corrupt_frame")
+    names = {int(name[:5]): name for name in archive.namelist() if "/" not in name}
+    damaged = {frame for frame, name in names.items() if archive.read(name)[:4] != EXR_MAGIC}
+    assert ("damaged maps" in log) == bool(damaged) == (problem == "corrupt_frame")
+    assert ("missing maps" in log) == (len(names) < len(expected))
     for frame in range(len(expected)):
-        member = min(frame, len(names) - 1)
-        if damaged[member]:
+        if frame not in names or frame in damaged:
             assert not found.valid[frame].any()
             assert not found.depth[frame].any()
             continue
-        values = torch.from_numpy(decode_exr(archive.read(names[member])).astype(np.float32))
-        strange = values.half() != expected[member].half()  # inf, NaN, -1, 0 and 65504 of the special values
+        values = torch.from_numpy(decode_exr(archive.read(names[frame])).astype(np.float32))
+        strange = values.half() != expected[frame].half()  # inf, NaN, -1, 0 and 65504 of the special values
         assert strange.any() == (problem == "special_values")
         assert torch.equal(found.valid[frame], values.isfinite() & (values > 0))
-        assert torch.equal(found.depth[frame], torch.where(found.valid[frame], values, 0))
+        background = values == torch.inf
+        assert torch.equal(found.depth[frame], torch.where(found.valid[frame] | background, values, 0))
 
 
 def test_a_float_map_is_not_read_as_halves():
@@ -200,7 +195,8 @@ def test_the_first_clip_is_taken_and_its_end_repeated(tmp_path):
     assert found.cameras.c2w[:, 0, 3].tolist() == [2, 3, 3, 3]
     assert found.cameras.fps == 24
     assert found.cameras.name == "b"
-    assert load_vipe(folder, start=9, count=2).depth[:, 0, 0].tolist() == [4, 4]
+    with pytest.raises(ValueError, match="b.mp4: holds no frame 4; it has 4, counted from 0"):
+        load_vipe(folder, start=4, count=2)
     with pytest.raises(FileNotFoundError, match="nowhere: not a ViPE result"):
         load_vipe(tmp_path / "nowhere")
 
@@ -232,14 +228,21 @@ def test_what_cannot_be_matched_is_an_error(tmp_path):
         load_vipe(folder)
 
 
-def test_the_sky_of_a_vipe_result_is_background_and_its_unit_goes(tmp_path):
-    folder = write_folder(tmp_path / "vipe")
+def write_maps(folder: Path, maps: dict[str, np.ndarray]) -> None:
+    """Replace the depth archive."""
     with zipfile.ZipFile(folder / "depth" / "b.zip", "w") as archive:
-        depth = np.full((16, 32), 4, np.float16)
-        depth[:10] = 1000
-        file = io.BytesIO()
-        OpenEXR.File({}, {"Z": depth}).write(file)
-        archive.writestr("00000.exr", file.getvalue())
+        for name, values in maps.items():
+            file = io.BytesIO()
+            OpenEXR.File({}, {"Z": values}).write(file)
+            archive.writestr(name, file.getvalue())
+
+
+@pytest.mark.parametrize("sky", [1000, np.inf])
+def test_the_sky_of_a_vipe_result_is_background_and_its_unit_goes(tmp_path, sky):
+    folder = write_folder(tmp_path / "vipe")
+    depth = np.full((16, 32), 4, np.float16)
+    depth[:10] = sky
+    write_maps(folder, {"00000.exr": depth, "00001.exr": depth})
     found = from_vipe(folder, count=2)
     assert found.scale == 4
     assert found.depth[:, :10].isinf().all()
@@ -247,10 +250,45 @@ def test_the_sky_of_a_vipe_result_is_background_and_its_unit_goes(tmp_path):
     assert found.cameras.c2w[:, 0, 3].tolist() == [0, 0.25]
 
 
+@pytest.mark.parametrize("there", [(0, 1, 3), (0, 1, 2)])
+def test_where_a_map_is_missing_nothing_is_known(tmp_path, caplog, there):
+    folder = write_folder(tmp_path / "vipe")
+    write_maps(folder, {f"{frame:05d}.exr": np.full((16, 32), frame + 1, np.float16) for frame in there})
+    with caplog.at_level(logging.WARNING, "lyra"):
+        found = load_vipe(folder, count=4)
+    (gone,) = set(range(4)) - set(there)
+    assert found.valid.flatten(1).any(1).tolist() == [frame in there for frame in range(4)]
+    assert found.depth[:, 0, 0].tolist() == [frame + 1 if frame in there else 0 for frame in range(4)]
+    assert f"b.zip: 1 missing maps (first: frame {gone}); nothing is known there" in caplog.text
+    with pytest.raises(ValueError, match=f"b.zip: holds no map of the 1 frames from {gone} on"):
+        load_vipe(folder, start=gone, count=1)
+
+
+def test_a_clip_that_ends_early_repeats_its_last_frame_with_a_warning(tmp_path, caplog):
+    folder = write_folder(tmp_path / "vipe")
+    with caplog.at_level(logging.WARNING, "lyra"):
+        load_vipe(folder, count=4)
+        assert not caplog.text
+        assert load_vipe(folder, start=2, count=4).depth[:, 0, 0].tolist() == [3, 4, 4, 4]
+    assert "b.mp4: ends after 2 of 4 frames; its last one is repeated" in caplog.text
+
+
+def test_maps_in_one_folder_of_the_archive_are_read(tmp_path):
+    folder, values = write_folder(tmp_path / "vipe"), np.full((16, 32), 2, np.float16)
+    names = [f"{frame:05d}.exr" for frame in range(4)]
+    write_maps(folder, {f"depth/{name}": values for name in names} | {"__MACOSX/._00000.exr": values})
+    assert (load_vipe(folder, count=4).depth == 2).all()
+    write_maps(folder, {f"depth/{name}": values for name in names} | {name: values + 1 for name in names})
+    assert (load_vipe(folder, count=4).depth == 3).all()
+    write_maps(folder, {f"{part}/{name}": values for part in "ab" for name in names})
+    with pytest.raises(ValueError, match="b.zip: holds maps in several folders: a, b"):
+        load_vipe(folder, count=4)
+
+
 def test_maps_that_claim_to_be_enormous_are_damaged(tmp_path, monkeypatch, caplog):
     folder = write_folder(tmp_path / "vipe")
-    for limit in (16 * 32 - 1, 10):  # the header's claim, the archive's claim
-        monkeypatch.setattr(vipe, "MOST_PIXELS", limit)
+    for place, limit in ((exr, 16 * 32 - 1), (vipe, 10)):  # the header's claim, the archive's claim
+        monkeypatch.setattr(place, "MOST_PIXELS", limit)
         caplog.clear()
         with caplog.at_level(logging.WARNING, "lyra"):
             assert not load_vipe(folder, count=2).valid.any()
