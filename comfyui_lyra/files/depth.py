@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..depth_values import UNITS, Unit, grey
-from .depth_arrays import read_array
+from .depth_arrays import read_depth_array
 from .depth_pictures import read_picture
 from .exr import read_exr
 from .images import opened
@@ -37,7 +37,7 @@ def load_depth(path: Path | str, start: int = 0, count: int | None = None, unit:
         if file.suffix.lower() in VIDEOS:
             values, top = grey(load_video(file, start, count)[0]).numpy() * 255, 255
         elif file.suffix.lower() in (".npz", ".npy"):
-            values, top = read_array(file, start, count, unit)
+            values, top = read_depth_array(file, start, count, unit)
         else:
             values, top = (read_exr(file), None) if file.suffix.lower() == ".exr" else read_picture(file)
             values = values[None]

@@ -1,72 +1,42 @@
-"""Depth in numpy's files: npz and npy, no more of them read than is asked for."""
+"""Depth in numpy's files: npz and npy."""
 
-import zlib
 from pathlib import Path
-from typing import BinaryIO
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 
 from ..depth_values import Unit
+from .arrays import read_arrays, read_npy
 
 NAMES = ("depth", "depths", "z")  # of arrays and fields that hold depth, in any case
-MOST_BYTES = 1 << 31  # of numbers read at once
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-EXPECTED = "expected depth pictures [H W] or [F H W]"
 
 
-def read_array(file: Path, start: int, count: int | None, unit: Unit | None) -> tuple[np.ndarray, int | None]:
-    """Depth [F, H, W] of an npz or npy and what its levels count up to: 255 of bytes, or None for lengths."""
-    try:
-        if not is_zipfile(file):
-            with file.open("rb") as stream:
-                return read_stream(stream, start, count, unit)
-        with ZipFile(file) as archive:
-            members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-            with archive.open(members[depth_name(list(members))]) as stream:
-                return read_stream(stream, start, count, unit)
-    except (OSError, EOFError, BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise ValueError(f"not a numpy file of numbers, or a damaged one: {error}") from error
+def read_depth_array(file: Path, start: int, count: int | None, unit: Unit | None) -> tuple[np.ndarray, int | None]:
+    """Depth [F, H, W] of an npz or npy and what its levels count up to: 255 of bytes, or None for lengths.
+
+    Of a clip at most ``count``, from ``start`` on.
+    """
+    if is_zipfile(file):
+        (values,) = read_arrays(file, lambda names: (depth_name(names),)).values()
+    else:
+        values = read_npy(file)
+    values = values[depth_field(values.dtype)] if values.dtype.names else values
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"holds values of type {values.dtype}; expected numbers, such as float32")
+    clip = values.reshape(picture_shape(values.shape))
+    part = clip[start:][:count] if len(clip) > 1 else clip
+    if not len(part):
+        raise ValueError(f"holds {len(clip)} depth pictures, none from number {start} on")
+    return part, top_level(values.dtype, unit)
 
 
-def depth_name(names: list[str]) -> str:
+def depth_name(names: tuple[str, ...]) -> str:
     """Which of some arrays or fields holds depth."""
     small = {name.lower(): name for name in reversed(names)}
     found = next((small[name] for name in NAMES if name in small), names[0] if len(names) == 1 else None)
     if found is None:
         raise ValueError(f"expected an array 'depth', found {', '.join(names) or 'none'}")
     return found
-
-
-def read_stream(stream: BinaryIO, start: int, count: int | None, unit: Unit | None) -> tuple[np.ndarray, int | None]:
-    """Depth of one npy."""
-    shape, is_fortran, dtype = read_header(stream)
-    frames, height, width = picture_shape(shape)
-    is_clip = len(shape) > 2 and frames > 1
-    first, last = (start, min(frames, start + (count or frames))) if is_clip else (0, frames)
-    if first >= last:
-        raise ValueError(f"holds {frames} depth pictures, none from number {start} on")
-    if is_fortran:
-        values = read_numbers(stream, dtype, frames * height * width).reshape(shape, order="F")
-        values = values.reshape(frames, height, width)[first:last]
-    else:
-        skip(stream, first * height * width * dtype.itemsize)
-        values = read_numbers(stream, dtype, (last - first) * height * width).reshape(-1, height, width)
-    if dtype.names:
-        values = values[depth_field(dtype)]
-    return values, top_level(values.dtype, unit)
-
-
-def read_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, and type; ValueError unless these are numbers."""
-    try:
-        shape, is_fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
-    except (KeyError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError("not a numpy file of numbers, or a damaged one") from error
-    kind = dtype[depth_field(dtype)] if dtype.names else dtype
-    if kind.kind not in "fiu" or kind.shape or dtype.hasobject:
-        raise ValueError(f"holds values of type {kind}; expected numbers, such as float32")
-    return shape, is_fortran, dtype
 
 
 def depth_field(dtype: np.dtype) -> str:
@@ -88,7 +58,7 @@ def picture_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
         found = (1, *shape)
     is_colored = len(shape) == 3 and shape[2] in (2, 3, 4) and min(shape[:2]) > 4
     if len(found) != 3 or is_colored or 0 in found:
-        raise ValueError(f"{EXPECTED}, got {shape}")
+        raise ValueError(f"expected depth pictures [H W] or [F H W], got {shape}")
     return found
 
 
@@ -96,22 +66,3 @@ def top_level(dtype: np.dtype, unit: Unit | None) -> int | None:
     """The largest level of bytes, and of other integers that are said to be levels; else numbers are lengths."""
     is_levels = dtype.kind in "iu" and (dtype == np.uint8 or unit == "levels")
     return int(np.iinfo(dtype).max) if is_levels else None
-
-
-def read_numbers(stream: BinaryIO, dtype: np.dtype, count: int) -> np.ndarray:
-    """Numbers [count]; ValueError before they are read if they are too many, after if they are too few."""
-    wanted = count * dtype.itemsize
-    if wanted > MOST_BYTES:
-        raise ValueError(f"claims {wanted} bytes of depth; at most {MOST_BYTES} are read at once, so take fewer frames")
-    data = bytearray()
-    while len(data) < wanted and (part := stream.read(min(1 << 24, wanted - len(data)))):
-        data += part
-    if len(data) < wanted:
-        raise ValueError(f"cut short: {len(data)} of {wanted} bytes of depth are there")
-    return np.frombuffer(data, dtype)
-
-
-def skip(stream: BinaryIO, count: int) -> None:
-    """Read past some bytes."""
-    while count > 0 and (part := stream.read(min(1 << 24, count))):
-        count -= len(part)
