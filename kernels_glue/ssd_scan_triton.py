@@ -12,8 +12,9 @@ from .ssd_scan import _sums
 
 TILE = 64  # tokens a tile of scores
 STATES = 32  # columns of the state a program carries
-CARRY = {"num_warps": 4, "num_stages": 3}
-STAGES = 1  # of _emit: a tile is read once or twice, nothing to prefetch, and all must fit into 99 KB
+SHARED = 90_000  # bytes of a multiprocessor's shared memory that are used; consumer cards have 99 KB
+CARRY_WARPS = 4
+STAGES = 1  # of _emit: a tile is read once or twice, nothing to prefetch
 
 
 @triton.jit
@@ -88,6 +89,11 @@ def _emit(
     tl.store(y, total.to(y.dtype.element_ty), mask=inside[:, None])
 
 
+def carry_stages(channels: int, columns: int, chunk: int) -> int:
+    """Chunks of x and B that ``_carry`` may have on their way: three, or as many as fit into shared memory."""
+    return max(1, min(3, SHARED // (2 * chunk * (channels + columns))))
+
+
 def emit_warps(channels: int) -> int:
     """Warps of ``_emit``: two, where four would read beyond the shared memory on Hopper.
 
@@ -129,7 +135,7 @@ def ssd_scan_triton(
     with torch.cuda.device_of(x):  # Triton launches on the current device
         _carry[(states // columns, heads, batch)](
             x, B, dt, sums, state, before, last, *x_strides, *b_strides, length, chunks, **sizes, STATES=columns,
-            **CARRY,
+            num_warps=CARRY_WARPS, num_stages=carry_stages(channels, columns, chunk),
         )  # fmt: skip
         _emit[(chunks * (chunk // tile), heads, batch)](
             x, B, C, dt, sums, before, D.float(), y, *x_strides, *b_strides, *C.stride()[:2], length, chunks, **sizes,
