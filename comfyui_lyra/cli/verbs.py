@@ -8,13 +8,13 @@ import torch
 from .. import bench
 from ..configs import RECON_PRESETS
 from ..depth_values import UNITS
+from ..releases import RELEASES
 from ..trajectories import PRESETS, ROTATIONS
 
 MEANINGS = ("depth", "disparity", "near-far")
 FORMATS = ("json", "transforms", "colmap", "npz")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 PRECISIONS = DTYPES | {"float16": torch.float16}  # that weights can be written in
-RELEASES = ("gen3c", "lyra", "t5", "tokenizer")  # of ``download``, whose import takes a second
 
 
 def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
@@ -163,7 +163,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser(
         "fetch", help="download released weights, after their licence; the mini ones need no download"
     )
-    verb.add_argument("name", choices=RELEASES)
+    verb.add_argument("name", choices=sorted(RELEASES))
     verb.add_argument("folder", type=Path, help="of all weights, such as ComfyUI/models")
     verb.add_argument("--accept-licence", action="store_true", help="without it, size and licence are shown")
     verb.set_defaults(run="scene.run_fetch")

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra import download
 from lyra_pack.comfyui_lyra.cli import main
-from lyra_pack.comfyui_lyra.cli.verbs import RELEASES
 from lyra_pack.comfyui_lyra.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.files.cameras import load_cameras, save_cameras
 from lyra_pack.comfyui_lyra.files.geometry import save_geometry
@@ -206,4 +204,3 @@ def test_plan_tells_each_stage_beforehand(capsys):
 def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path, capsys):
     assert main(["fetch", "lyra", str(tmp_path)]) == 1
     assert "NVIDIA Open Model License" in capsys.readouterr().err
-    assert set(RELEASES) == set(download.RELEASES)

@@ -2,19 +2,25 @@ import hashlib
 import shutil
 import threading
 from collections import namedtuple
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from lyra_pack.comfyui_lyra import download
-from lyra_pack.comfyui_lyra.download import RELEASES, Release, ReleasedFile, fetch
+from lyra_pack.comfyui_lyra.download import fetch
+from lyra_pack.comfyui_lyra.releases import RELEASES, Release, ReleasedFile
 
 BIG = bytes(range(256)) * 40  # 10240 bytes
 SMALL = b"statistics"
 
 
 class Hub:
-    """A hub in this process that serves two files and remembers what it was asked."""
+    """A hub in this process that serves two files and remembers what it was asked.
+
+    ``breaks`` is after how many bytes of a file it hangs up, once.
+    """
 
     def __init__(self):
         self.files = {"model.pt": BIG, "mean_std.pt": SMALL}
@@ -22,7 +28,7 @@ class Hub:
             "model.pt": hashlib.sha256(BIG).hexdigest(),
             "mean_std.pt": hashlib.sha1(b"blob %d\0" % len(SMALL) + SMALL).hexdigest(),
         }
-        self.requests, self.refusal = [], None
+        self.requests, self.paths, self.refusal, self.breaks = [], [], None, {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -39,6 +45,7 @@ class Hub:
                 name = self.path.rsplit("/", 1)[1]
                 start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
                 hub.requests.append((self.command, name, start))
+                hub.paths.append(self.path)
                 if hub.refusal or name not in hub.files:
                     self.send_response(403 if hub.refusal else 404)
                     self.send_header("X-Error-Code", hub.refusal or "EntryNotFound")
@@ -54,7 +61,8 @@ class Hub:
                     self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
                 self.end_headers()
                 if body:
-                    self.wfile.write(content[start:])
+                    self.wfile.write(content[start : hub.breaks.pop(name, None)])
+                    self.close_connection = True
 
             def log_message(self, *_):
                 pass
@@ -63,17 +71,18 @@ class Hub:
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch, tmp_path_factory):
     """A running hub, known as the release "mine"; downloads come in pieces of 1000 bytes."""
+    monkeypatch.setenv("LYRA_CACHE", str(tmp_path_factory.mktemp("remembered")))
     hub = Hub()
     files = (
-        ReleasedFile(source="model.pt", name="big.pt", gigabytes=1e-5, md5=hashlib.md5(BIG).hexdigest()),
-        ReleasedFile(source="mean_std.pt", name="mean_std.pt", gigabytes=1e-8),
+        ReleasedFile(source="model.pt", name="big.pt", size="10 kB", md5=hashlib.md5(BIG).hexdigest()),
+        ReleasedFile(source="mean_std.pt", name="mean_std.pt", size="10 B"),
     )
     release = Release(repo="someone/Mine", folder="mine", licence="Be kind", files=files)
     monkeypatch.setattr(download, "RELEASES", {"mine": release})
-    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield hub
     hub.server.shutdown()
     hub.server.server_close()
@@ -88,7 +97,7 @@ def get(hub, folder, **options):
 
 
 def test_nothing_is_asked_of_the_network_before_the_licence_is_accepted(hub, tmp_path):
-    message = "https://huggingface.co/someone/Mine: model.pt .1e-05 GB. as mine/big.pt, .* Licence: Be kind. Nothing is"
+    message = "https://huggingface.co/someone/Mine: model.pt .10 kB. as mine/big.pt, .* Licence: Be kind. Nothing is"
     with pytest.raises(ValueError, match=message):
         get(hub, tmp_path, accept_licence=False)
     assert not hub.requests and not list(tmp_path.iterdir())
@@ -111,53 +120,106 @@ def test_files_arrive_under_our_names_and_are_not_fetched_twice(hub, tmp_path):
     assert {name for _, name, _ in hub.requests[asked:]} == {"mean_std.pt"}
 
 
-def test_a_stopped_download_goes_on_where_it_was(hub, tmp_path):
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub, tmp_path):
+    hub.breaks["model.pt"] = 4000
+    seen = []
+    big, _ = get(hub, tmp_path, on_step=lambda done, total: seen.append(done))
+    assert big.read_bytes() == BIG
+    assert [start for method, name, start in hub.requests if (method, name) == ("GET", "model.pt")] == [0, 4000]
+    assert max(seen) == len(BIG) + len(SMALL)
+
+
+def test_a_stopped_download_leaves_no_file_and_finished_ones_stay(hub, tmp_path):
     def stop(done: int, total: int) -> None:
-        if done >= 4000:
+        if done > len(BIG):
             raise Stop
 
     with pytest.raises(Stop):
         get(hub, tmp_path, on_step=stop)
-    (part,) = (tmp_path / "mine").iterdir()
-    assert part.suffix == ".part" and part.read_bytes() == BIG[: part.stat().st_size]
-    there, asked = part.stat().st_size, len(hub.requests)
-    assert 4000 <= there < len(BIG)
-    big, _ = get(hub, tmp_path)
-    assert ("GET", "model.pt", there) in hub.requests[asked:] and big.read_bytes() == BIG
-
-
-def test_a_changed_release_does_not_continue_an_old_part(hub, tmp_path):
-    with pytest.raises(Stop):
-        get(hub, tmp_path, on_step=lambda done, total: (_ for _ in ()).throw(Stop))
-    hub.hashes["model.pt"] = "a" * 64
+    folder = tmp_path / "mine"
+    assert [file.name for file in folder.iterdir() if file.is_file()] == ["big.pt"]
     asked = len(hub.requests)
-    with pytest.raises(ValueError, match="sha256 [0-9a-f]{64}, expected aaaa.*: incomplete or another version. Delete"):
+    big, small = get(hub, tmp_path)
+    assert {name for _, name, _ in hub.requests[asked:]} == {"mean_std.pt"} and small.read_bytes() == SMALL
+    assert sorted(file.name for file in folder.iterdir()) == ["big.pt", "mean_std.pt"]
+
+
+def test_a_download_that_the_hub_s_own_hash_denies_is_not_taken_and_not_lost(hub, tmp_path):
+    hub.hashes["model.pt"] = "a" * 64
+    with pytest.raises(
+        ValueError, match="model.pt: sha256 [0-9a-f]{64}, but the hub says aaaa.* kept as .*big.pt.dama"
+    ):
         get(hub, tmp_path)
-    assert ("GET", "model.pt", 0) in hub.requests[asked:]
-    assert [file.suffix for file in (tmp_path / "mine").iterdir()] == [".part"]  # the old one: of the other version
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["big.pt.damaged"]
+    hub.hashes["model.pt"] = hashlib.sha256(BIG).hexdigest()
+    assert get(hub, tmp_path)[0].read_bytes() == BIG
 
 
-@pytest.mark.parametrize(("name", "kind"), [("model.pt", "md5"), ("mean_std.pt", "git")])
-def test_a_file_of_another_content_is_not_taken(hub, tmp_path, name, kind):
-    hub.files[name] = hub.files[name][::-1]
-    if kind == "md5":  # the hub itself serves another version
-        hub.hashes[name] = hashlib.sha256(hub.files[name]).hexdigest()
-    with pytest.raises(ValueError, match=f"{kind} [0-9a-f]+, expected .* if that repeats, the release has changed"):
+def test_a_small_file_is_checked_by_the_hash_that_git_has_of_it(hub, tmp_path):
+    hub.files["mean_std.pt"] = SMALL[::-1]
+    with pytest.raises(ValueError, match="mean_std.pt: git [0-9a-f]{40}, but the hub says"):
         get(hub, tmp_path)
-    assert not list(tmp_path.rglob("big.pt" if kind == "md5" else "mean_std.pt"))
 
 
-def test_a_half_file_put_there_by_hand_is_found_out(hub, tmp_path):
+def test_a_release_that_has_changed_is_kept_with_a_warning_and_fetched_once(hub, tmp_path, caplog):
+    hub.files["model.pt"] = BIG[::-1]
+    hub.hashes["model.pt"] = hashlib.sha256(BIG[::-1]).hexdigest()
+    big, _ = get(hub, tmp_path)
+    assert big.read_bytes() == BIG[::-1]
+    assert "big.pt is whole, but another version than this pack knows (md5" in caplog.text
+    asked = len(hub.requests)
+    assert get(hub, tmp_path)[0] == big and len(hub.requests) == asked
+
+
+def test_a_hash_that_nobody_knows_deletes_nothing(hub, tmp_path):
+    """The hub of a mirror may call its files what it likes."""
+    hub.hashes["model.pt"] = "something-of-its-own"
+    big, _ = get(hub, tmp_path)
+    assert big.read_bytes() == BIG
+
+
+def test_a_file_put_there_by_hand_is_hashed_once_and_a_half_one_found_out_and_left(hub, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "big.pt").write_bytes(BIG[:-1])
+    big = tmp_path / "mine" / "big.pt"
     (tmp_path / "mine" / "mean_std.pt").write_bytes(SMALL)
-    with pytest.raises(ValueError, match="big.pt: md5 .*: incomplete or another version. Delete it and fetch it again"):
+    big.write_bytes(BIG[:-1])
+    with pytest.raises(
+        ValueError, match="big.pt: md5 .*, or another version than this pack knows. It is left as it is"
+    ):
         get(hub, tmp_path, accept_licence=False)
-    assert (tmp_path / "mine" / "big.pt").is_file() and not hub.requests
+    assert big.read_bytes() == BIG[:-1]
+    big.write_bytes(BIG)
+    get(hub, tmp_path, accept_licence=False)
+    monkeypatch.setattr(download, "hashes", lambda *_: pytest.fail("hashed again"))
+    get(hub, tmp_path, accept_licence=False)
+    assert not hub.requests
+
+
+def test_a_pinned_release_is_asked_for_at_its_commit_and_another_at_main(hub, tmp_path, monkeypatch):
+    get(hub, tmp_path)
+    assert {path.split("/resolve/")[1].split("/")[0] for path in hub.paths if "/resolve/" in path} == {"main", "0" * 40}
+    pinned = replace(download.RELEASES["mine"], revision="1" * 40)
+    monkeypatch.setattr(download, "RELEASES", {"mine": pinned})
+    hub.paths.clear()
+    get(hub, tmp_path / "other")
+    assert f"/someone/Mine/resolve/{'1' * 40}/model.pt" in hub.paths
+
+
+def test_a_hub_library_without_bars_still_downloads(hub, tmp_path, monkeypatch):
+    """As before 1.1 of it."""
+    whole = huggingface_hub.hf_hub_download
+
+    def old(repo_id, filename, *, revision, local_dir, endpoint):
+        return whole(repo_id, filename, revision=revision, local_dir=local_dir, endpoint=endpoint)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", old)
+    seen = []
+    assert get(hub, tmp_path, on_step=lambda *step: seen.append(step))[0].read_bytes() == BIG
+    assert [done for done, _ in seen] == [len(BIG), len(BIG) + len(SMALL)]
 
 
 def test_offline_means_offline(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set, so nothing is downloaded; .* put it at .*big.pt"):
         get(hub, tmp_path)
     assert not hub.requests
@@ -189,7 +251,27 @@ def test_a_full_disk_is_named_before_the_download(hub, tmp_path, monkeypatch):
     assert {method for method, _, _ in hub.requests} == {"HEAD"}
 
 
+def test_what_the_hub_s_library_goes_on_from_needs_no_room_again(tmp_path):
+    begun = download.staging(tmp_path / "big.pt") / ".cache" / "huggingface" / "download"
+    begun.mkdir(parents=True)
+    (begun / f"a=.{'0' * 64}.incomplete").write_bytes(BIG[:4000])
+    (begun / f"a=.{'0' * 64}.1234abcd.incomplete").write_bytes(BIG[:5000])  # of a killed one, which newer ones ignore
+    assert download.kept(tmp_path / "big.pt") == 4000
+
+
 def test_our_names_tell_the_released_files_apart():
-    targets = [f"{release.folder}/{file.name}" for release in RELEASES.values() for file in release.files]
-    assert len(set(targets)) == len(targets) and not any(target.endswith("/model.pt") for target in targets)
-    assert all(release.licence and release.repo.count("/") == 1 for release in RELEASES.values())
+    sources = {}
+    for release in RELEASES.values():
+        assert release.licence and release.repo.count("/") == 1
+        for file in release.files:
+            place = f"{release.folder}/{file.name}"
+            assert sources.setdefault(place, (release.repo, file.source)) == (release.repo, file.source)
+            assert not place.endswith("/model.pt") and file.size[-2:] not in ("", "  ")
+
+
+def test_the_table_says_what_the_reference_s_programs_say():
+    assert RELEASES["gen3c"].files[0].source == "transformer/model.safetensors"  # bfloat16, no pickle: the one to take
+    assert RELEASES["gen3c-float32"].revision.startswith("9bcfdb4f")
+    assert all(len(file.md5 or "0" * 32) == 32 for release in RELEASES.values() for file in release.files)
+    assert all(file.md5 for name in ("lyra", "tokenizer-jit", "gen3c-float32") for file in RELEASES[name].files)
+    assert "66 MB in bfloat16 or 131 MB in float32" in str(RELEASES["lyra"])
