@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ...kernels_glue.registry import KernelUnavailable
+from ..training.checkpoint import steps
+from .options import close_bars
 from .training_verbs import add_training_verbs
 from .verbs import add_scene_verbs, add_splat_verbs
+
+STOPPED = 130  # what shells know as stopped by Ctrl-C
+KEPT = {  # of verbs that go on where they were
+    "generate": "finished paths are kept, and the same command goes on with the others",
+    "sdg": "finished scenes are kept, and the same command goes on with the others",
+    "fetch": "what has come is kept, and the same command goes on",
+    "train-mini": "parts that were finished are kept; name the others with --parts",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,13 +32,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when done, 1 with one sentence on standard error when the input cannot be used."""
+    """Run one verb; 0 when done, else one sentence on standard error: 1 if the input cannot be used, 130 if stopped."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     module, function = options.run.split(".")  # imported once it is needed: the networks take seconds
     try:
         getattr(import_module(f".{module}", __package__), function)(options)
     except (ValueError, OSError, KernelUnavailable) as error:
+        close_bars()
         print(f"lyra {options.verb}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        close_bars()
+        print(f"lyra {options.verb}: stopped; {kept(options)}", file=sys.stderr)
+        return STOPPED
     return 0
+
+
+def kept(options: argparse.Namespace) -> str:
+    """What is there of a verb that was stopped."""
+    if options.verb in KEPT or not options.verb.startswith("train-"):
+        return KEPT.get(options.verb, "files that were finished are whole")
+    if done := steps(options.out):
+        return f"step {done[-1]} is kept in {options.out}; the same command with --resume goes on from there"
+    return "nothing was trained yet, and nothing is kept"

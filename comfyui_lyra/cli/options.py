@@ -21,6 +21,15 @@ def paths_of(options: argparse.Namespace) -> tuple[CameraTrajectory, ...]:
     )
 
 
+_bars: list[tqdm] = []  # that are drawn
+
+
+def close_bars() -> None:
+    """End the lines of bars whose work was stopped."""
+    while _bars:
+        _bars.pop().close()
+
+
 def progress(label: str) -> OnStep:
     """An on_step callback that draws a tqdm bar once there is something to show."""
     bars: list[tqdm] = []
@@ -28,8 +37,10 @@ def progress(label: str) -> OnStep:
     def on_step(done: int, total: int) -> None:
         if not bars:
             bars.append(tqdm(desc=label, total=total, mininterval=0.5))
+            _bars.append(bars[0])
         bars[0].update(done - bars[0].n)
         if done == total:
             bars[0].close()
+            _bars[:] = [bar for bar in _bars if bar is not bars[0]]
 
     return on_step

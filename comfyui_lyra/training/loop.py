@@ -75,7 +75,8 @@ class Run:
         self.streams = Streams(self.seed, self.device)
         self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model)
         self.steps, self.metrics = steps, {}
-        self.box = TimeBox(None if max_seconds is None else max(max_seconds - reserve, LEAST_SECONDS))
+        seconds = None if max_seconds is None else max(max_seconds - reserve, LEAST_SECONDS)
+        self.box = TimeBox(seconds, watches=False)  # while data is made there is nothing to save
         self.resume = resume
 
     def __enter__(self) -> "Run":
@@ -89,9 +90,12 @@ class Run:
             self.metrics = snapshot.metrics
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Close what is open; a run that was interrupted has ended in good order, and the interruption goes on."""
         self.box.__exit__()
         self.log.close()
+        if error is None and self.box.caught:
+            raise KeyboardInterrupt
 
     @property
     def step(self) -> int:
@@ -162,6 +166,7 @@ class Run:
         on a GPU such a step is recorded and replayed. ``on_step`` is called after each step with the steps taken and
         wanted, 0 where only the time ends them; when it raises, a checkpoint is saved first, and one is every minute.
         """
+        self.box.watch()
         started, first, spoken = time.monotonic(), self.step, 0.0
         saved = started
         shown = int(self.share(started, first) * validations)

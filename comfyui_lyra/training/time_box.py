@@ -14,19 +14,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class TimeBox:
     """A with-block that turns the first interruption into a question asked once a step.
 
-    ``ends()`` names the reason to save and stop, or is None. A second interruption acts as if there were no box.
-    Signals are watched in the main thread only, which is where they arrive.
+    ``ends()`` names the reason to save and stop, or is None. A second interruption acts as if there were no box, and
+    so does any before ``watch`` is called where the block does not watch from its start. Signals are watched in the
+    main thread only, which is where they arrive.
     """
 
-    def __init__(self, max_seconds: float | None = None):
-        self.max_seconds, self.caught = max_seconds, None
+    def __init__(self, max_seconds: float | None = None, watches: bool = True):
+        self.max_seconds, self.watches, self.caught = max_seconds, watches, None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "TimeBox":
         self.start = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._catch) for number in SIGNALS}
+        if self.watches:
+            self.watch()
         return self
+
+    def watch(self) -> None:
+        """Watch for interruptions from here on, until the first."""
+        if not (self._before or self.caught) and threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._catch) for number in SIGNALS}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

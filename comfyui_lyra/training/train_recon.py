@@ -167,9 +167,9 @@ def train_recon(
             run.save()
             if run.reached(stage):
                 run.save(run.out / stage.name)
-        if run.step == before and not resume:
+        if run.step == before and not resume and not run.box.caught:
             raise ValueError(f"no step was taken in {max_seconds:g} s: making ready takes some; give more time")
-        if run.is_first:
+        if run.is_first and run.step:
             save_recon(run.averaged().half(), file, LICENCE)
             run.report()
     return file

@@ -1,15 +1,21 @@
 """The verbs that make and measure the mini models: what their words mean, and one round of them."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
-from lyra_pack.comfyui_lyra.cli import main, parser
+import torch
+from lyra_pack.comfyui_lyra.cli import main, parser, training
+from lyra_pack.comfyui_lyra.cli.options import progress
 from lyra_pack.comfyui_lyra.cli.training import evaluation, plan_of, recon_config, recon_training
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon, save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
+from lyra_pack.comfyui_lyra.training import train_tokenizer
+from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, save_snapshot
 from lyra_pack.comfyui_lyra.training.draw_scenes import SPLITS
 from lyra_pack.comfyui_lyra.training.evaluate import Evaluation
 from lyra_pack.comfyui_lyra.training.sdg_memory import SDG_SETTINGS
@@ -133,3 +139,47 @@ def test_scenes_are_made_learnt_from_and_measured_verb_by_verb(
     assert main([*measure, "--lengths", "large", "--stride", "8", "--steps", "2", *models]) == 0
     assert "| e student |" in capsys.readouterr().out
     assert json.loads((tmp_path / "figures" / "evaluation.json").read_text())["evaluation"]["stride"] == 8
+
+
+def test_ctrl_c_while_data_is_made_is_one_line(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        yield os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the interruption was not heard")
+
+    monkeypatch.setattr(train_tokenizer, "film_mix", interrupted)
+    assert main(["train-tokenizer", str(tmp_path / "out"), "--steps", "2", "--scenes", "1"]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "lyra train-tokenizer: stopped; nothing was trained yet, and nothing is kept"
+
+
+def test_a_training_that_is_stopped_says_what_is_kept(tmp_path, monkeypatch, capsys):
+    def stopped(options):
+        save_snapshot(options.out, Snapshot(step=7, stage="teacher", weights={"w": torch.zeros(1)}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run_train_teacher", stopped)
+    assert main(["train-teacher", str(tmp_path / "out")]) == 130
+    said = capsys.readouterr().err
+    assert said == (
+        f"lyra train-teacher: stopped; step 7 is kept in {tmp_path / 'out'}; the same command with --resume goes on "
+        "from there\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["sdg", "out", "--seeds", "1"], "finished scenes are kept, and the"),
+        (["evaluate", "out"], "that were finished"),
+    ],
+)
+def test_every_verb_that_is_stopped_says_it_in_one_line(words, kept, monkeypatch, capsys):
+    def stopped(options):
+        on_step = progress("bar")
+        on_step(1, 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, f"run_{words[0]}", stopped)
+    assert main(words) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"lyra {words[0]}: stopped; ") and kept in last

@@ -43,3 +43,21 @@ def test_another_thread_has_a_clock_and_no_signals():
     thread.start()
     thread.join()
     assert found == ["its 0 seconds are over"]
+
+
+def test_a_box_may_begin_to_watch_later():
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda *_: caught.append(1))
+    try:
+        with TimeBox(watches=False) as box:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert caught == [1] and box.ends() is None
+            box.watch()
+            box.watch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert caught == [1] and box.ends() == "SIGTERM"
+            box.watch()  # the second interruption is not to be caught
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert caught == [1, 1]
+    finally:
+        signal.signal(signal.SIGTERM, before)

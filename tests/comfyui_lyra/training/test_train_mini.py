@@ -1,6 +1,8 @@
 """The mini trainers at a size for tests: tokenizer, then teacher on its latents, resumed and shipped."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -160,6 +162,19 @@ def test_a_run_is_resumed_with_what_it_began_with(tmp_path):
         teach(run_of(tmp_path, 4, {"tokenizer": "b", "training": {"seed": 1}}, resume=True))
     with pytest.raises(ValueError, match="has 3 steps already, and this run is to end at step 2; ask for 3 at least"):
         teach(run_of(tmp_path, 2, {"tokenizer": "a"}, resume=True))
+
+
+def test_an_interrupted_run_ends_in_good_order_and_the_interruption_goes_on(tmp_path):
+    def interrupted(network):
+        if run.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(run, network)
+
+    run = run_of(tmp_path, 20)
+    with pytest.raises(KeyboardInterrupt), run:
+        run.train(interrupted, lambda network: ({}, []))
+        run.save()
+    assert latest(tmp_path).step == 4
 
 
 def test_a_checkpoint_that_would_be_too_large_leaves_out_the_optimiser(tmp_path, monkeypatch):
