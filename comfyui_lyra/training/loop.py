@@ -19,7 +19,7 @@ from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
 from .log import RunLog
 from .optimizer import Ema, OptimConfig, Optimizer
 from .processes import Processes
-from .replay import Replay
+from .replay import Replay, recordable
 from .resuming import check_goes_on, check_same
 from .streams import Streams
 from .time_box import TimeBox
@@ -170,7 +170,7 @@ class Run:
         started, first, spoken = time.monotonic(), self.step, 0.0
         saved = started
         shown = int(self.share(started, first) * validations)
-        replay = Replay(losses, self.network, draw()) if draw and self.device.type == "cuda" else None
+        replay = Replay(losses, self.network, draw()) if draw and recordable(self.device) else None
         while not self.over():
             if replay:
                 terms = replay(draw())

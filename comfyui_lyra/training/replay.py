@@ -8,6 +8,15 @@ from torch import Tensor, nn
 WARM_UPS = 3  # eager steps before the recording: libraries choose and load their kernels
 
 
+def recordable(device: torch.device) -> bool:
+    """Whether steps on a device can be recorded as CUDA graphs.
+
+    Not with CUDA's own asynchronous allocator, which ComfyUI chooses: what a step frees after use on two streams is
+    then waited for on a third, which the recording never joins (cudaErrorStreamCaptureUnjoined).
+    """
+    return device.type == "cuda" and torch.cuda.get_allocator_backend() != "cudaMallocAsync"
+
+
 class Replay:
     """Forward and backward pass of ``losses`` of a network on the GPU, for inputs of the same shapes every step."""
 
@@ -37,9 +46,10 @@ class Replay:
 
 
 class ReplayedByShape:
-    """A differentiable function of tensors as CUDA graphs, one for each set of shapes; on the CPU the function itself.
+    """A differentiable function of tensors as CUDA graphs, one for each set of shapes.
 
-    ``make`` gives it anew for each graph: a graph becomes part of the module it is recorded from.
+    Where nothing can be recorded, the function itself. ``make`` gives it anew for each graph: a graph becomes part of
+    the module it is recorded from.
     """
 
     def __init__(self, make: Callable[[], Callable[..., Tensor | tuple[Tensor, ...]]]):
@@ -47,7 +57,7 @@ class ReplayedByShape:
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the function gives; its gradients reach inputs and parameters. Valid until the next call."""
-        if not inputs[0].is_cuda:
+        if not recordable(inputs[0].device):
             return self.make()(*inputs)
         key = tuple((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in inputs)
         if key not in self.graphs:

@@ -45,7 +45,7 @@ from .recon_batches import (
     from_memory,
     held_out_of,
 )
-from .replay import ReplayedByShape
+from .replay import ReplayedByShape, recordable
 from .samples import Sample
 from .sdg_memory import SDG_SETTINGS, film_scenes, make_scenes
 from .staged import StagedRun, at_pace
@@ -270,12 +270,13 @@ def looked_at(held_out: HeldOut, batches: Batches, stage: Stage) -> tuple[str, l
 class Trainer:
     """What the steps of all stages share.
 
-    On a GPU the passes of ``network``, with which the steps are taken, and of the perceptual term are replayed.
+    Where steps can be recorded the passes of ``network``, with which they are taken, and of the perceptual term are
+    replayed.
     """
 
     def __init__(self, training: ReconTraining, encoder: Encoder, perceptual: Tpips, network: Recon | None = None):
         self.training, self.encoder, self.network = training, encoder, network
-        self.perceptual = perceptual if encoder.device.type != "cuda" else ReplayedPerceptual(perceptual)
+        self.perceptual = ReplayedPerceptual(perceptual) if recordable(encoder.device) else perceptual
         self.replayed = ReplayedByShape(lambda: AllSplats(network))
 
     def losses(self, network: nn.Module, samples: Sequence[Sample], stage: Stage) -> dict[str, Tensor]:
