@@ -247,7 +247,7 @@ PACKED = packed_file(random_gaussians(300), False)
         (b"ply\nformat ascii 2.0 beta\nend_header\n", "header line 'format ascii 2.0 beta'"),
         (b"ply\nformat ascii 1.0\nelement vertex -1\nend_header\n", "header line 'element vertex -1'"),
         (b"ply\nformat ascii 1.0\nend_header\n", "not splats: its vertices lack x y z"),
-        (ply_bytes([vertex(POINTS)]), "a point cloud, not splats: its vertices lack opacity scale_0 scale_1 scale_2 rot_0"),
+        (ply_bytes([vertex(POINTS)]), "a point cloud, not splats: its vertices lack opacity scale_0 scale_1 scale_2"),
         (ply_bytes([vertex(PLAIN)]), "not splats: its vertices lack f_dc_0 f_dc_1 f_dc_2$"),
         (ply_bytes([("face", ["list float int i"], [[[]]])]), "header line 'property list float int i'"),
         (b"ply\nformat ascii 1.0\nelement vertex " + b"9" * 5000 + b"\nend_header\n", "element vertex 99"),
