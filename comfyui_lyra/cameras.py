@@ -69,8 +69,8 @@ class CameraTrajectory:
         crop_height, crop_width = largest_crop(self.height, self.width, height, width)
         sx, sy = width / crop_width, height / crop_height
         K = self.K.clone()
-        K[:, 0, 2] += (crop_width - self.width) / 2
-        K[:, 1, 2] += (crop_height - self.height) / 2
+        K[:, 0, 2] -= crop_start(self.width, crop_width)
+        K[:, 1, 2] -= crop_start(self.height, crop_height)
         K[:, 0] *= sx
         K[:, 1] *= sy
         return replace(self, K=K, height=height, width=width)
@@ -82,6 +82,11 @@ def largest_crop(height: int, width: int, target_height: int, target_width: int)
         raise ValueError(f"no {target_width}x{target_height} crop of {width}x{height}: sizes must be positive")
     ratio = min(height / target_height, width / target_width)
     return max(1, int(target_height * ratio)), max(1, int(target_width * ratio))
+
+
+def crop_start(size: int, part: int) -> int:
+    """The first row or column of a central part: a whole number, for pictures and K alike (half a pixel is not cut)."""
+    return round((size - part) / 2)
 
 
 def relative_to(paths: Sequence[CameraTrajectory], origin: Tensor) -> tuple[CameraTrajectory, ...]:

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from .cameras import largest_crop
+from .cameras import crop_start, largest_crop
 
 
 def crop_resize(pictures: Tensor, height: int, width: int, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
@@ -16,7 +16,7 @@ def crop_resize(pictures: Tensor, height: int, width: int, mode: Literal["biline
     if pictures.ndim != 4:
         raise ValueError(f"pictures: expected [F C H W], got {tuple(pictures.shape)}")
     rows, columns = largest_crop(*pictures.shape[2:], height, width)
-    top, left = (round((size - part) / 2) for size, part in zip(pictures.shape[2:], (rows, columns), strict=True))
+    top, left = (crop_start(size, part) for size, part in zip(pictures.shape[2:], (rows, columns), strict=True))
     cropped = pictures[:, :, top : top + rows, left : left + columns]
     if mode == "nearest":
         return functional.interpolate(cropped, (height, width), mode="nearest")

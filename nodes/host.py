@@ -18,6 +18,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..comfyui_lyra.files.names import check_name, check_prefix
 from ..comfyui_lyra.files.sdg_manifest import lyra_folder
 from ..comfyui_lyra.progress import OnStep
 from ..comfyui_lyra.shipped import MINI
@@ -320,7 +321,7 @@ def name_of(path: Path, root: Path) -> str:
 
 def scene_folder(name: str, anew: bool = False) -> Path:
     """The folder ``lyra/<name>`` of the output folder; if ``anew`` one that is not there yet: name, name_2, ..."""
-    return named_folder(output_folder() / "lyra", name, anew)
+    return named_folder(output_folder() / "lyra", name, anew, taken=(decoders().name,))
 
 
 def decoder_folder(name: str, anew: bool = False) -> Path:
@@ -333,11 +334,9 @@ def decoders() -> Path:
     return output_folder() / "lyra" / "decoders"
 
 
-def named_folder(root: Path, name: str, anew: bool) -> Path:
-    """A folder of ``root``, named by the user; see ``scene_folder``."""
-    if name.startswith(".") or not re.fullmatch(r'[^\\/:*?"<>|\x00-\x1f]+', name):
-        raise ValueError(f"'{name}' cannot be the name of a folder; use letters, digits, - and _")
-    folder, number = root / name, 1
+def named_folder(root: Path, name: str, anew: bool, taken: tuple[str, ...] = ()) -> Path:
+    """A folder of ``root``, named by the user, but not as ``taken``; see ``scene_folder``."""
+    folder, number = root / check_name(name, taken=taken), 1
     while anew and (folder.exists() or lyra_folder(folder).exists()):
         number += 1
         folder = folder.with_name(f"{name}_{number}")
@@ -347,6 +346,6 @@ def named_folder(root: Path, name: str, anew: bool) -> Path:
 def output_path(prefix: str, suffix: str) -> tuple[Path, dict[str, str]]:
     """The next free numbered file of the output folder, and how ComfyUI names it to the editor."""
     root = folder_paths.get_output_directory()
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(cleaned(prefix), root)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(check_prefix(cleaned(prefix)), root)
     filename = f"{name}_{counter:05}_{suffix}"
     return Path(folder, filename), {"filename": filename, "subfolder": subfolder, "type": "output"}

@@ -44,8 +44,13 @@ def check_prefix(prefix: str, what: str = "a folder or file") -> str:
 
 def fit_name(text: str, otherwise: str) -> str:
     """A good name made from a text: ``otherwise`` where nothing of it is left."""
-    name = re.sub(r"[^\w.-]+", "-", text)[:120].strip("-.")
+    name = clean(text)[:120].strip("-.")
     while len(name.encode()) > MOST_BYTES:
         name = name[:-1].strip("-.")
     name = name or otherwise
     return name if fault(name) is None else f"{name.replace('.', '-')}_"
+
+
+def clean(text: str) -> str:
+    """A text with hyphens for all that is no letter, digit, dot or underscore."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")

@@ -11,10 +11,10 @@
 A file gets its name when it is complete, and latents come last but for the video: a path with latents is finished.
 """
 
+import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -27,8 +27,11 @@ from .cameras_npz import save_cameras_npz
 from .disk import check_disk
 from .latents import load_latents, save_latents
 from .latents_pkl import save_latent_pkl
+from .names import clean, fault, fit_name
 from .sdg_manifest import Manifest, lyra_folder
 from .video import save_video
+
+log = logging.getLogger("lyra")
 
 Kind = Literal["pose", "intrinsics", "pkl", "latent", "rgb", "depth"]
 SUFFIXES: dict[Kind, str] = {
@@ -42,8 +45,7 @@ PKL_BYTES = 6  # a number: float32 as text, where half of all bytes take two
 def clip_name(stem: str, prompt: str = "", index: int | None = None) -> str:
     """The reference's name of a clip, ``<stem>_<prompt>_<index>``, made fit for a file name anywhere."""
     parts = (stem, prompt, "" if index is None else str(index))
-    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts if part)
-    return name[:120].strip("-.") or "clip"
+    return fit_name("_".join(clean(part) for part in parts if part), "clip")
 
 
 class PathStore:
@@ -62,8 +64,8 @@ class PathStore:
         reference_format: bool = False,
         flipped: bool = False,
     ):
-        if clip.startswith(".") or not re.fullmatch(r'[^\\/:*?"<>|\x00-\x1f]+', clip):
-            raise ValueError(f"'{clip}' cannot be the name of a clip's files; use '{clip_name(clip)}'")
+        if wrong := fault(clip):
+            raise ValueError(f"'{clip}' cannot be the name of a clip's files: {wrong}; use '{clip_name(clip)}'")
         self.root, self.clip = Path(root).absolute(), clip
         self.rgb, self.reference_format, self.flipped = rgb, reference_format, flipped
         self._first = 0  # number of the first view
@@ -165,14 +167,18 @@ class PathStore:
         )
 
     def _other_count(self, paths: int) -> str | None:
-        """What is wrong if other clips have another number of paths: the reference wants each clip in all."""
-        counts = set()
-        for file in lyra_folder(self.root).glob("*.json"):
-            count = len(Manifest.read(file).keys)
-            if (self.flipped or file.stem != self.clip) and self._first_file(file.stem, range(2 * count)):
-                counts.add(count)
-        if other := counts - {paths}:
-            return f"{self.root} holds clips of {min(other)} camera paths, this one has {paths}; choose another folder"
+        """What is wrong if other clips have another number of paths: the reference wants each clip in all.
+
+        All clips of a folder agree, so the first that can be read speaks for them.
+        """
+        for file in manifests(lyra_folder(self.root)):
+            if file.stem == self.clip and not self.flipped:
+                continue
+            count = count_of(file)
+            if count and self._first_file(file.stem, range(2 * count)):
+                if count == paths:
+                    return None
+                return f"{self.root} holds clips of {count} camera paths, this one has {paths}; choose another folder"
         return None
 
     def _first_file(self, clip: str, views: range) -> Path | None:
@@ -195,6 +201,22 @@ class NumberedStore(PathStore):
             self.root = wanted.with_name(f"{wanted.name}_{number}")
             self.clip = self.root.name
         super().begin(recipe, paths, latents)
+
+
+def manifests(folder: Path) -> Iterator[Path]:
+    """The manifests of a folder, one by one: it may hold a hundred thousand."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from (Path(entry.path) for entry in entries if entry.name.endswith(".json"))
+
+
+def count_of(manifest: Path) -> int:
+    """How many paths a clip has; 0 with a warning where its manifest cannot be read, which is no other clip's fault."""
+    try:
+        return len(Manifest.read(manifest).keys)
+    except (ValueError, FileNotFoundError) as error:
+        log.warning("%s", error)
+        return 0
 
 
 def place(root: Path, view: int, kind: Kind, clip: str) -> Path:

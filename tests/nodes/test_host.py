@@ -55,6 +55,22 @@ def test_output_files_are_numbered_below_the_output_folder(folders):
     assert host.output_path("3d/scene", ".ply")[0].name == "scene_00002_.ply"
 
 
+@pytest.mark.parametrize("name", ["CON", "nul.txt", "a.", "a:b", "a ", " ", "x" * 250, "scene.lyra"])
+def test_names_that_some_system_does_not_take_are_refused(folders, name):
+    for folder in (host.scene_folder, host.decoder_folder):
+        with pytest.raises(ValueError, match="cannot be the name of a folder"):
+            folder(name)
+    if name.strip() == name:
+        with pytest.raises(ValueError, match="cannot be the name of a folder or file"):
+            host.output_path(f"3d/{name}", ".ply")
+
+
+def test_a_scene_cannot_be_named_as_the_folder_of_the_decoders(folders):
+    with pytest.raises(ValueError, match="'decoders' cannot be the name of a folder: this pack keeps other things"):
+        host.scene_folder("decoders")
+    assert host.decoder_folder("decoders").name == "decoders"
+
+
 def test_input_files_and_paths(folders):
     (folders / "input" / "3d" / "deep").mkdir(parents=True)
     for name in ("b.PLY", "deep/a.ply", "c.glb"):

@@ -153,6 +153,26 @@ def test_every_clip_of_a_folder_has_as_many_paths(tmp_path, scenes):
         fill(PathStore(tmp_path / "out", "noon"), scenes[:1], only=(0,))
 
 
+def test_a_damaged_manifest_does_not_stop_other_clips(tmp_path, scenes, caplog):
+    fill(PathStore(tmp_path / "out", "night", rgb=False), scenes)
+    (tmp_path / "out.lyra" / "night.json").write_text("{")
+    fill(PathStore(tmp_path / "out", "day", rgb=False), scenes)
+    assert len(load_sdg(tmp_path / "out", "day").cameras) == 2
+    assert "night.json: not a manifest of generated paths" in caplog.text
+    with pytest.raises(ValueError, match="night.json: not a manifest"):
+        fill(PathStore(tmp_path / "out", "night", rgb=False), scenes)
+
+
+def test_a_clip_is_begun_without_reading_the_manifests_of_all_others(tmp_path, scenes, monkeypatch):
+    root, read = tmp_path / "out", []
+    for index in range(12):
+        fill(PathStore(root, f"clip{index}", rgb=False), scenes)
+    reading = Manifest.read
+    monkeypatch.setattr(Manifest, "read", lambda file: read.append(file) or reading(file))
+    fill(PathStore(root, "last", rgb=False), scenes)
+    assert len(read) <= 2
+
+
 def test_of_other_clips_those_without_files_do_not_count(tmp_path, scenes, paths):
     root = tmp_path / "out"
     PathStore(root, "night").begin(RECIPE, paths, NUMBERS)
@@ -212,8 +232,9 @@ def test_names_are_made_fit_for_files():
     assert clip_name("photo 1") == "photo-1"
     assert clip_name("photo", "a cat / a dog: 5 %?", 3) == "photo_a-cat-a-dog-5_3"
     assert len(clip_name("x", "y" * 500)) == 120 and clip_name("...") == "clip"
-    for bad in ("a/b", "..", "", "a:b", ".hidden"):
-        with pytest.raises(ValueError, match="cannot be the name of a clip's files; use '"):
+    assert (clip_name("CON"), clip_name("nul.png")) == ("CON_", "nul-png_")
+    for bad in ("a/b", "..", "", "a:b", ".hidden", "CON", "a."):
+        with pytest.raises(ValueError, match="cannot be the name of a clip's files: .*; use '"):
             PathStore("out", bad)
 
 
