@@ -15,7 +15,7 @@ from ..gen3c.keys import RULES as TEACHER_RULES
 from ..tokenizer.keys import rules as tokenizer_rules
 from ..weights import rename
 from .containers import AGAIN, WEIGHTS, container
-from .parts import parts_of
+from .parts import SHARD, parts_of
 from .safetensors_files import read_header
 from .state import read_content, tensors_of, unwrapped
 from .unpickle import Damaged, Inert
@@ -74,7 +74,9 @@ def sniff(path: Path | str) -> FileFacts:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     try:
-        return of_folder(path) if path.is_dir() else of_file(path)
+        if path.is_dir():
+            return of_folder(path)
+        return of_parts(path, "sharded") if SHARD.fullmatch(path.name) else of_file(path)
     except OSError as error:
         return FileFacts(path=path, kind="unknown", size=0, sentence=f"a file that cannot be opened ({error.strerror})")
     except Damaged as error:

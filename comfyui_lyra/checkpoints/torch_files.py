@@ -77,27 +77,37 @@ def read_legacy(path: Path, described: bool = False) -> object:
     The pickle is walked twice: its storages follow it, and where each begins is known only when all are.
     """
     with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-        for _ in range(3):  # magic number, protocol, the writing machine
-            about = unpickle(stream, no_reference)
-        if isinstance(about, dict) and about.get("little_endian") is False:
-            raise Damaged("written on a big-endian machine, which this pack does not read")
-        begin, needed = stream.tell(), {}
+        try:
+            return walk_legacy(Path(path), stream, described)
+        except Damaged as error:
+            if stream.tell() < stream.size():
+                raise
+            raise Damaged(f"it ends after {stream.size():,} bytes: a download that broke off") from error
 
-        def note(dtype: torch.dtype, key: str, numel: int) -> Stored:
-            needed[key] = max(needed.get(key, 0), numel * dtype.itemsize)
-            return Stored(dtype, numel)
 
-        found = unpickle(stream, references(note))
-        starts = storage_starts(stream, needed)
-        if described:
-            return found
-        mapped = whole(path)
+def walk_legacy(path: Path, stream: mmap.mmap, described: bool) -> object:
+    """As ``read_legacy``, from the file's bytes."""
+    for _ in range(3):  # magic number, protocol, the writing machine
+        about = unpickle(stream, no_reference)
+    if isinstance(about, dict) and about.get("little_endian") is False:
+        raise Damaged("written on a big-endian machine, which this pack does not read")
+    begin, needed = stream.tell(), {}
 
-        def storage(dtype: torch.dtype, key: str, numel: int) -> Stored:
-            return Stored(dtype, numel, part(mapped, starts[key], numel * dtype.itemsize))
+    def note(dtype: torch.dtype, key: str, numel: int) -> Stored:
+        needed[key] = max(needed.get(key, 0), numel * dtype.itemsize)
+        return Stored(dtype, numel)
 
-        stream.seek(begin)
-        return unpickle(stream, references(storage))
+    found = unpickle(stream, references(note))
+    starts = storage_starts(stream, needed)
+    if described:
+        return found
+    mapped = whole(path)
+
+    def storage(dtype: torch.dtype, key: str, numel: int) -> Stored:
+        return Stored(dtype, numel, part(mapped, starts[key], numel * dtype.itemsize))
+
+    stream.seek(begin)
+    return unpickle(stream, references(storage))
 
 
 def storage_starts(stream: mmap.mmap, needed: dict[str, int]) -> dict[str, int]:
