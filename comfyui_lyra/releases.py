@@ -92,13 +92,13 @@ RELEASES = MappingProxyType(
                 ReleasedFile(
                     source="encoder.jit",
                     name="encoder.jit",
-                    size="some 0.1 to 0.2 GB",
+                    size="about 0.1 GB, unconfirmed",
                     md5="f5834d03645c379bc0f8ad14b9bc0299",
                 ),
                 ReleasedFile(
                     source="decoder.jit",
                     name="decoder.jit",
-                    size="some 0.1 to 0.2 GB",
+                    size="about 0.1 GB, unconfirmed",
                     md5="ff21a63ed817ffdbe4b6841111ec79a8",
                 ),
                 STATISTICS,
