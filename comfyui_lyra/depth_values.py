@@ -72,9 +72,10 @@ def check_meaning(values: Tensor, meaning: Meaning, unit: Unit | None = None) ->
         raise ValueError(f"disparity is 1 / depth and has no unit {unit}; use meaning depth, or no unit")
     elif unit != "levels" and (top := levels(known)):
         _check_levels(top, meaning)
-    elif meaning == "depth" and unit is None and len(known) and known.min() == 0 and known.max() == 1:
+    elif meaning == "depth" and unit is None and len(known) and known.min() >= 0 and known.max() <= 1:
         log.warning(
-            "the depth picture runs from 0 to 1 exactly, as those do in which white is near; if it is one, use near-far"
+            "all depth lies between 0 and 1, as in pictures in which white is near; if this is one, use near-far; if "
+            "not, name its unit, such as m"
         )
     if meaning == "depth" and len(known) and (share := float((known < 0).float().mean())):
         if share > 0.5:
@@ -91,7 +92,8 @@ def _check_near_far(values: Tensor, known: Tensor, unit: Unit | None) -> None:
     if unit in ("m", "mm"):
         raise ValueError(f"near-far pictures hold levels between near and far, no lengths in {unit}; use meaning depth")
     if (len(known) and (known.min() < -OVERSHOOT or known.max() > 1 + OVERSHOOT)) or (values == torch.inf).any():
-        low, high = float(values.nan_to_num(torch.inf, torch.inf).min()), float(values.nan_to_num(-torch.inf).max())
+        numbers = values[~values.isnan()]
+        low, high = float(numbers.min()), float(numbers.max())
         raise ValueError(
             f"near-far pictures hold levels from 0 to 1, these run from {low:.4g} to {high:.4g}: lengths, so use "
             "meaning depth, or disparity if they are 1 / depth"

@@ -74,12 +74,15 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 rate, shape = stream.average_rate or stream.guessed_rate, stream.sample_aspect_ratio
+                promised = stream.frames  # 0 where the file does not say
                 pictures, total = [], 0
                 for total, picture in enumerate(islice(container.decode(stream), stop), 1):
                     if total > start:
                         pictures.append(upright(picture))
         except av.error.FFmpegError as error:
             raise ValueError(f"not a video, or a damaged one: {error.strerror}") from error
+        if total < min(promised, promised if stop is None else stop):
+            log.warning("%s: says that it holds %d frames; %d can be read", path, promised, total)
         if not pictures:
             raise ValueError(f"holds no frame {start}; it has {total}, counted from 0")
         if not rate:

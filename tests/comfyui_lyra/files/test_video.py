@@ -1,3 +1,5 @@
+import logging
+import struct
 from fractions import Fraction
 
 import av
@@ -5,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.files.video import load_video, save_video
+
+FAST = {"movflags": "faststart"}  # the index before the pictures
 
 
 def moving_ramp(frames: int, height: int, width: int) -> torch.Tensor:
@@ -136,3 +140,61 @@ def test_what_is_no_video_is_one_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="a.mp4: not a video, or a damaged one"):
         load_video(path)
+
+
+def with_matrix(path, a: int, b: int, c: int, d: int) -> None:
+    """Write the display matrix of a telephone into an mp4's track."""
+    data = bytearray(path.read_bytes())
+    one, quarter = 1 << 16, 1 << 30
+    at = data.index(b"tkhd") + 4 + 40
+    assert data[at : at + 36] == struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, quarter)
+    data[at : at + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, quarter)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns", "mirror"),
+    [
+        ((1, 0, 0, 1), 0, False),
+        ((0, 1, -1, 0), -1, False),  # held upright: shown a quarter turn clockwise
+        ((-1, 0, 0, -1), 2, False),
+        ((0, -1, 1, 0), 1, False),
+        ((-1, 0, 0, 1), 0, True),  # the camera of selfies
+    ],
+)
+def test_frames_are_upright_as_the_file_says(tmp_path, matrix, turns, mirror):
+    save_video(tmp_path / "a.mp4", moving_ramp(3, 32, 48), fps=24)
+    stored, _ = load_video(tmp_path / "a.mp4")
+    with_matrix(tmp_path / "a.mp4", *matrix)
+    found, _ = load_video(tmp_path / "a.mp4")
+    assert torch.equal(found, stored.rot90(turns, (1, 2)).flip(2) if mirror else stored.rot90(turns, (1, 2)))
+
+
+def test_frames_on_a_slant_are_refused(tmp_path):
+    save_video(tmp_path / "a.mp4", moving_ramp(1, 32, 48), fps=24)
+    with_matrix(tmp_path / "a.mp4", 1, 1, -1, 1)
+    with pytest.raises(ValueError, match="a.mp4: its frames are turned by no quarter turn; save it upright"):
+        load_video(tmp_path / "a.mp4")
+
+
+def test_a_video_that_is_cut_short_says_so(tmp_path, caplog):
+    save_video(tmp_path / "a.mp4", moving_ramp(9, 32, 48), fps=24)
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "b.mp4"), "w", options=FAST) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    with av.open(str(tmp_path / "b.mp4")) as copy:
+        begins = sorted(packet.pos for packet in copy.demux(video=0) if packet.size)
+    data = (tmp_path / "b.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    (tmp_path / "b.mp4").write_bytes(data[: begins[6]])
+    with caplog.at_level(logging.WARNING, "lyra"):
+        found, _ = load_video(tmp_path / "b.mp4")
+    assert 0 < len(found) < 9
+    assert f"b.mp4: says that it holds 9 frames; {len(found)} can be read" in caplog.text
+    caplog.clear()
+    load_video(tmp_path / "a.mp4")
+    load_video(tmp_path / "a.mp4", start=2, count=3)
+    assert not caplog.text
