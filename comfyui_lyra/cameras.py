@@ -54,6 +54,10 @@ class CameraTrajectory:
         """Keep some frames: a slice or an index [M]."""
         return replace(self, c2w=self.c2w[frames], K=self.K[frames])
 
+    def at(self, c2w: Tensor, K: Tensor) -> "CameraTrajectory":
+        """A path of the same pictures with other cameras, c2w [F, 4, 4] and K [F, 3, 3]."""
+        return replace(self, c2w=c2w, K=K)
+
     def backwards(self) -> "CameraTrajectory":
         """The path from its last camera to its first."""
         return self[torch.arange(len(self) - 1, -1, -1)]

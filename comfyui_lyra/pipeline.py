@@ -5,6 +5,7 @@ What the shell verbs and the nodes call. Each step takes what the one before giv
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,16 +19,20 @@ from .files.images import load_image
 from .files.sdg_writer import PathStore
 from .files.video import VIDEOS, load_video
 from .fit import fit
-from .gaussians import GaussianSequence
+from .gaussians import Gaussians, GaussianSequence
 from .gen3c.generate import CheckFrames, GenerateSettings, generate
 from .gen3c.load import Teacher
 from .gen3c.text import TextEmbeddings, encode_text
 from .geometry import Geometry, Scale
 from .geometry_sources import depth_of_size, from_depth
 from .latents import MultiViewLatents
-from .progress import OnStep, no_progress
+from .progress import OnPicture, OnStep, no_picture, no_progress
 from .recon.model import Recon
 from .recon.reconstruct import reconstruct
+from .refine.footage import chunk_of, targets
+from .refine.optimise import Enough, not_enough, optimise
+from .refine.report import Refined, measure
+from .refine.schedule import RefineSettings
 from .render import Frames, render
 from .tokenizer.clips import decode_clip
 from .tokenizer.protocol import Tokenizer
@@ -175,6 +180,59 @@ def build_scene(
     )
     splats, cameras = reconstruct(recon, tokenizer, latents, times, on_step=progress("reconstruct"))
     return Scene(geometry=geometry, latents=latents, splats=splats, cameras=cameras)
+
+
+def films(tokenizer: Tokenizer, latents: MultiViewLatents, pinned: bool = False, at_once: int = CHUNK) -> Tensor:
+    """What the latents of all views stand for as bytes [V, F, H, W, 3] in the host's memory, ``pinned`` for a GPU."""
+    path = latents.cameras[0]
+    size = (len(latents.cameras), len(path), path.height, path.width, 3)
+    found = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+    for view, film in enumerate(found):
+        film.copy_((decode(tokenizer, latents, view, at_once=at_once) * 255).round())
+    return found
+
+
+def refine(
+    splats: Sequence[Gaussians],
+    cameras: Sequence[CameraTrajectory],
+    latents: MultiViewLatents,
+    tokenizer: Tokenizer,
+    geometry: Geometry | None = None,
+    *,
+    settings: RefineSettings,
+    times: Sequence[int] = (0,),
+    at_once: int = CHUNK,
+    on_step: OnStep = no_progress,
+    on_picture: OnPicture = no_picture,
+    enough: Enough = not_enough,
+) -> Refined:
+    """Splats of each bullet time, where they lie, moved a little until they show what they were made from.
+
+    ``cameras`` are the latents' paths in the world of the splats, as ``reconstruct`` gives them. The geometry brings
+    the picture or clip itself, which is sharper than the teacher's frames. Seconds are shared by the times. Splats that
+    would be no nearer than before stay as they were. ``at_once`` latent frames are decoded together.
+    """
+    if len(splats) != len(times):
+        raise ValueError(f"{len(splats)} sets of splats for the bullet times {list(times)}; name one for each")
+    latents = chunk_of(latents, cameras)
+    shown = films(tokenizer, latents, splats[0].means.is_cuda, at_once)
+    settings, found = replace(settings, seconds=settings.seconds / len(times)), []
+    for number, (before, target) in enumerate(
+        zip(splats, targets(shown, cameras, latents, geometry, times), strict=True)
+    ):
+        scores = measure(before, target)
+        after, run = optimise(
+            before, target, settings, on_picture=on_picture, enough=enough,
+            on_step=partial(onward, on_step, number, len(times)),
+        )  # fmt: skip
+        reached = measure(after, target)
+        found.append((after, scores, reached, run) if reached.mean > scores.mean else (before, scores, scores, run))
+    return Refined(**dict(zip(("splats", "before", "after", "runs"), zip(*found, strict=True), strict=True)))
+
+
+def onward(on_step: OnStep, number: int, count: int, done: int, total: int) -> None:
+    """Report a step of one of several runs of equal length."""
+    on_step(number * total + done, count * total)
 
 
 def watch(scene: Scene, view: int, time: int = 0, on_step: OnStep = no_progress) -> Frames:

@@ -70,6 +70,20 @@ def sh_colors(gaussians: Gaussians, center: Tensor) -> Tensor:
     return (gaussians.colors + view_dependent).clamp_min(0)
 
 
+def draw_view(gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings = DEFAULT) -> Frames:
+    """The cameras' pictures, differentiable in the splats; nothing is checked."""
+    colors = gaussians.colors
+    if gaussians.sh_rest is not None:
+        colors = torch.stack([sh_colors(gaussians, center) for center in camera.c2w[:, :3, 3]])  # [F, N, 3]
+    rgb, alpha, depth = rasterize(
+        gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, colors,
+        camera.viewmats, camera.K, width=camera.width, height=camera.height,
+        background=gaussians.means.new_tensor(settings.background), near=settings.near, far=settings.far,
+        mode=settings.mode, backend=settings.backend,
+    )  # fmt: skip
+    return Frames(rgb=rgb, alpha=alpha, depth=depth)
+
+
 def render_each(
     gaussians: Gaussians,
     cameras: CameraTrajectory,

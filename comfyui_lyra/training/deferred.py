@@ -12,25 +12,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...kernels_glue.rasterize import rasterize
 from ..cameras import CameraTrajectory
 from ..gaussians import Gaussians
-from ..render import DEFAULT, Frames, RenderSettings
+from ..render import Frames, draw_view
 
 Renderer = Callable[[Gaussians, CameraTrajectory], Frames]  # of one camera, or of a few at once
 
 FIELDS = ("means", "scales", "quats", "opacities", "colors")
-
-
-def draw_view(gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings = DEFAULT) -> Frames:
-    """The cameras' pictures, differentiable in the splats."""
-    rgb, alpha, depth = rasterize(
-        gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors,
-        camera.viewmats, camera.K, width=camera.width, height=camera.height,
-        background=gaussians.means.new_tensor(settings.background), near=settings.near, far=settings.far,
-        mode=settings.mode, backend=settings.backend,
-    )  # fmt: skip
-    return Frames(rgb=rgb, alpha=alpha, depth=depth)
 
 
 def render_deferred(

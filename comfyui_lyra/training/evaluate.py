@@ -25,10 +25,10 @@ from ..latents import MultiViewLatents, VideoLatents
 from ..recon.inputs import EncodeCache, view_order
 from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
+from ..render import draw_view
 from ..tokenizer.model import CosmosTokenizer
 from .claims import Table, dynamic_claims, markdown_claims, static_claims
 from .clips import to_frames, to_latents, to_video
-from .deferred import draw_view
 from .draw_scenes import LENGTHS, SPLITS
 from .filming import film
 from .metrics import BEST, compare, depth_error, sharpness

@@ -5,8 +5,8 @@ import torch
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.files.pinhole import pinhole_matrix
 from lyra_pack.comfyui_lyra.gaussians import Gaussians
-from lyra_pack.comfyui_lyra.render import Frames
-from lyra_pack.comfyui_lyra.training.deferred import FIELDS, draw_view, render_deferred
+from lyra_pack.comfyui_lyra.render import Frames, draw_view
+from lyra_pack.comfyui_lyra.training.deferred import FIELDS, render_deferred
 from lyra_pack.comfyui_lyra.trajectories import move, still
 
 PARTS = ("images", "alphas", "depths")
