@@ -1,10 +1,17 @@
+import copy
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import TeacherConfig
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher, save_teacher
-from lyra_pack.comfyui_lyra.weights import fingerprint
+from lyra_pack.comfyui_lyra.weights import Fingerprint, fingerprint
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_saved_teacher_describes_itself(tmp_path, small_teacher):
@@ -26,6 +33,59 @@ def test_precision_is_cast_and_is_part_of_the_identity(tmp_path, small_teacher, 
     assert half.fingerprint == stored.fingerprint and half.identity != stored.identity
     assert stored.device == torch.device("cpu")
     assert not caplog.messages  # diffusers would warn of the cast
+
+
+def test_a_fingerprint_is_computed_once_and_again_when_the_file_changes(tmp_path, small_teacher, monkeypatch):
+    file = tmp_path / "teacher.safetensors"
+    save_teacher(small_teacher, file)
+    first = load_teacher(file, dtype=torch.bfloat16)
+    shown = []
+    honest = Fingerprint.add
+    monkeypatch.setattr(Fingerprint, "add", lambda self, *tensor: (shown.append(tensor[0]), honest(self, *tensor)))
+    assert load_teacher(file).fingerprint == first.fingerprint and not shown
+    os.utime(file, ns=(0, 0))
+    assert load_teacher(file).fingerprint == first.fingerprint and shown
+    other = copy.deepcopy(small_teacher.network)
+    other.proj_out.weight.data += 1
+    save_teacher(replace(small_teacher, network=other), file)
+    assert load_teacher(file).fingerprint != first.fingerprint
+    monkeypatch.setenv("LYRA_CACHE", str(file / "below"))  # nowhere to remember anything
+    assert load_teacher(file).fingerprint == fingerprint(other.state_dict())
+
+
+MEASURED = """
+import importlib.util, sys
+from dataclasses import replace
+from pathlib import Path
+root, file = map(Path, sys.argv[1:])
+spec = importlib.util.spec_from_file_location("lyra_pack", root / "__init__.py")
+sys.modules["lyra_pack"] = pack = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+import torch
+from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS
+from lyra_pack.comfyui_lyra.gen3c.load import build, load_teacher
+
+def own():
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+config = replace(TEACHER_PRESETS["mini"], heads=16, head_dim=64, blocks=4)
+state = {name: torch.zeros(weight.shape) for name, weight in build(config).state_dict().items()}
+size = sum(weight.numel() * 4 for weight in state.values())
+torch.save(state, file)
+del state
+before = own()
+teacher = load_teacher(file, config, torch.bfloat16)
+print(size, own() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_float32_file_takes_the_memory_of_its_bfloat16_only(tmp_path):
+    words = [sys.executable, "-c", MEASURED, str(ROOT), str(tmp_path / "model.pt")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    size, taken = map(int, done.stdout.split()) if done.stdout else pytest.fail(done.stderr)
+    assert size > 150e6 and taken < 0.75 * size  # half of it, and torch's own
 
 
 @pytest.mark.golden("teacher/dit_weights")

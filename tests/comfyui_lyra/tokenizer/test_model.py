@@ -168,40 +168,6 @@ def test_statistics_inside_a_file_of_comfyui_are_found(tiny, tmp_path):
     assert loaded.identity == tiny.identity
 
 
-class Nested(torch.nn.Module):
-    """Tensors under dotted names, as a module that TorchScript can hold."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-
-def torchscript(state: dict[str, torch.Tensor], file: Path) -> None:
-    root = Nested()
-    for name, tensor in state.items():
-        *parents, leaf = name.split(".")
-        module = root
-        for parent in parents:
-            if not hasattr(module, parent):
-                module.add_module(parent, Nested())
-            module = getattr(module, parent)
-        module.register_buffer(leaf, tensor)
-    torch.jit.trace(root, torch.zeros(1)).save(file)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_files_are_read_without_running_them(tiny, release):
-    state = released_names(tiny)
-    decoder = {name for name in state if name.startswith(("decoder.", "post_quant_conv."))}
-    torchscript({name: state[name] for name in state.keys() - decoder}, release / "encoder.jit")
-    torchscript({name: state[name] for name in decoder}, release / "decoder.jit")
-    for chosen in ("encoder.jit", "decoder.jit"):  # either stands for both
-        assert load_tokenizer(release / chosen, config=tiny.config).identity == tiny.identity
-    assert load_tokenizer(release, config=tiny.config).identity == tiny.identity  # the folder as NVIDIA fills it
-    (release / "decoder.jit").unlink()
-    with pytest.raises(FileNotFoundError, match="encoder.jit is half of the tokenizer; decoder.jit belongs beside it"):
-        load_tokenizer(release / "encoder.jit", config=tiny.config)
-
-
 def test_weights_that_do_not_belong_are_refused(tiny, release):
     (release / "encoder.pt").rename(release / "half.pt")
     with pytest.raises(ValueError, match=r"half.pt does not fit AutoencoderKLCosmos: \d+ missing"):
