@@ -159,7 +159,8 @@ class GenerateLatents(io.ComfyNode):
         from ..comfyui_lyra.gen3c.generate import GenerateSettings, generate  # deferred: brings diffusers, seconds
         from ..comfyui_lyra.pipeline import fitted
 
-        tokenizer, store = tokenizer_of(tokenizer), NumberedStore(host.scene_folder(name, not resume), rgb=save_video)
+        tokenizer, search = tokenizer_of(tokenizer), host.scenes() if resume else None
+        store = NumberedStore(host.scene_folder(name, not resume), rgb=save_video, search=search)
         geometry, paths = fitted(geometry, cameras, teacher.config)
         settings = GenerateSettings(
             steps=steps, guidance=guidance, solver=solver, seed=seed, step_cache=speed,
@@ -181,7 +182,7 @@ class GenerateLatents(io.ComfyNode):
         with host.warnings() as warnings:
             latents = host.first_that_fits(partial(attempt, room) for room in (size, 2 * size, host.total_memory()))
         stored = host.below_output(store.root)
-        renamed = [f"'{name}' is taken; these are '{store.clip}'"] * (store.clip != name)
+        renamed = [f"'{name}' is taken; these are '{store.root.name}'"] * (store.root.name != name)
         host.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *renamed, *warnings]))
         return io.NodeOutput(latents, stored)
 

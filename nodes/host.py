@@ -321,7 +321,12 @@ def name_of(path: Path, root: Path) -> str:
 
 def scene_folder(name: str, anew: bool = False) -> Path:
     """The folder ``lyra/<name>`` of the output folder; if ``anew`` one that is not there yet: name, name_2, ..."""
-    return named_folder(output_folder() / "lyra", name, anew, taken=(decoders().name,))
+    return named_folder(scenes(), name, anew, taken=(decoders().name,))
+
+
+def scenes() -> Path:
+    """Where what Generate Latents makes lies."""
+    return output_folder() / OURS
 
 
 def decoder_folder(name: str, anew: bool = False) -> Path:
@@ -331,7 +336,7 @@ def decoder_folder(name: str, anew: bool = False) -> Path:
 
 def decoders() -> Path:
     """Where the splat decoders that were trained here lie."""
-    return output_folder() / "lyra" / "decoders"
+    return scenes() / "decoders"
 
 
 def named_folder(root: Path, name: str, anew: bool, taken: tuple[str, ...] = ()) -> Path:

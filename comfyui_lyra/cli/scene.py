@@ -69,7 +69,9 @@ def run_generate(options: argparse.Namespace) -> None:
         teacher, tokenizer, geometry, paths,
         settings=settings,
         text=load_text(options.text, teacher.config) if options.text else None,
-        store=PathStore(options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format),
+        store=PathStore(
+            options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format, search=options.out
+        ),
         on_step=progress("generate"),
     )  # fmt: skip
     print(f"{len(paths)} paths of '{name}': {options.out}")

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,10 @@ from torch import Tensor
 
 from ..cameras import CameraTrajectory
 from ..latents import MultiViewLatents
+from .atomic import replacing
 from .cameras_npz import save_cameras_npz
 from .disk import check_disk
+from .finished import find_finished, key_of
 from .latents import load_latents, save_latents
 from .latents_pkl import save_latent_pkl
 from .names import clean, fault, fit_name
@@ -51,6 +54,7 @@ def clip_name(stem: str, prompt: str = "", index: int | None = None) -> str:
 class PathStore:
     """The paths of one clip below a folder; a stopped run goes on with those that are missing.
 
+    ``search`` is a folder below which paths that were made from the same things are looked for, and taken over.
     ``flipped`` is for training data: the paths over the clip played backwards (see gen3c.flips), in the folders after
     the forward ones. Their videos and cameras are saved in the clip's own time; their latents cannot be turned round.
     """
@@ -63,11 +67,13 @@ class PathStore:
         rgb: bool = True,
         reference_format: bool = False,
         flipped: bool = False,
+        search: Path | None = None,
     ):
         if wrong := fault(clip):
             raise ValueError(f"'{clip}' cannot be the name of a clip's files: {wrong}; use '{clip_name(clip)}'")
         self.root, self.clip = Path(root).absolute(), clip
         self.rgb, self.reference_format, self.flipped = rgb, reference_format, flipped
+        self.search = search
         self._first = 0  # number of the first view
 
     @property
@@ -89,7 +95,10 @@ class PathStore:
         size = 4 * latents + PKL_BYTES * latents * self.reference_format + int(MP4_BYTES * pixels) * self.rgb
         check_disk(self.root, size * sum(not self.file(i, "latent").is_file() for i in range(len(paths))))
         shutil.rmtree(self._staging, ignore_errors=True)
-        Manifest.of(recipe, paths).write(self._lyra / f"{self.clip}.json")
+        manifest = Manifest.of(recipe, paths)
+        manifest.write(self._lyra / f"{self.clip}.json")
+        if self.search and not self.flipped:
+            self._take_over(manifest.keys)
 
     def obstacle(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory]) -> str | None:
         """Why the folder cannot take these paths, if so.
@@ -143,18 +152,36 @@ class PathStore:
         there = self._first_file(self.clip, range(self._first, self._first + views))
         if there is None:  # of files that were deleted, or never finished, nothing is asked
             return None if self.flipped else self._twins(views)
-        if stored is None:
+        if stored is None and not (self.search and self._holds(self.clip, manifest.keys)):
             return (
                 f"{there} is there and nothing says what it was made from; choose another name than '{self.clip}', "
                 "or another folder"
             )
-        if stored.keys != manifest.keys:
+        if stored and stored.keys != manifest.keys:
             other = stored.other_inputs(manifest)
             return (
                 f"{self.root} holds paths of '{self.clip}' made with other {' and '.join(other) or 'camera paths'}; "
                 f"choose another name (such as '{self.clip}_2') or folder, or go back to what they were made with"
             )
         return None
+
+    def _holds(self, clip: str, keys: Sequence[str]) -> bool:
+        """Whether the latents of a clip say of themselves that they are those of the keys, all that there are."""
+        files = [place(self.root, self._first + i, "latent", clip) for i in range(len(keys))]
+        there = [(file, key) for file, key in zip(files, keys, strict=True) if file.is_file()]
+        return bool(there) and all(key_of(file) == key for file, key in there)
+
+    def _take_over(self, keys: Sequence[str]) -> None:
+        """Copy finished paths, and their videos if wanted, from where they lie."""
+        missing = [i for i in range(len(keys)) if not self.file(i, "latent").is_file()]
+        found = find_finished(self.search, {keys[i] for i in missing}) if missing else {}
+        for index in missing:
+            if source := found.get(keys[index]):
+                log.info("path %d is taken over from %s", index + 1, source)
+                self._write(index, ("latent",), partial(copy, source))
+                video = source.parents[1] / "rgb" / f"{source.stem}.mp4"
+                if self.rgb and video.is_file():
+                    self._write(index, ("rgb",), partial(copy, video))
 
     def _twins(self, paths: int) -> str | None:
         """What is wrong if the clip, of which no forward path is there, has flipped ones."""
@@ -188,10 +215,13 @@ class PathStore:
 
 
 class NumberedStore(PathStore):
-    """A clip in a folder of its own, both of one name; begun in the first of name, name_2, ... that it fits."""
+    """A clip in a folder of its own, both of one name; begun in the first of name, name_2, ... that it fits.
 
-    def __init__(self, root: Path | str, *, rgb: bool = True):
-        super().__init__(root, Path(root).name, rgb=rgb)
+    In a folder that a person has renamed the clip keeps its name.
+    """
+
+    def __init__(self, root: Path | str, *, rgb: bool = True, search: Path | None = None):
+        super().__init__(root, Path(root).name, rgb=rgb, search=search)
 
     def begin(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory], latents: int) -> None:
         """Find the name, then see ``PathStore.begin``."""
@@ -199,8 +229,22 @@ class NumberedStore(PathStore):
         while self.obstacle(recipe, paths):
             number += 1
             self.root = wanted.with_name(f"{wanted.name}_{number}")
-            self.clip = self.root.name
         super().begin(recipe, paths, latents)
+
+    def obstacle(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory]) -> str | None:
+        """Why the folder cannot take these paths, if so: see ``PathStore``; or it holds a clip of another name."""
+        keys = Manifest.of(recipe, paths).keys
+        others = sorted({file.stem for file in self.root.glob("*/latent/*.*")} - {self.root.name})
+        self.clip = next((name for name in others if self._holds(name, keys)), self.root.name)
+        if others and self.clip == self.root.name:
+            return f"{self.root} holds '{others[0]}'; choose another name or folder"
+        return super().obstacle(recipe, paths)
+
+
+def copy(source: Path, target: Path) -> None:
+    """The same file at another place."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def manifests(folder: Path) -> Iterator[Path]:

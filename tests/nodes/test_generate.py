@@ -1,6 +1,7 @@
 import copy
 import inspect
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,14 @@ def make(teacher, tokenizer, scene, folders):
         return GenerateLatents.execute(teacher, tokenizer, *scene, **WIDGETS | changes).args[0]
 
     return call
+
+
+def alone(make, folders):
+    """What the node makes, and nothing of it left on the disk, where it would be found again."""
+    made = make(name="alone")
+    for folder in (folders / "output" / "lyra").iterdir():
+        shutil.rmtree(folder)
+    return made
 
 
 @pytest.fixture
@@ -123,7 +132,7 @@ class Cancel:
 
 
 def test_cancelling_stops_within_a_block_and_the_next_run_goes_on(make, teacher, folders, bar):
-    whole = make(name="whole")
+    whole = alone(make, folders)
     cancel = Cancel(2 * 4 + 3, teacher)  # in the second step of the second path: 2 blocks, 4 steps
     with pytest.raises(management.InterruptProcessingException):
         make()
@@ -178,8 +187,22 @@ def test_a_name_cannot_lead_elsewhere(make, name, folders):
     assert not list((folders / "output").rglob("*.safetensors"))
 
 
-def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, teacher, monkeypatch, caplog):
-    whole, sizes, passes, load = make(name="whole"), [], [], host.load
+def test_a_scene_under_another_name_is_not_made_again(make, teacher, folders):
+    first = make()
+    cancel = Cancel(1, teacher)
+    again = make(name="castle")
+    assert cancel.blocks == 0 and torch.equal(again.latents.values, first.latents.values)
+    assert (folders / "output" / "lyra" / "castle" / "1" / "latent" / "castle.safetensors").is_file()
+    (folders / "output" / "lyra" / "castle").rename(folders / "output" / "lyra" / "tower")
+    shutil.rmtree(folders / "output" / "lyra" / "scene")
+    make(name="tower")
+    assert cancel.blocks == 0
+    with pytest.raises(management.InterruptProcessingException):
+        make(name="tower", resume=False)
+
+
+def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, teacher, folders, monkeypatch, caplog):
+    whole, sizes, passes, load = alone(make, folders), [], [], host.load
 
     def in_the_second_path(*_) -> None:
         passes.append(1)
@@ -199,7 +222,7 @@ def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, tea
 
     teacher.network.transformer_blocks[1].register_forward_hook(always)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        make(name="never")
+        make(name="never", seed=2)
     assert len(sizes) == 5 and sizes[4] == host.total_memory()  # at last nothing of the weights stays there
 
 

@@ -264,3 +264,50 @@ def test_the_packs_version_is_noted_and_nothing_depends_on_it(tmp_path, scenes, 
     assert stored["pack"] == pack_version()
     monkeypatch.setattr(sdg_manifest, "pack_version", lambda: "99")
     fill(PathStore(tmp_path / "out", "night", rgb=False), scenes, frames=never)
+
+
+def resumed(store: NumberedStore, paths, recipe=RECIPE) -> list[bool]:
+    """Which paths need not be made."""
+    store.begin(recipe, paths, NUMBERS)
+    return [store.load(index) is not None for index in range(len(paths))]
+
+
+def test_finished_paths_are_taken_over_under_another_name(tmp_path, scenes, paths):
+    fill(NumberedStore(tmp_path / "scene"), scenes, only=(1,))
+    castle = NumberedStore(tmp_path / "castle", search=tmp_path)
+    assert resumed(castle, paths) == [False, True]
+    assert torch.equal(castle.load(1).latents.values, scenes[1].latents.values)
+    castle.save(1, castle.load(1), never)  # the video came along
+    assert files(tmp_path / "castle") == [f"1/{kind}" for kind in (
+        "intrinsics/castle.npz", "latent/castle.safetensors", "pose/castle.npz", "rgb/castle.mp4"
+    )]  # fmt: skip
+    assert files(tmp_path / "scene") and load_sdg(tmp_path / "castle" / "1", "castle")
+    other = {"teacher": "b", "seed": "1"}
+    assert resumed(NumberedStore(tmp_path / "other", search=tmp_path), paths, other) == [False] * 2
+    assert resumed(NumberedStore(tmp_path / "anew"), paths) == [False] * 2
+
+
+def test_finished_paths_are_found_in_a_folder_that_was_renamed(tmp_path, scenes, paths):
+    fill(NumberedStore(tmp_path / "scene"), scenes)
+    (tmp_path / "scene").rename(tmp_path / "deeper")
+    assert resumed(NumberedStore(tmp_path / "scene", search=tmp_path), paths) == [True, True]
+    shutil.rmtree(tmp_path / "scene")
+    shutil.rmtree(tmp_path / "scene.lyra")
+    store = NumberedStore(tmp_path / "deeper", search=tmp_path)  # a person says the new name too
+    assert resumed(store, paths) == [True, True] and (store.root.name, store.clip) == ("deeper", "scene")
+    store.save(0, store.load(0), never)
+    assert find_clips(tmp_path / "deeper") == ("scene",)
+    other = NumberedStore(tmp_path / "deeper", search=tmp_path)
+    assert resumed(other, paths, {"teacher": "b", "seed": "1"}) == [False, False] and other.root.name == "deeper_2"
+
+
+def test_files_that_cannot_be_read_are_no_finished_paths(tmp_path, scenes, paths):
+    fill(NumberedStore(tmp_path / "scene", rgb=False), scenes)
+    (tmp_path / "scene" / "0" / "latent" / "scene.safetensors").write_bytes(b"half a file")
+    (tmp_path / "scene" / "0" / "latent" / "other.safetensors").write_bytes(b"")
+    assert resumed(NumberedStore(tmp_path / "castle", rgb=False, search=tmp_path), paths) == [False, True]
+
+
+def test_a_clip_of_a_folder_of_many_is_found_under_another_name(tmp_path, scenes, paths):
+    fill(PathStore(tmp_path / "out", "night"), scenes)
+    assert resumed(PathStore(tmp_path / "out", "day", search=tmp_path / "out"), paths) == [True, True]
