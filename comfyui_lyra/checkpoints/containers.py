@@ -7,10 +7,14 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files.splat_formats import ADVICE, FORMATS, other_format
+from .ours import JSON_FORMATS
+
 LARGEST_HEADER = 100 * 2**20  # of safetensors; the format's own limit
 AGAIN = "fetch it again"
 LEGACY = re.compile(rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", re.DOTALL)
 
+PHOTOS = (b"heic", b"heix", b"mif1", b"avif")  # brands of what looks like a video
 WEIGHTS = ("safetensors", "torch zip", "torch legacy", "torchscript")  # forms that hold tensors and can be read
 BEGINNINGS = (  # (first bytes, kind)
     (b"GGUF", "gguf"),
@@ -24,6 +28,8 @@ BEGINNINGS = (  # (first bytes, kind)
     (b"MM\x00*", "picture"),
     (b"PF\n", "pfm"),
     (b"Pf\n", "pfm"),
+    (b"GIF8", "animation"),
+    (b"\x00\x00\x01\xba", "video"),
     (b"\x93NUMPY", "npy"),
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ", "xz"),
@@ -49,6 +55,7 @@ PLAIN = {  # kind -> (what it is, what to do)
     "ply": ("a PLY file of points or splats", ""),
     "exr": ("an OpenEXR picture, such as a depth map", ""),
     "picture": ("a picture", ""),
+    "animation": ("a GIF, a picture or a short animation", ""),
     "pfm": ("a PFM picture, such as a depth map", ""),
     "npy": ("a numpy array", ""),
     "npz": ("numpy arrays (npz)", ""),
@@ -92,6 +99,8 @@ def container(path: Path) -> Container:
         return plain("empty", size)
     if not start.strip(b"\0"):
         return plain("zeros", size)
+    if other := other_format(Path(path).name, start):
+        return Container(kind="other splats", size=size, sentence=f"splats as {other}", remedy=ADVICE)
     for beginning, kind in BEGINNINGS:
         if start.startswith(beginning):
             return plain(kind, size)
@@ -130,6 +139,8 @@ def zip_kind(path: Path, size: int) -> Container:
     if any(entry.header_offset + entry.compress_size > size for entry in entries):
         return truncated("a torch or zip archive", size)
     if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        if "meta.json" in names and any(name.endswith(".webp") for name in names):
+            return Container(kind="other splats", size=size, sentence=f"splats as {FORMATS['.sog']}", remedy=ADVICE)
         return plain("npz" if names and all(name.endswith(".npy") for name in names) else "zip", size)
     if any("/code/" in f"/{name}" for name in names):
         return Container(kind="torchscript", size=size, sentence="a TorchScript archive (a program with its tensors)")
@@ -157,7 +168,9 @@ def by_words(start: bytes, size: int) -> Container:
         return Container(kind="json", size=size, sentence="a JSON file")
     if start[257:262] == b"ustar":
         return plain("tar", size)
-    if start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"AVI "):
+    if start[4:8] == b"ftyp" and start[8:12] in PHOTOS:
+        return plain("picture", size)
+    if start[4:8] == b"ftyp" or is_transport(start) or (start[:4] == b"RIFF" and start[8:12] == b"AVI "):
         return plain("video", size)
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return plain("picture", size)
@@ -165,6 +178,14 @@ def by_words(start: bytes, size: int) -> Container:
         return plain("pickle", size)
     readable = re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", start)
     return plain("text" if readable else "unknown", size)
+
+
+def is_transport(start: bytes) -> bool:
+    """Whether a file is an MPEG transport stream, .mts or .ts: packets of 192 or 188 bytes that begin with a mark."""
+    return any(
+        len(start) > offset + 3 * packet and all(start[offset + i * packet] == 0x47 for i in range(4))
+        for offset, packet in ((4, 192), (0, 188))
+    )
 
 
 def json_kind(path: Path, size: int) -> Container:
@@ -177,8 +198,8 @@ def json_kind(path: Path, size: int) -> Container:
     known = document if isinstance(document, dict) else {}
     if isinstance(known.get("weight_map"), dict):
         return Container(kind="index", size=size, sentence="the index of weights in several files")
-    if known.get("format") == "lyra-cameras":
-        return Container(kind="cameras", size=size, sentence="camera paths of this pack")
+    if (own := JSON_FORMATS.get(str(known.get("format")))) is not None:
+        return Container(kind=own[0], size=size, sentence=own[1])
     if {"frames", "camera_path", "transform_matrix"} & known.keys():
         return Container(kind="cameras", size=size, sentence="cameras (transforms.json or a camera path)")
     if "_class_name" in known:

@@ -15,6 +15,7 @@ from ..gen3c.keys import RULES as TEACHER_RULES
 from ..tokenizer.keys import rules as tokenizer_rules
 from ..weights import rename
 from .containers import AGAIN, WEIGHTS, container
+from .ours import folder_kind, told_of
 from .parts import SHARD, parts_of
 from .safetensors_files import read_header
 from .state import read_content, tensors_of, unwrapped
@@ -33,7 +34,6 @@ MARKS = {  # tensors that only this kind of model has, in our names
 }
 HALVES = ("encoder.conv_in.conv_s.weight", "decoder.conv_in.conv_s.weight")  # of the tokenizer
 QUANTISED = (".comfy_quant", ".scale_weight", ".weight_scale")
-FORMATS = {"lyra-geometry": "geometry", "lyra-latents": "latents"}  # of our own files, by their metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class FileFacts:
     @property
     def text(self) -> str:
         """The sentence with the file's name before it and the remedy behind."""
-        return f"{self.path.name} is {self.sentence}" + (f"; {self.remedy}" if self.remedy else "")
+        return f"{self.path.resolve().name} is {self.sentence}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 def sniff(path: Path | str) -> FileFacts:
@@ -65,10 +65,10 @@ def sniff(path: Path | str) -> FileFacts:
 
     Reads headers only: a file of 29 GB takes no longer than a small one. ``kind`` is one of "safetensors", "torch zip",
     "torch legacy", "torchscript" (weights, which ``loader`` names where they are ours); "sharded", "diffusers folder",
-    "cameras", "folder"; "geometry", "latents", "text embeddings", "statistics" (what this pack writes and reads beside
-    weights); "truncated", "empty", "zeros" (a download to repeat); "damaged"; and ``containers.PLAIN`` for all else,
-    "unknown" among them. Raises FileNotFoundError where there is nothing, and nothing else: what cannot be opened or
-    contradicts itself is told in ``sentence``.
+    "cameras", "folder" and the kinds of ``ours.folder_kind``; "geometry", "latents", "text embeddings", "statistics"
+    (what this pack writes and reads beside weights); "other splats"; "truncated", "empty", "zeros" (a download to
+    repeat); "damaged"; and ``containers.PLAIN`` for all else, "unknown" among them. Raises FileNotFoundError where
+    there is nothing, and nothing else: what cannot be opened or contradicts itself is told in ``sentence``.
     """
     path = Path(path)
     if not path.exists():
@@ -92,10 +92,10 @@ def of_file(path: Path) -> FileFacts:
         return FileFacts(path=path, kind=found.kind, size=found.size, sentence=found.sentence, remedy=found.remedy)
     facts = FileFacts(path=path, kind=found.kind, size=found.size, sentence=found.sentence, files=(path,))
     if found.kind == "safetensors":
-        facts = replace(facts, about=dict(read_header(path).about))
-        if facts.about.get("format") in FORMATS:
-            kind = FORMATS[facts.about["format"]]
-            return replace(facts, kind=kind, sentence=f"a file of {kind} that this pack wrote")
+        header = read_header(path)
+        facts = replace(facts, about=dict(header.about))
+        if own := told_of(header.about, header.tensors):
+            return replace(facts, kind=own[0], sentence=own[1])
     try:
         content = read_content(path, is_described=True)
     except ValueError as error:
@@ -172,8 +172,10 @@ def damaged(path: Path, what: str) -> FileFacts:
 
 def of_folder(path: Path) -> FileFacts:
     """The facts of a folder: a diffusers release, shards, one file of weights, cameras."""
-    if (path / "transforms.json").is_file() or find_model(path):
-        return FileFacts(path=path, kind="cameras", size=0, sentence="a folder of cameras")
+    if find_model(path):
+        return FileFacts(path=path, kind="cameras", size=0, sentence="a folder of cameras (a COLMAP model)")
+    if own := folder_kind(path):
+        return FileFacts(path=path, kind=own[0], size=0, sentence=own[1])
     is_diffusers = any((path / name).is_file() for name in ("model_index.json", "config.json"))
     return of_parts(path, "diffusers folder" if is_diffusers else "folder")
 

@@ -11,6 +11,8 @@ from ..files.cameras import load_cameras, save_cameras
 from ..files.images import save_image
 from ..files.pinhole import check_names
 from ..files.ply import load_ply, save_ply
+from ..files.sdg import find_clips, find_views
+from ..files.splat_formats import FORMATS
 from ..files.video import save_video
 from ..path_picture import draw_paths
 from ..path_sets import end_to_end
@@ -43,8 +45,9 @@ def run_render(options: argparse.Namespace) -> None:
 
 def run_convert(options: argparse.Namespace) -> None:
     """Rewrite splats or cameras."""
-    if ".ply" in (options.source.suffix, options.out.suffix):
-        if options.out.suffix != ".ply":
+    endings = [file.suffix.lower() for file in (options.source, options.out)]
+    if {".ply", *FORMATS} & set(endings):
+        if endings[1] != ".ply":
             raise ValueError(f"{options.out}: splats are written as .ply only; give it that ending")
         splats = load_ply(options.source)
         save_ply(options.out, splats, scale=options.scale, min_opacity=options.min_opacity)
@@ -79,9 +82,17 @@ def tell(facts: FileFacts) -> None:
         bands = 0 if splats.sh_rest is None else int((splats.sh_rest.shape[1] + 1) ** 0.5) - 1
         print(f"{len(splats)} splats, harmonics to band {bands}, opacity {splats.opacities.mean():.3f} on average")
         print("  ".join(f"{axis} {a:.3f} to {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True)))
-    elif facts.kind == "cameras":
+    elif facts.kind == "cameras" or shows_one_clip(facts):
         for path in load_cameras(facts.path):
             print(f"{path.name}: {len(path)} cameras of {path.width}x{path.height} at {path.fps:g} fps")
+
+
+def shows_one_clip(facts: FileFacts) -> bool:
+    """Whether a folder holds the cameras of one clip beside its video, which tells their size."""
+    if facts.kind not in ("clips", "generated"):
+        return False
+    clips = find_clips(facts.path)
+    return len(clips) == 1 and (find_views(facts.path)[0] / "rgb" / f"{clips[0]}.mp4").is_file()
 
 
 def run_bench(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from .atomic import replacing
 from .ply_compressed import WORDS, unpack_sh, unpack_splats
 from .ply_elements import Columns, read_elements, stack
 from .reading import reading
-from .splat_formats import other_format
+from .splat_formats import ADVICE, other_format
 
 log = logging.getLogger("lyra")
 
@@ -77,7 +77,7 @@ def load_ply(source: Path | str | bytes) -> Gaussians:
     with reading(source) as file:
         data = file.read_bytes()
         if other := other_format(file.name, data):
-            raise ValueError(other)
+            raise ValueError(f"splats as {other}; {ADVICE}")
         return parse_ply(data, str(file))
 
 

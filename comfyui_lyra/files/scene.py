@@ -18,7 +18,7 @@ def load_scene(path: Path | str, clip: str | None = None, *, dynamic: bool = Fal
     ``dynamic`` says of the reference's files that the source moved, which they do not know; ours do.
     """
     path = Path(path)
-    return load_latents(path) if path.suffix == ".safetensors" else load_sdg(path, clip, dynamic=dynamic)
+    return load_latents(path) if path.suffix.lower() == ".safetensors" else load_sdg(path, clip, dynamic=dynamic)
 
 
 def save_scene(root: Path | str, clip: str, scene: MultiViewLatents, *, reference_format: bool = False) -> None:

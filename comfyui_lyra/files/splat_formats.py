@@ -1,5 +1,6 @@
 """Splat files of other programs, which are named here and not read."""
 
+import zlib
 from pathlib import PurePath
 
 FORMATS = {  # by the ending of the name
@@ -15,6 +16,15 @@ ADVICE = "only PLY splats are read; open it in SuperSplat and export PLY, or run
 
 
 def other_format(name: str, start: bytes) -> str | None:
-    """What a file of splats is that is no PLY, and what to do, by its name and first bytes; None for others."""
-    kind = FORMATS.get(PurePath(name).suffix.lower())
-    return None if kind is None or start.startswith(b"ply") else f"splats as {kind}; {ADVICE}"
+    """Which format of splats a file is that is no PLY, by its first bytes and its name; None for other files."""
+    if start.startswith(b"NGSP") or gunzipped(start).startswith(b"NGSP"):
+        return FORMATS[".spz"]
+    return None if start.startswith(b"ply") else FORMATS.get(PurePath(name).suffix.lower())
+
+
+def gunzipped(start: bytes) -> bytes:
+    """The first bytes inside a gzip file; none of another."""
+    try:
+        return zlib.decompressobj(31).decompress(start[:4096], 16)
+    except zlib.error:
+        return b""

@@ -119,3 +119,37 @@ def test_missing_files_and_wrong_shapes_are_named(tmp_path):
         load_latent_pkl(tmp_path / "clip.pkl")
     with pytest.raises(ValueError, match=r"expected \[16 T h w\], got \(1, 16, 3, 2, 4\)"):
         save_latent_pkl(tmp_path / "clip.pkl", torch.zeros(1, 16, 3, 2, 4))
+
+
+class Huge:
+    """A few bytes that ask for 344 GB."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda: Huge((np.ndarray, ((16, 4, 40_000, 33_600), np.dtype("float32")))), id="called"),
+        pytest.param(lambda: torch.zeros(1, dtype=torch.float16).expand(16, 4, 40_000, 33_600), id="one value"),
+    ],
+)
+def test_a_shape_that_would_fill_the_memory_takes_none(tmp_path, content, zipped):
+    torch.save(content(), tmp_path / "clip.pkl", _use_new_zipfile_serialization=zipped)
+    assert (tmp_path / "clip.pkl").stat().st_size < 3000
+    with pytest.raises(ValueError, match=r"clip.pkl: (claims .*made to fill the memory|not a latent file .* refused)"):
+        load_latent_pkl(tmp_path / "clip.pkl")
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path, values):
+    save_latent_pkl(tmp_path / "clip.pkl", values)
+    with zipfile.ZipFile(tmp_path / "clip.pkl", "a", zipfile.ZIP_DEFLATED) as archive, archive.open("9", "w") as member:
+        for _ in range(17):
+            member.write(bytes(1 << 24))
+    with pytest.raises(ValueError, match="clip.pkl: the archive claims"):
+        load_latent_pkl(tmp_path / "clip.pkl")
