@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 OURS = "lyra"  # the models folder of what fits into none of ComfyUI's
 WEB = Path(__file__).absolute().parent / "web"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
+SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".ckpt")
 NO_MODEL = re.compile(r"mean_std\.pt$|(^|[\\/])step-\d+[^\\/]*$")  # a tokenizer's statistics, a training's checkpoints
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -200,7 +200,14 @@ def model_files(folder: str, kind: type) -> list[str]:
     """
     add_model_folder()
     found = [name for name in file_names(folder) if name.endswith(SUFFIXES) and not NO_MODEL.search(name)]
+    found += traced(folder) if folder == "vae" else []
     return [*shipped(MINI, kind), *found] or [f"put a model into models/{folder}"]
+
+
+def traced(folder: str) -> list[str]:
+    """TorchScript files of a models folder, which ComfyUI's own lists leave out: NVIDIA's tokenizer is some."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
+    return sorted({file.relative_to(root).as_posix() for root in roots for file in root.rglob("*.jit")})
 
 
 def file_names(folder: str) -> list[str]:

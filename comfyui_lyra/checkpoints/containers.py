@@ -192,7 +192,7 @@ def json_kind(path: Path, size: int) -> Container:
     """A JSON file by what stands in it: a shard index, cameras, an error of a server, others."""
     try:
         document = json.loads(Path(path).read_bytes()) if size < LARGEST_HEADER else None
-    except ValueError:
+    except (ValueError, RecursionError):
         with Path(path).open("rb") as file:
             return truncated("a JSON file", size) if file.read(1) == b"{" else plain("text", size)
     known = document if isinstance(document, dict) else {}

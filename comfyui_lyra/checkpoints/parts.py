@@ -36,7 +36,7 @@ def of_index(path: Path) -> tuple[Path, ...]:
     """The files that an index names."""
     try:
         names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} is no index of weights; choose the file with the weights") from error
     if not names or any(Path(name).name != name for name in names):
         raise ValueError(f"{path.name} names no files of its own folder; choose the file with the weights")

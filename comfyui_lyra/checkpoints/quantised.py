@@ -98,7 +98,7 @@ def formats_of(state: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[st
         for name, tensor in state.items():
             if name.endswith(".comfy_quant"):
                 notes[name.removesuffix(".comfy_quant")] = json.loads(bytes(tensor.tolist()))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"a note on quantisation that cannot be read ({error})") from error
     return {layer: format_of(note) for layer, note in notes.items()}
 

@@ -44,7 +44,7 @@ def read_header(path: Path) -> Header:
         about = entries.pop("__metadata__", None) or {}
         tensors = {name: described(entry) for name, entry in entries.items()}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise Damaged(f"a damaged safetensors header ({error})") from error
     size, there = 8 + length + end, Path(path).stat().st_size
     if size > there:

@@ -24,7 +24,8 @@ from .unpickle import Damaged, Inert
 Loader = Literal["teacher", "tokenizer", "recon", "text encoder", "none"]
 LOADERS = {
     "teacher": "the teacher (Load Teacher)", "tokenizer": "the video tokenizer (Load Tokenizer)",
-    "recon": "a splat decoder (Load Splat Decoder)", "text encoder": "a T5 text encoder ('lyra encode-text')",
+    "recon": "a splat decoder (Load Splat Decoder)",
+    "text encoder": "a T5 text encoder (core's CLIP loader; its folder for 'lyra encode-text')",
     "none": "nothing that a loader of this pack takes",
 }  # fmt: skip
 MARKS = {  # tensors that only this kind of model has, in our names
@@ -221,7 +222,7 @@ def said(about: Mapping[str, str]) -> list[str]:
     """What a file of ours says of itself."""
     try:
         size = json.loads(about["config"]).get("trained_size")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         size = None
     shape = f", for pictures of {size[1]}x{size[0]}" if isinstance(size, list) and len(size) == 2 else ""
     licence = f", {about['licence']}" if about.get("licence") else ""

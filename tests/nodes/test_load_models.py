@@ -64,6 +64,16 @@ def test_what_a_file_lacks_is_said(models, tiny_tokenizer, tiny_recon):
         LoadTokenizer.execute("model.pt", "auto")
 
 
+def test_nvidias_torchscript_files_are_offered_though_comfyui_lists_none(models):
+    for name in ("cosmos/encoder.jit", "cosmos/decoder.jit", "cosmos/mean_std.pt", "cosmos/image_mean_std.pt", "a.sft"):
+        (models / "vae" / name).parent.mkdir(exist_ok=True)
+        (models / "vae" / name).touch()
+    assert offered(LoadTokenizer) == ["a.sft", "cosmos/decoder.jit", "cosmos/encoder.jit"]
+    assert LoadTokenizer.validate_inputs("cosmos/encoder.jit") is True
+    with pytest.raises(ValueError, match="encoder.jit is an empty file"):
+        LoadTokenizer.execute("cosmos/encoder.jit", "auto")
+
+
 def test_folders_of_a_users_yaml_are_searched_too(models, tmp_path, tiny_recon):
     import folder_paths
 

@@ -110,6 +110,20 @@ def test_another_model_of_the_family_is_told_from_gen3c(tmp_path):
     assert facts.loader == "none" and "takes 17 channels, not the 81 of GEN3C" in facts.text
 
 
+def test_a_text_encoder_is_known(tmp_path):
+    names = "shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"
+    torch.save({name: torch.zeros(2, 2) for name in names}, tmp_path / "pytorch_model.bin", **LEGACY)
+    assert sniff(tmp_path / "pytorch_model.bin").loader == "text encoder"
+
+
+def test_json_of_endless_brackets_is_no_crash(tmp_path):
+    deep = b"[" * 200_000
+    forms = {"x.json": b'{"a":' + deep, "x.safetensors": struct.pack("<Q", len(deep) + 1) + b"{" + deep}
+    for name, content in forms.items():
+        (tmp_path / name).write_bytes(content)
+        assert sniff(tmp_path / name).kind in ("truncated", "damaged")
+
+
 def test_29_gigabytes_are_described_from_the_header(tmp_path):
     size = 29 * 10**9 // 4 * 4
     header = json.dumps({"a": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
