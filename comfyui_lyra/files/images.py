@@ -44,9 +44,12 @@ def smaller(image: Image.Image, factor: int) -> Image.Image:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Image.Image]:
-    """Pillow's picture; what is wrong with it, also while it is decoded, is a ValueError."""
+    """Pillow's picture; what is wrong with it, also while it is decoded, is a ValueError.
+
+    It is opened as a stream, since Pillow maps an uncompressed TIFF that it knows by name and then does not turn it.
+    """
     try:
-        with Image.open(file) as image:
+        with file.open("rb") as stream, Image.open(stream) as image:
             yield image
     except UnidentifiedImageError as error:
         raise ValueError("not a picture that Pillow can read") from error

@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 from dataclasses import replace
 
@@ -121,3 +122,24 @@ def test_sizes_that_cannot_be_are_refused():
         crop_as_reference(wall(90, 120), 91, 9)
     with pytest.raises(ValueError, match="'squash' is neither 'crop' nor 'reference'"):
         fit(wall(9, 12), 8, 8, "squash")
+
+
+@pytest.mark.parametrize(
+    ("size", "how", "message"),
+    [
+        ((200, 150), "crop", "150x200 for a model of 80x44: 59 % is cut away, at top and bottom; the middle 150x82"),
+        ((44, 240), "crop", "240x44 for a model of 80x44: 67 % is cut away, at left and right; the middle 80x44"),
+        ((200, 150), "reference", "pictures of 150x200 for a model of 80x44: they are squashed by a factor of 2.44"),
+        ((90, 160), "crop", ""),
+        ((90, 160), "reference", ""),
+        ((44, 80), "crop", ""),
+    ],
+)
+def test_much_that_is_cut_or_squashed_is_said(caplog, size, how, message):
+    camera = pinhole_camera(size[1], size[0], 40)
+    picture = Geometry(
+        frames=torch.zeros(1, *size, 3), depth=torch.ones(1, *size), valid=torch.ones(1, *size) > 0, cameras=camera
+    )
+    with caplog.at_level(logging.WARNING, "lyra"):
+        fit(picture, 44, 80, how)
+    assert message in caplog.text if message else not caplog.text

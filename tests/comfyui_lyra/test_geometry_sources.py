@@ -1,8 +1,10 @@
+import logging
 from dataclasses import replace
 
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras import pinhole_camera, pinhole_K
+from lyra_pack.comfyui_lyra.geometry import Geometry
 from lyra_pack.comfyui_lyra.geometry_sources import depth_of_size, from_da3, from_depth, from_moge
 
 HEIGHT, WIDTH = 36, 64
@@ -159,3 +161,70 @@ def test_a_smaller_depth_picture_is_enlarged_and_one_of_another_shape_refused():
     assert depth_of_size(found, HEIGHT, WIDTH, "it") is found
     with pytest.raises(ValueError, match="depth.exr: depth of 32x36 for a picture of 64x36; make the depth from this"):
         depth_of_size(ramp()[:, :, ::2], HEIGHT, WIDTH, "depth.exr")
+
+
+INFINITE, UNKNOWN = 7, 9  # columns
+
+
+def spoiled(values: torch.Tensor) -> torch.Tensor:
+    """Depth that is infinite in one column and unknown in the next but one."""
+    values = values.clone()
+    values[..., INFINITE] = torch.inf
+    values[..., UNKNOWN] = torch.tensor([torch.nan, 0, -2]).repeat(HEIGHT // 3)
+    return values
+
+
+def of_moge() -> Geometry:
+    known = moge(depth=spoiled(ramp()))
+    del known["mask"]
+    return from_moge(frames(), known)
+
+
+def of_disparity() -> Geometry:
+    values = 1 / ramp()
+    values[..., INFINITE], values[..., UNKNOWN] = 0, torch.nan
+    return from_depth(frames(), values, "disparity", fov=40)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        of_moge,
+        of_disparity,
+        lambda: from_da3(frames(3), da3() | {"depth": spoiled(ramp(3))}),
+        lambda: from_da3(frames(), {"depth": spoiled(ramp())}, fov=50),
+        lambda: from_depth(frames(), spoiled(ramp()), fov=40),
+        lambda: from_depth(frames(2), spoiled(ramp(2)), fov=40, still=True),
+    ],
+)
+def test_in_every_source_infinity_is_background_and_nan_and_0_are_unknown(source):
+    found = source()
+    assert found.depth[..., INFINITE].isinf().all() and (found.depth[..., UNKNOWN] == 0).all()
+    rest = torch.ones(WIDTH, dtype=torch.bool)
+    rest[[INFINITE, UNKNOWN]] = False
+    assert found.valid[..., rest].all() and not found.valid[..., ~rest].any()
+
+
+def test_lengths_are_not_taken_for_levels_nor_levels_for_lengths(caplog):
+    with pytest.raises(ValueError, match="near-far pictures hold levels from 0 to 1, these run from 2 to 4"):
+        from_depth(frames(), ramp(), "near-far", near=1.0, far=10.0, fov=40)
+    numbers = (ramp() * 1000).round()
+    with caplog.at_level(logging.WARNING, "lyra"):
+        from_depth(frames(), numbers / 65535, fov=40)
+        assert "16-bit levels, read as numbers / 65535 of an unknown unit" in caplog.text
+        caplog.clear()
+        from_depth(frames(), numbers / 1000, fov=40, unit="m")
+        from_depth(frames(), numbers / 65535, "near-far", near=1.0, far=10.0, fov=40)
+        assert not caplog.text
+
+
+def test_a_number_of_depth_pictures_is_that_of_the_frames():
+    with pytest.raises(ValueError, match="the depth picture: 2 depth pictures for 3 frames; expected one a frame"):
+        from_depth(frames(3), ramp(2), fov=40, still=True)
+
+
+@pytest.mark.parametrize(("size", "is_named"), [((512, 1024), True), ((544, 1024), False), ((64, 128), False)])
+def test_a_panorama_is_named(caplog, size, is_named):
+    with caplog.at_level(logging.WARNING, "lyra"):
+        from_depth(torch.zeros(1, *size, 3), torch.full((1, *size), 2.0), fov=40)
+    assert ("as 360-degree panoramas are" in caplog.text) == is_named

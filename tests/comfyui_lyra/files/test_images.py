@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +89,26 @@ def test_what_is_no_picture_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"expected a frame \[H W 3\], got \(2, 2\)"):
         save_image(tmp_path / "b.png", torch.zeros(2, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_a_large_picture_is_averaged_down_upright(tmp_path, caplog, mode):
+    corner = np.zeros((40, 60), np.uint8)
+    corner[:20, :20] = 255
+    image = Image.fromarray(corner.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(corner).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.tiff", exif=exif)
+    with caplog.at_level(logging.WARNING, "lyra"):
+        found = load_image(tmp_path / "a.tiff", most=300)  # 2400 pixels, so a third of each side
+        assert found.shape == (20, 14, 3)
+        assert "a picture of 40x60 is read at 1 / 3 of that: 14x20" in caplog.text
+        assert found[:6, -6:].mean() > 0.99 and found[8:].mean() < 0.01 and found[:, :6].mean() < 0.01
+        caplog.clear()
+        assert load_image(tmp_path / "a.tiff", most=2400).shape == (60, 40, 3) and not caplog.text
+
+
+def test_a_picture_beyond_pillows_limit_is_too_large(tmp_path):
+    Image.new("1", (20000, 10000)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png: .*make the picture smaller first"):
+        load_image(tmp_path / "a.png")
