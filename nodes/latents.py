@@ -25,6 +25,7 @@ class LoadLatents(io.ComfyNode):
             description="Reads the latents of a scene with their cameras: what Generate Latents or Save Latents wrote, "
             "or a folder of Lyra's own generated data.",
             search_aliases=["sdg", "import latents", "lyra dataset", "open latents", "pkl"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.String.Input(
                     "path",
@@ -62,7 +63,10 @@ class LoadLatents(io.ComfyNode):
     @classmethod
     def execute(cls, path, clip, dynamic) -> io.NodeOutput:
         """Read the latents."""
-        return io.NodeOutput(load_scene(host.saved_path(path), clip.strip() or None, dynamic=dynamic))
+        with host.warnings() as warnings:
+            latents = load_scene(host.saved_path(path), clip.strip() or None, dynamic=dynamic)
+        host.show_text(cls, "\n".join([f"{len(latents.cameras)} paths", *warnings]))
+        return io.NodeOutput(latents)
 
 
 class SaveLatents(io.ComfyNode):

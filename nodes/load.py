@@ -73,6 +73,7 @@ class LoadCameraPaths(io.ComfyNode):
             description="Reads camera paths: this pack's JSON, the reference's folder of npz poses, a nerfstudio "
             "transforms.json or COLMAP text.",
             search_aliases=["import cameras", "colmap", "nerfstudio", "transforms.json", "npz poses"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.String.Input(
                     "path",
@@ -119,4 +120,7 @@ class LoadCameraPaths(io.ComfyNode):
     def execute(cls, path, width, height, clip) -> io.NodeOutput:
         """Read the paths."""
         size = (height, width) if width and height else None
-        return io.NodeOutput(load_cameras(host.saved_path(path), clip=clip.strip() or None, size=size))
+        with host.warnings() as warnings:
+            paths = load_cameras(host.saved_path(path), clip=clip.strip() or None, size=size)
+        host.show_text(cls, "\n".join([f"{len(paths)} paths", *warnings]))
+        return io.NodeOutput(paths)

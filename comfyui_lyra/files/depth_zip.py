@@ -1,6 +1,8 @@
 """Depth of a clip as the training data has it: a zip of ``00000.exr`` ..., one half-float channel ``Z`` each."""
 
 import io
+import logging
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,10 @@ from .atomic import replacing
 from .reading import reading
 from .vipe import decode_exr, read_member
 
+log = logging.getLogger("lyra")
+
+MAP = re.compile(r"(\d{5,})\.exr")
+
 
 def save_depth_zip(path: Path | str, depth: Tensor) -> None:
     """Write depth [F, H, W]; where it is unknown (not finite or not positive), 0."""
@@ -28,16 +34,26 @@ def save_depth_zip(path: Path | str, depth: Tensor) -> None:
 
 
 def load_depth_zip(path: Path | str, frames: Sequence[int]) -> Tensor:
-    """Depth [n, H, W], float32 as stored, of some frames by their numbers; each must be there and whole."""
+    """Depth [n, H, W], float32 as stored, of some frames by their numbers; 0, as unknown, where a map is missing.
+
+    ValueError for a map that is damaged, and for an archive without any.
+    """
     with reading(path) as file:
         try:
             with ZipFile(file) as archive:
-                names = [f"{frame:05d}.exr" for frame in frames]
-                if missing := sorted(set(names) - set(archive.namelist())):
-                    raise ValueError(f"{missing[0]} is missing")
-                maps = [decode_exr(read_member(archive, archive.getinfo(name))).astype(np.float32) for name in names]
+                there = {int(found[1]): found[0] for found in map(MAP.fullmatch, archive.namelist()) if found}
+                if not there:
+                    raise ValueError("holds no depth maps 00000.exr, 00001.exr, ...")
+                wanted = sorted(there.keys() & set(frames)) or [min(there)]  # one at least, for its size
+                maps = {
+                    frame: decode_exr(read_member(archive, archive.getinfo(there[frame]))).astype(np.float32)
+                    for frame in wanted
+                }
         except (BadZipFile, zlib.error, RuntimeError, OSError, EOFError, NotImplementedError) as error:
             raise ValueError(f"a damaged depth archive: {error}") from error
-        if len({values.shape for values in maps}) > 1:
+        if len({values.shape for values in maps.values()}) > 1:
             raise ValueError("its depth maps differ in size")
-        return torch.from_numpy(np.stack(maps))
+        if missing := sorted(set(frames) - there.keys()):
+            log.info("%s: no depth of frames %s; taken as unknown", path, ", ".join(map(str, missing)))
+        unknown = np.zeros_like(maps[wanted[0]])
+        return torch.from_numpy(np.stack([maps[frame] if frame in there else unknown for frame in frames]))

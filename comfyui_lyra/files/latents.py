@@ -65,3 +65,15 @@ def load_latents(path: Path | str) -> MultiViewLatents:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"incomplete latents: {error}") from error
+
+
+def load_provenance(path: Path | str) -> dict[str, str]:
+    """What a file's latents were made from, without reading them; empty where it does not say."""
+    with reading(path) as file:
+        try:
+            with safe_open(file, "pt") as tensors:
+                return dict(json.loads((tensors.metadata() or {})["about"])["provenance"])
+        except SafetensorError as error:
+            raise ValueError(f"not a safetensors file, or cut short: {error}") from error
+        except (KeyError, TypeError, ValueError):  # of something else, which load_latents will name
+            return {}

@@ -1,9 +1,12 @@
 """The reference's layout of generated data: ``<root>/<view>/{rgb,pose,intrinsics,latent}/<clip>.{mp4,npz,npz,pkl}``.
 
 Views are folders "0", "1", ...; a clip has the same name in each. A single path may be written without the view level.
+Of a moving source's twelve views, 6 to 11 are its paths over the clip played backwards, with latents of their own: they
+teach the dynamic splat decoder, and are no part of the scene.
 Ours (see ``sdg_writer``) has latents as safetensors too, which say more of themselves.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +16,15 @@ import torch
 from ..cameras import CameraTrajectory
 from ..latents import MultiViewLatents, VideoLatents
 from .cameras_npz import load_cameras_npz, save_cameras_npz
-from .latents import load_latents
+from .latents import load_latents, load_provenance
 from .latents_pkl import load_latent_pkl
 from .pinhole import by_number
 from .sdg_manifest import Manifest, lyra_folder
 from .video import load_video
 
+log = logging.getLogger("lyra")
+
+FORWARD = 6  # paths of a scene of the reference's, after which the time-flipped ones come (its registry.py)
 PIXELS = 8  # of a picture a latent pixel, each way
 
 
@@ -41,12 +47,44 @@ def find_clips(root: Path | str) -> tuple[str, ...]:
 def load_sdg_cameras(
     root: Path | str, clip: str | None = None, size: tuple[int, int] | None = None
 ) -> tuple[CameraTrajectory, ...]:
-    """The path of each view of a clip, named after its folder. Without a name, the folder must hold one clip.
+    """The path of each forward view of a clip, named after its folder. Without a name, the folder must hold one clip.
 
     ``size`` is (height, width) of the pictures; without it and for the frame rate the rgb video is looked into.
     """
     clip = clip or only_clip(root)
-    return tuple(read_view(view, clip, size) for view in find_views(root))
+    return tuple(read_view(view, clip, size) for view in forward_views(root, clip))
+
+
+def forward_views(root: Path | str, clip: str) -> tuple[Path, ...]:
+    """The folders of a clip's views without the time-flipped ones, of which the log tells.
+
+    Our own files say which they are. Of the reference's, views 6 to 11 of twelve are, where they hold video or latents;
+    folders with nothing but cameras are a path set of any length.
+    """
+    views = find_views(root)
+    twins = [view for view in views if "flipped" in own_provenance(view, clip)]
+    if [view.name for view in views] == [str(number) for number in range(2 * FORWARD)]:
+        twins = twins or [view for view in views[FORWARD:] if is_generated(view, clip)]
+    if not twins:
+        return views
+    rest = tuple(view for view in views if view not in twins)
+    if not rest:
+        raise ValueError(f"{root}: '{clip}' has time-flipped paths only; generate the forward ones too")
+    taken, left = (", ".join(view.name for view in some) for some in (rest, twins))
+    log.warning("%s: views %s of '%s' are taken; %s are its time-flipped twins, left out", root, taken, clip, left)
+    return rest
+
+
+def own_provenance(view: Path, clip: str) -> dict[str, str]:
+    """What our latents file of a view says it was made from; nothing where there is none."""
+    file = view / "latent" / f"{clip}.safetensors"
+    return load_provenance(file) if file.is_file() else {}
+
+
+def is_generated(view: Path, clip: str) -> bool:
+    """Whether a view holds more than cameras, and no file of ours."""
+    there = [(view / kind / f"{clip}.{suffix}").is_file() for kind, suffix in (("latent", "pkl"), ("rgb", "mp4"))]
+    return any(there) and not (view / "latent" / f"{clip}.safetensors").is_file()
 
 
 def only_clip(root: Path | str) -> str:
@@ -86,10 +124,7 @@ def load_sdg(
     """
     clip = clip or only_clip(root)
     check_finished(Path(root), clip)
-    scenes = [load_view(view, clip, family, dynamic) for view in find_views(root)]
-    scenes = [scene for scene in scenes if "flipped" not in scene.provenance]
-    if not scenes:
-        raise ValueError(f"{root}: '{clip}' has time-flipped paths only; generate the forward ones too")
+    scenes = [load_view(view, clip, family, dynamic) for view in forward_views(root, clip)]
     first = scenes[0]
     for what in (lambda scene: tuple(scene.latents.values.shape[1:]), lambda scene: scene.family):
         if len(found := {what(scene) for scene in scenes}) > 1:

@@ -2,23 +2,36 @@
 
 ``<folder>/<view>/<kind>/<name>.<suffix>``, views 0..5 and, time-flipped, 6..11 (training.md 9.1). A scene is a
 ``<folder>/<name>``, so that equal names in two folders are two scenes. A tar's members count as lying where it would be
-unpacked, in its own folder: the views of one scene may come in several tars.
+unpacked, in its own folder: the views of one scene may come in several tars. A compressed one is made plain once,
+beside its table of contents, since one member of it cannot be read without all that come before.
 """
 
+import bz2
+import gzip
 import json
+import logging
+import lzma
 import os
 import re
+import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..files.atomic import replacing, writing
+from ..files.disk import check_disk
+
+log = logging.getLogger("lyra")
 
 SUFFIXES = {"rgb": "mp4", "pose": "npz", "intrinsics": "npz", "latent": "safetensors|pkl", "depth": "zip"}
 PLACE = re.compile(r"(?:^|/)(\d+)/(" + "|".join(SUFFIXES) + r")/([^/]+)\.(\w+)$")
+TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by a file's first bytes
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 Key = tuple[int, str]  # view, kind
 
 
@@ -30,11 +43,12 @@ class Member:
     name: str  # what to call it in messages
     size: int
     offset: int | None = None  # in the tar file
+    home: Path | None = None  # of a tar file: the folder where it would be unpacked
 
     @property
     def folder(self) -> str:
         """The ``<folder>`` that it lies in."""
-        path = self.file if self.offset is None else self.file.parent / self.name.lstrip("/")
+        path = self.file if self.home is None else self.home / self.name.lstrip("/")
         return Path(os.path.abspath(path)).parents[2].as_posix()
 
     @contextmanager
@@ -87,25 +101,51 @@ def list_folder(root: Path, cache: Path | str | None) -> Iterator[Member]:
         folders.sort()
         for name in sorted(names):
             path = Path(folder, name)
-            if path.suffix == ".tar":
+            if TAR.search(name):
                 yield from list_tar(path, cache)
             else:
                 yield Member(path, path.relative_to(root).as_posix(), path.stat().st_size)
 
 
 def list_tar(path: Path, cache: Path | str | None) -> list[Member]:
-    """The regular members of an uncompressed tar file."""
+    """The regular members of a tar file."""
     about = path.stat()
     stored = None if cache is None else Path(cache) / f"{path.name}.{about.st_size}.{about.st_mtime_ns}.json"
+    plain = plain_tar(path, stored)
     if stored is not None and stored.is_file():
         rows = json.loads(stored.read_text())
     else:
         try:
-            with tarfile.open(path, "r:", errors="surrogateescape") as tar:
+            with tarfile.open(plain, "r:", errors="surrogateescape") as tar:
                 rows = [(m.name, m.size, m.offset_data) for m in tar if m.isreg()]
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise ValueError(f"{path}: not an uncompressed tar file, or a damaged one: {error}") from error
+            raise ValueError(f"{path}: not a tar file, or a damaged one: {error}") from error
         if stored is not None:
             with replacing(stored) as temporary:
                 temporary.write_text(json.dumps(rows))
-    return [Member(path, name, size, offset) for name, size, offset in rows]
+    return [Member(plain, name, size, offset, path.parent) for name, size, offset in rows]
+
+
+def plain_tar(path: Path, stored: Path | None) -> Path:
+    """The tar file itself, or what a compressed one holds, in a file beside its table of contents ``stored``."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(ZSTANDARD):
+        raise ValueError(f"{path}: compressed with Zstandard, which is not read here; unpack it (tar --zstd -xf) first")
+    opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+    if opener is None:
+        return path
+    if stored is None:
+        raise ValueError(f"{path}: a compressed tar file; unpack it (tar -xf) first")
+    plain = stored.with_suffix(".plain")
+    if not plain.is_file():
+        check_disk(plain.parent.absolute(), path.stat().st_size)  # at least: pictures hardly shrink
+        log.info("%s: decompressed once, to %s", path, plain)
+        try:
+            with opener(path, "rb") as packed, replacing(plain) as temporary, temporary.open("wb") as out:
+                shutil.copyfileobj(packed, out, 1 << 22)
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's, not the archive's
+                raise
+            raise ValueError(f"{path}: damaged, or cut short: {error}") from error
+    return plain

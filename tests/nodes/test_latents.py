@@ -10,6 +10,7 @@ from lyra_pack.comfyui_lyra.files.cameras_npz import save_cameras_npz  # noqa: E
 from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl, save_latent_pkl  # noqa: E402
 from lyra_pack.comfyui_lyra.pipeline import decode  # noqa: E402
 from lyra_pack.comfyui_lyra.tokenizer import model as tokenizer_model  # noqa: E402
+from lyra_pack.nodes import host  # noqa: E402
 from lyra_pack.nodes.latents import (  # noqa: E402
     DecodeLatents,
     LatentsFromCore,
@@ -17,6 +18,7 @@ from lyra_pack.nodes.latents import (  # noqa: E402
     LoadLatents,
     SaveLatents,
 )
+from lyra_pack.nodes.load import LoadCameraPaths  # noqa: E402
 from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
 
 
@@ -52,6 +54,22 @@ def test_the_references_folders_load_from_the_input_folder(folders, tiny_scene):
     save_latent_pkl(folders / "input" / "sdg" / "1" / "latent" / "clip.pkl", tiny_scene.latents.values[0])
     assert LoadLatents.fingerprint_inputs("sdg", "", True) != before
     assert "'gone' is neither in" in LoadLatents.validate_inputs("gone")
+
+
+def test_a_moving_sources_folder_brings_its_six_paths_and_says_so(folders, tiny_scene, monkeypatch):
+    for view in range(12):
+        root = folders / "input" / "example" / str(view)
+        save_latent_pkl(root / "latent" / "clip.pkl", tiny_scene.latents.values[0] + view)
+        save_cameras_npz(root / "pose" / "clip.npz", root / "intrinsics" / "clip.npz", tiny_scene.cameras[0])
+    told = []
+    monkeypatch.setattr(host, "show_text", lambda node, text: told.append(text))
+    (loaded,) = LoadLatents.execute("example", "", True).args
+    assert len(loaded.cameras) == 6
+    assert torch.equal(loaded.latents.values[5], tiny_scene.latents.values[0] + 5)
+    size = loaded.cameras[0].width, loaded.cameras[0].height
+    assert len(LoadCameraPaths.execute("example", *size, "").args[0]) == 6
+    assert all(text.startswith("6 paths\n") and "time-flipped twins, left out" in text for text in told)
+    assert len(told) == 2
 
 
 def test_latents_go_to_core_and_come_back(tiny_scene):

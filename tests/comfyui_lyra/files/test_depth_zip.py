@@ -24,8 +24,21 @@ def test_frames_are_found_by_their_number(tmp_path, depth):
     save_depth_zip(tmp_path / "clip.zip", depth)
     everything = load_depth_zip(tmp_path / "clip.zip", range(4))
     assert torch.equal(load_depth_zip(tmp_path / "clip.zip", [3, 1, 3]), everything[[3, 1, 3]])
-    with pytest.raises(ValueError, match="clip.zip: 00004.exr is missing"):
-        load_depth_zip(tmp_path / "clip.zip", [0, 4])
+
+
+def test_a_missing_map_is_unknown_and_ends_nothing(tmp_path, depth):
+    save_depth_zip(tmp_path / "whole.zip", depth)
+    whole = load_depth_zip(tmp_path / "whole.zip", range(4))
+    with ZipFile(tmp_path / "whole.zip") as source, ZipFile(tmp_path / "clip.zip", "w") as target:
+        for name in ("00000.exr", "00003.exr"):
+            target.writestr(name, source.read(name))
+    found = load_depth_zip(tmp_path / "clip.zip", range(5))
+    assert torch.equal(found[[0, 3]], whole[[0, 3]]) and (found[[1, 2, 4]] == 0).all()
+    assert torch.equal(load_depth_zip(tmp_path / "clip.zip", [2]), torch.zeros(1, 6, 10))
+    with ZipFile(tmp_path / "empty.zip", "w") as target:
+        target.writestr("other.txt", "")
+    with pytest.raises(ValueError, match="empty.zip: holds no depth maps 00000.exr"):
+        load_depth_zip(tmp_path / "empty.zip", [0])
 
 
 def test_damaged_archives_are_named(tmp_path, depth):

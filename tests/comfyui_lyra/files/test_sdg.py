@@ -1,8 +1,10 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.files.cameras import load_cameras
 from lyra_pack.comfyui_lyra.files.cameras_npz import load_cameras_npz
 from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl, save_latent_pkl
 from lyra_pack.comfyui_lyra.files.sdg import find_clips, find_views, load_sdg, load_sdg_cameras, save_sdg_cameras
@@ -65,6 +67,35 @@ def test_views_come_in_the_order_of_their_numbers(tmp_path, two_paths, same_path
     save_sdg_cameras(tmp_path, "clip", paths)
     for found, expected in zip(load_sdg_cameras(tmp_path, size=(16, 32)), paths, strict=True):
         same_path(found, expected)
+
+
+@pytest.fixture
+def dynamic_example(tmp_path, two_paths):
+    """A moving source as the reference releases it: views 6 to 11 are time-flipped, with latents of their own."""
+    for view in range(12):
+        save_latent_pkl(tmp_path / str(view) / "latent" / "clip.pkl", torch.full((16, 2, 2, 4), float(view)))
+        save_video(tmp_path / str(view) / "rgb" / "clip.mp4", torch.zeros(3, 16, 32, 3), fps=12)
+    save_sdg_cameras(tmp_path, "clip", [two_paths[1]] * 12)
+    return tmp_path
+
+
+def test_the_time_flipped_half_of_twelve_views_is_left_out_and_said(dynamic_example, caplog):
+    loaded = load_sdg(dynamic_example, dynamic=True)
+    assert loaded.latents.values[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert [path.name for path in loaded.cameras] == ["0", "1", "2", "3", "4", "5"]
+    assert "views 0, 1, 2, 3, 4, 5 of 'clip' are taken; 6, 7, 8, 9, 10, 11 are its time-flipped twins" in caplog.text
+    caplog.clear()
+    assert [path.name for path in load_sdg_cameras(dynamic_example)] == ["0", "1", "2", "3", "4", "5"]
+    assert [path.name for path in load_cameras(dynamic_example)] == ["0", "1", "2", "3", "4", "5"]
+    assert caplog.text.count("time-flipped twins, left out") == 2
+    single = load_sdg_cameras(dynamic_example / "7")
+    assert [path.name for path in single] == ["7"]  # asked for by itself
+
+
+def test_other_numbers_of_views_are_all_paths(dynamic_example, caplog):
+    shutil.rmtree(dynamic_example / "11")
+    assert len(load_sdg(dynamic_example).cameras) == 11
+    assert not caplog.text
 
 
 def test_a_clip_brings_its_latents_cameras_size_and_rate(root, two_paths):
