@@ -11,7 +11,7 @@ pytest.importorskip("comfy_api")
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.files.cameras_npz import save_cameras_npz  # noqa: E402
 from lyra_pack.comfyui_lyra.files.video import save_video  # noqa: E402
-from lyra_pack.nodes import sockets  # noqa: E402
+from lyra_pack.nodes import host, sockets  # noqa: E402
 from lyra_pack.nodes.camera import CameraPaths, PreviewCameras  # noqa: E402
 from lyra_pack.nodes.geometry import GeometryFromDA3, GeometryFromDepth, GeometryFromMoGe  # noqa: E402
 from lyra_pack.nodes.load_vipe import LoadViPE  # noqa: E402
@@ -123,6 +123,41 @@ def test_a_smaller_depth_picture_is_enlarged_and_another_shape_refused():
     levels[0, 0, :3] = torch.tensor([0.0, 1.0, 40 / 255])
     with pytest.raises(ValueError, match="holds 8-bit levels .* use near-far"):
         from_depth(values=levels)
+
+
+def test_sixteen_bits_take_their_unit_from_the_widget(caplog):
+    levels = (depth() * 1000 + torch.arange(WIDTH)).round() / 65535
+    metres = from_depth(values=depth() + torch.arange(WIDTH) / 1000, scale="as_is")
+    torch.testing.assert_close(from_depth(values=levels, scale="as_is", unit="mm").depth, metres.depth)
+    assert not caplog.text
+    from_depth(values=levels)
+    assert "16-bit levels, read as numbers / 65535 of an unknown unit" in caplog.text
+    with pytest.raises(ValueError, match="no lengths in mm"):
+        from_depth(values=levels, meaning="near-far", unit="mm")
+
+
+def test_lengths_are_no_near_far_picture():
+    with pytest.raises(ValueError, match="near-far pictures hold levels from 0 to 1, these run from 3 to 6: lengths"):
+        from_depth(meaning="near-far")
+
+
+def test_where_a_depth_picture_is_clear_nothing_is_known():
+    alpha = torch.ones(1, HEIGHT, WIDTH, 1)
+    alpha[:, :20] = 0
+    found = from_depth(values=torch.cat([depth()[..., None].expand(-1, -1, -1, 3), alpha], -1))
+    assert not found.valid[0, :16].any() and found.valid[0, 16:].all() and (found.depth[0, :16] == 0).all()
+
+
+@pytest.mark.parametrize("make", ["moge", "depth"])
+def test_a_node_says_what_is_cut_of_an_upright_picture(monkeypatch, make):
+    said = []
+    monkeypatch.setattr(host, "show_text", lambda node, text: said.append(text))
+    wide = FIT | {"width": 160, "height": 32}
+    if make == "moge":
+        GeometryFromMoGe.execute(picture(), moge(), **wide)
+    else:
+        from_depth(**wide)
+    assert "70 % is cut away, at top and bottom; the middle 64x12 stays" in said[0]
 
 
 def test_transparent_parts_lie_over_white():
