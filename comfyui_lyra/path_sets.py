@@ -22,7 +22,8 @@ def combine(sets: Sequence[Sequence[CameraTrajectory]]) -> tuple[CameraTrajector
 def end_to_end(paths: Sequence[CameraTrajectory], every: int = 1, width: int = 0, height: int = 0) -> CameraTrajectory:
     """All paths of a set as one, keeping every n-th frame of each, for pictures of one size.
 
-    Width or height 0 follows from the other by the aspect ratio of each path; both 0 keeps the paths' own size.
+    Width or height 0 follows from the other by the aspect ratio of each path; both 0 keeps the paths' own size. What is
+    not given is made even, for video encoders take no odd sides.
     """
     if not paths:
         raise ValueError("the set holds no camera paths")
@@ -45,10 +46,16 @@ def end_to_end(paths: Sequence[CameraTrajectory], every: int = 1, width: int = 0
 
 
 def _resized(path: CameraTrajectory, width: int, height: int) -> CameraTrajectory:
-    """The path for pictures of a size, of which 0 means whatever keeps the aspect ratio."""
+    """The path for pictures of a size, of which 0 means whatever keeps the aspect ratio: even, as video encoders want.
+
+    A side that nobody chose, which would be the path's own, is made even too.
+    """
+    size = height or even(width * path.height / path.width), width or even(height * path.width / path.height)
     if not width and not height:
-        return path
-    return path.resized(
-        height or max(1, round(width * path.height / path.width)),
-        width or max(1, round(height * path.width / path.height)),
-    )
+        size = even(path.height), even(path.width)
+    return path if size == (path.height, path.width) else path.resized(*size)
+
+
+def even(side: float) -> int:
+    """The even number of pixels next to a length, 2 at least."""
+    return max(2, 2 * round(side / 2))

@@ -33,6 +33,21 @@ def test_a_size_of_zero_follows_the_aspect_ratio(six, size, expected):
     assert path.K[0, 1, 1] / six[0].K[0, 1, 1] == pytest.approx(expected[1] / 32)
 
 
+@pytest.mark.parametrize(
+    ("own", "size", "expected"),
+    [
+        ((65, 33), (0, 0), (64, 32)),
+        ((64, 48), (50, 0), (50, 38)),  # 37.5
+        ((64, 36), (0, 37), (66, 37)),  # 65.8; what is given stays
+        ((64, 48), (1, 0), (1, 2)),
+        ((64, 32), (0, 0), (64, 32)),
+    ],
+)
+def test_sides_that_are_not_given_are_even(own, size, expected):
+    whole = end_to_end([pinhole_camera(*own, 50.0)], 1, *size)
+    assert (whole.width, whole.height) == expected
+
+
 def test_different_sizes_need_one_that_is_given(six):
     mixed = (six[0], replace(six[1], width=32))
     with pytest.raises(ValueError, match="different sizes .32x32, 64x32.; give width and height"):
