@@ -85,6 +85,7 @@ class MultiViewLatents:
         if not 0 <= index < count or times % count:
             raise ValueError(
                 f"chunk {index} of {times} latents for {len(self.cameras[0])} frames: they hold {max(count, 0)} chunks"
+                + (f"; set chunk to one of 0 to {count - 1}" if count > 0 and not times % count else "")
             )
         length, steps = times // count, (len(self.cameras[0]) - 1) // count
         return replace(
@@ -92,6 +93,11 @@ class MultiViewLatents:
             latents=replace(self.latents, values=self.latents.values[:, :, index * length : (index + 1) * length]),
             cameras=tuple(path[index * steps : (index + 1) * steps + 1] for path in self.cameras),
         )
+
+    def view(self, index: int) -> "MultiViewLatents":
+        """The latents of one path."""
+        values = self.latents.values[index : index + 1]
+        return replace(self, latents=replace(self.latents, values=values), cameras=self.cameras[index : index + 1])
 
     def to(self, *args: torch.device | torch.dtype | str) -> "MultiViewLatents":
         """Move or cast latents and cameras, as ``Tensor.to``."""

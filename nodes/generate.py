@@ -16,6 +16,8 @@ from . import host, sockets
 from .tokenizers import tokenizer_of
 from .watch import Watch
 
+T5_DIM = 1024  # numbers a word of the T5 XXL that GEN3C was trained with
+
 
 class GenerateLatents(io.ComfyNode):
     """Video latents along camera paths."""
@@ -156,7 +158,11 @@ class GenerateLatents(io.ComfyNode):
         moge_model=None,
     ) -> io.NodeOutput:
         """Generate, path after path; where memory runs out, again with fewer weights on the device, at last none."""
-        from ..comfyui_lyra.gen3c.generate import GenerateSettings, generate  # deferred: brings diffusers, seconds
+        from ..comfyui_lyra.gen3c.generate import (  # deferred: brings diffusers, seconds
+            GenerateSettings,
+            frames_of,
+            generate,
+        )
         from ..comfyui_lyra.pipeline import fitted
 
         tokenizer, search = tokenizer_of(tokenizer), host.scenes() if resume else None
@@ -170,13 +176,16 @@ class GenerateLatents(io.ComfyNode):
         run = partial(
             generate, teacher.teacher, tokenizer.network, geometry, paths, settings=settings,
             text=text_of(positive, negative, teacher.config), device=host.compute_device(),
-            store=store, on_step=watch.on_step, on_preview=watch.on_preview, on_block=watch.on_block,
+            store=store, on_step=watch.on_step, on_preview=watch.on_preview, on_frames=watch.on_frames,
+            on_block=watch.on_block,
         )  # fmt: skip
 
         def attempt(size: int) -> MultiViewLatents:
             load = partial(host.load, teacher, tokenizer, size=teacher.room(size))
             load()
-            return run(estimate_depth=moge_model and partial(depth_by, moge_model, load))
+            made = run(estimate_depth=moge_model and partial(depth_by, moge_model, load))
+            watch.finish(lambda: frames_of(tokenizer.network, made.view(len(paths) - 1), host.compute_device()))
+            return made
 
         size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), speed > 0, teacher.dtype)
         with host.warnings() as warnings:
@@ -191,6 +200,16 @@ def depth_by(moge_model, load: Callable[[], None], frame: Tensor) -> Tensor:
     """Depth [H, W] of a picture [H, W, 3] by core's MoGe, inf where background; then the models are back in place."""
     found = moge_model.infer(frame.permute(2, 0, 1)[None])
     load()
+    if not {"mask", "depth"} <= found.keys():
+        raise ValueError(
+            f"moge_model: this model finds {', '.join(found)} and no depth with its mask; connect a MoGe model of "
+            "pictures from Load MoGe Model"
+        )
+    if not found["mask"].any():
+        raise ValueError(
+            "moge_model: it takes the frame at which the next clip would begin for sky alone; use paths of one clip, "
+            "or others that end in view of the scene"
+        )
     return torch.where(found["mask"][0], found["depth"][0], torch.inf).to(frame.device)
 
 
@@ -198,13 +217,24 @@ def text_of(positive: list | None, negative: list | None, config: TeacherConfig)
     """Embeddings of core's CONDITIONINGs: no prompt is zeros, no negative prompt the prompt's (teacher.md 6.5)."""
     if positive is None and negative is None:
         return None
-    rows = []
-    for conditioning in (positive, negative):
-        if conditioning is None:
-            continue
-        if len(conditioning) != 1:
-            raise ValueError(f"a conditioning of {len(conditioning)} prompts; connect one CLIP Text Encode to a socket")
-        embedding, about = conditioning[0]
-        rows.append(fit_rows(embedding.float().cpu(), config, about.get("attention_mask")))
+    given = {"positive": positive, "negative": negative}
+    rows = [rows_of(name, conditioning, config) for name, conditioning in given.items() if conditioning is not None]
     prompt = rows[0] if positive is not None else zero_text(config).prompt
     return TextEmbeddings(prompt=prompt, negative=rows[-1])
+
+
+def rows_of(socket: str, conditioning: list, config: TeacherConfig) -> Tensor:
+    """The teacher's rows of what a socket brings; ValueError that names the socket where it cannot be the teacher's."""
+    if len(conditioning) != 1:
+        raise ValueError(
+            f"{socket}: a conditioning of {len(conditioning)} prompts; connect one CLIP Text Encode to a socket"
+        )
+    embedding, about = conditioning[0]
+    if config.text_dim != T5_DIM and embedding.shape[-1] != config.text_dim:
+        raise ValueError(
+            f"{socket}: this teacher ({config.family}) takes no prompts; leave positive and negative empty"
+        )
+    try:
+        return fit_rows(embedding.float().cpu(), config, about.get("attention_mask"))
+    except ValueError as error:
+        raise ValueError(f"{socket}: {error}") from error

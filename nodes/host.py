@@ -1,6 +1,7 @@
 """Everything asked of ComfyUI: devices, memory, folders, progress, interruption, and what this version can do."""
 
 import dataclasses
+import gc
 import inspect
 import logging
 import re
@@ -112,11 +113,18 @@ def first_that_fits(attempts: Iterable[Callable[[], Result]]) -> Result:
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Room on the device, and gradients, which ComfyUI switches off for nodes."""
+    """Room on the device, and gradients, which ComfyUI switches off for nodes; what it leaves is freed at the end.
+
+    A training's recorded graphs hold each other in circles, and device memory with them.
+    """
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -150,12 +158,13 @@ def progress(label: str) -> OnStep:
     It takes a third argument, a preview for the node as ComfyUI's ProgressBar takes it.
     """
     bar = comfy.utils.ProgressBar(1)
-    start = time.perf_counter()
+    start, ended = time.perf_counter(), []
 
     def on_step(done: int, total: int, preview: tuple | None = None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total, preview)
-        if done == total:
+        if done == total and not ended:
+            ended.append(done)
             log.info("%s: %d steps in %.1f s", label, total, time.perf_counter() - start)
 
     return on_step

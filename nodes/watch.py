@@ -1,6 +1,6 @@
 """What a long generation shows on its node, and its end when the user cancels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import comfy.model_management
@@ -27,11 +27,14 @@ class Watch:
         self._colors: LatentColors | None = None
         self._seen, self._path = 0, -1  # steps that had a picture to show, number of the path under way
         self._preview: Image.Image | None = None
+        self._done = 0, 1  # steps, and how many there are
+        self._decoded = -1  # number of the last path whose frames were shown
         self._start, self._left = 0.0, ""  # when the first step was done, for it has much to prepare; time left
 
     def on_step(self, done: int, total: int) -> None:
         """A step is done."""
         preview, self._preview = self._preview, None
+        self._done = done, total
         self._on_step(done, total, preview and ("JPEG", preview, PREVIEW_SIZE))
         if self._seen == 1:
             self._start = perf_counter()
@@ -51,6 +54,17 @@ class Watch:
             shown = Image.fromarray(to_bytes(self._colors(x0[:, -1])))
             self._preview = shown.resize((shown.width * 4, shown.height * 4), Image.Resampling.BICUBIC)
         self._seen += 1
+
+    def on_frames(self, path: int, frames: Tensor) -> None:
+        """The frames of a path are decoded: its last one is shown as it is."""
+        self._decoded = path
+        shown = Image.fromarray(to_bytes(frames[-1]))
+        self._on_step(*self._done, ("JPEG", shown, PREVIEW_SIZE))
+
+    def finish(self, decode: Callable[[], Tensor]) -> None:
+        """All paths are there: what is shown at last is a decoded frame, where anything was shown."""
+        if self._seen and self._decoded != len(self._paths) - 1:
+            self.on_frames(len(self._paths) - 1, decode())
 
     def _show(self) -> None:
         path = self._paths[self._path]

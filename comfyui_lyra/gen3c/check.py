@@ -54,7 +54,8 @@ def check_inputs(
     if len(parts) > 1 and len(geometry.frames) == 1 and not estimates_depth:
         raise ValueError(
             f"{frames} frames from one picture need a depth estimator for the frames made after the first "
-            f"{config.trained_frames}; use {config.trained_frames} frames, or give one"
+            f"{config.trained_frames}; connect a MoGe model to moge_model (estimate_depth in Python), or use "
+            f"{config.trained_frames} frames"
         )
     warn_of_other_starts(geometry, cameras)
     latents = (config.trained_frames - 1) // COMPRESSION + 1

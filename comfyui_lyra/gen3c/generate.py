@@ -35,6 +35,7 @@ from .text import TextEmbeddings, zero_text
 log = logging.getLogger("lyra")
 
 OnPreview = Callable[[int, Tensor], None]  # (path, x0 [16, T, h, w] as it looks after a step)
+OnFrames = Callable[[int, Tensor], None]  # (path, frames [F, H, W, 3] in [0, 1] as its video has them)
 EstimateDepth = Callable[[Tensor], Tensor]  # picture [H, W, 3] in [0, 1] -> depth [H, W], inf where background
 CheckFrames = Callable[[Tensor], Tensor]  # frames [F, H, W, 3] in [0, 1] -> the same, changed or refused (hooks.py)
 
@@ -92,6 +93,7 @@ def generate(
     store: PathStore | None = None,
     on_step: OnStep = no_progress,
     on_preview: OnPreview = lambda path, x0: None,
+    on_frames: OnFrames = lambda path, frames: None,
     on_block: OnStep = no_progress,
 ) -> MultiViewLatents:
     """Latents along each camera path of a picture's or clip's geometry, in float32 on the CPU.
@@ -102,7 +104,7 @@ def generate(
     ``noise`` [chunks, 16, T, h, w] stands in for the seed's, ``device`` is the teacher's by default.
 
     ``store`` keeps each path as soon as it is finished, and gives it back to a later call with equal inputs (functions
-    do not count); where it wants videos, ``check_frames`` sees them first. ``on_step`` counts steps over all paths,
+    do not count); where it wants videos, ``check_frames`` sees them first and ``on_frames`` then. ``on_step`` counts steps over all paths,
     ``on_block`` the transformer's blocks of each pass; both may raise to stop.
     """
     cameras = tuple(cameras)
@@ -141,7 +143,10 @@ def generate(
         else:
             on_step(done + len(parts) * settings.steps, total)
         if store:
-            store.save(index, found[index], partial(frames_of, tokenizer, found[index], device, check_frames))
+            store.save(
+                index, found[index], partial(frames_of, tokenizer, found[index], device, check_frames,
+                partial(on_frames, index)),
+            )  # fmt: skip
     values = torch.cat([scene.latents.values for scene in found])
     return replace(found[0], latents=VideoLatents(values=values), cameras=cameras, provenance=recipe)
 
@@ -205,12 +210,18 @@ def follow(
 
 
 def frames_of(
-    tokenizer: Tokenizer, scene: MultiViewLatents, device: torch.device, check_frames: CheckFrames | None
+    tokenizer: Tokenizer,
+    scene: MultiViewLatents,
+    device: torch.device,
+    check_frames: CheckFrames | None = None,
+    on_frames: Callable[[Tensor], None] = lambda frames: None,
 ) -> Tensor:
     """Frames [F, H, W, 3] in [0, 1] of the one view of a scene, on the CPU, at the reference's 256 levels."""
     video = decode_clip(tokenizer, scene.latents.values[0].to(device), scene.chunks)
     frames = to_uint8(video).cpu().float() / 255
-    return check_frames(frames) if check_frames else frames
+    frames = check_frames(frames) if check_frames else frames
+    on_frames(frames)
+    return frames
 
 
 def describe(

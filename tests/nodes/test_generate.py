@@ -3,7 +3,9 @@ import inspect
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -12,14 +14,16 @@ pytest.importorskip("comfy_api")
 import comfy.model_management as management  # noqa: E402
 import comfy.utils  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras import pinhole_camera  # noqa: E402
+from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS  # noqa: E402
+from lyra_pack.comfyui_lyra.files.images import to_bytes  # noqa: E402
 from lyra_pack.comfyui_lyra.files.sdg import load_sdg  # noqa: E402
 from lyra_pack.comfyui_lyra.fit import fit  # noqa: E402
-from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate  # noqa: E402
+from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, frames_of, generate  # noqa: E402
 from lyra_pack.comfyui_lyra.gen3c.text import zero_text  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry_sources import from_depth  # noqa: E402
 from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
 from lyra_pack.nodes import host, watch  # noqa: E402
-from lyra_pack.nodes.generate import GenerateLatents, text_of  # noqa: E402
+from lyra_pack.nodes.generate import GenerateLatents, depth_by, text_of  # noqa: E402
 from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.plan import Plan  # noqa: E402
 from lyra_pack.nodes.teacher import TeacherModel, streamed  # noqa: E402
@@ -111,8 +115,8 @@ def test_foreground_masking_is_passed_on(make):
 
 def test_the_bar_moves_over_all_paths_and_shows_pictures(make, bar):
     make()
-    assert [args[:2] for args in bar if args[2]] == [(1, 8), (4, 8), (7, 8)]  # what has no picture may be left out
-    assert bar[-1] == (8, 8, None)
+    assert [args[:2] for args in bar if args[2]] == [(1, 8), (4, 8), (7, 8), (8, 8)]  # the last one is decoded
+    assert bar[-2] == (8, 8, None)
     kind, picture, size = bar[0][2]
     assert (kind, picture.size, size) == ("JPEG", (24, 16), 512)
 
@@ -291,9 +295,41 @@ def test_longer_paths_from_a_picture_take_depth_from_cores_moge(teacher, tokeniz
     assert teacher.patcher in loaded and tokenizer.patcher in loaded
 
 
-def prompt(rows: int, value: float, mask: int | None = None) -> list:
+def prompt(rows: int, value: float, mask: int | None = None, dim: int = 12) -> list:
     about = {} if mask is None else {"attention_mask": (torch.arange(rows) < mask).long()[None]}
-    return [[torch.full((1, rows, 12), value), about]]
+    return [[torch.full((1, rows, dim), value), about]]
+
+
+@pytest.mark.parametrize("save_video", [False, True])
+def test_the_last_preview_is_the_last_decoded_frame(make, tokenizer, bar, save_video):
+    found = make(save_video=save_video)
+    kind, picture, _ = bar[-1][2]
+    assert bar[-1][:2] == (8, 8) and picture.size == (48, 32)
+    frames = frames_of(tokenizer.network, found.view(1), torch.device("cpu"))
+    assert numpy.array_equal(numpy.asarray(picture), to_bytes(frames[-1]))
+    bar.clear()
+    make(save_video=save_video)  # all is there: nothing to show
+    assert not any(args[2] for args in bar)
+
+
+def test_a_prompt_for_a_teacher_without_prompts_names_its_socket(tiny_teacher):
+    given = prompt(5, 1.0, dim=1024)
+    for sockets, name in (((given, None), "positive"), ((None, given), "negative")):
+        with pytest.raises(ValueError, match=rf"^{name}: this teacher \(tiny\) takes no prompts; leave positive and"):
+            text_of(*sockets, tiny_teacher.config)
+    with pytest.raises(ValueError, match=r"^negative: text embedding: expected \[1 L 1024\], got .*oldt5"):
+        text_of(None, prompt(5, 1.0, dim=4096), TEACHER_PRESETS["gen3c"])
+
+
+def test_an_estimator_that_finds_no_depth_names_its_socket():
+    frame = torch.zeros(4, 6, 3)
+    for found, said in (
+        ({"points": frame}, "moge_model: this model finds points and no depth with its mask"),
+        ({"mask": torch.zeros(1, 4, 6, dtype=torch.bool), "depth": torch.ones(1, 4, 6)}, "moge_model: .* sky alone"),
+    ):
+        model = SimpleNamespace(infer=lambda _, found=found: found)
+        with pytest.raises(ValueError, match=said):
+            depth_by(model, lambda: None, frame)
 
 
 def test_prompts_are_padded_masked_and_stand_in_for_each_other(tiny_teacher):
