@@ -16,8 +16,6 @@ from . import host, sockets
 from .tokenizers import tokenizer_of
 from .watch import Watch
 
-T5_DIM = 1024  # numbers a word of the T5 XXL that GEN3C was trained with
-
 
 class GenerateLatents(io.ComfyNode):
     """Video latents along camera paths."""
@@ -230,10 +228,8 @@ def rows_of(socket: str, conditioning: list, config: TeacherConfig) -> Tensor:
             f"{socket}: a conditioning of {len(conditioning)} prompts; connect one CLIP Text Encode to a socket"
         )
     embedding, about = conditioning[0]
-    if config.text_dim != T5_DIM and embedding.shape[-1] != config.text_dim:
-        raise ValueError(
-            f"{socket}: this teacher ({config.family}) takes no prompts; leave positive and negative empty"
-        )
+    if config.family == "mini":
+        raise ValueError(f"{socket}: the mini teacher was trained without prompts; disconnect positive and negative")
     try:
         return fit_rows(embedding.float().cpu(), config, about.get("attention_mask"))
     except ValueError as error:

@@ -104,8 +104,8 @@ def generate(
     ``noise`` [chunks, 16, T, h, w] stands in for the seed's, ``device`` is the teacher's by default.
 
     ``store`` keeps each path as soon as it is finished, and gives it back to a later call with equal inputs (functions
-    do not count); where it wants videos, ``check_frames`` sees them first and ``on_frames`` then. ``on_step`` counts steps over all paths,
-    ``on_block`` the transformer's blocks of each pass; both may raise to stop.
+    do not count); where it wants videos, ``check_frames`` sees them first, then ``on_frames``. ``on_step`` counts steps
+    over all paths, ``on_block`` the transformer's blocks of each pass; both may raise to stop.
     """
     cameras = tuple(cameras)
     config, device = teacher.config, device or teacher.device

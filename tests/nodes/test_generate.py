@@ -312,11 +312,11 @@ def test_the_last_preview_is_the_last_decoded_frame(make, tokenizer, bar, save_v
     assert not any(args[2] for args in bar)
 
 
-def test_a_prompt_for_a_teacher_without_prompts_names_its_socket(tiny_teacher):
+def test_a_prompt_for_a_teacher_without_prompts_names_its_socket():
     given = prompt(5, 1.0, dim=1024)
     for sockets, name in (((given, None), "positive"), ((None, given), "negative")):
-        with pytest.raises(ValueError, match=rf"^{name}: this teacher \(tiny\) takes no prompts; leave positive and"):
-            text_of(*sockets, tiny_teacher.config)
+        with pytest.raises(ValueError, match=f"^{name}: the mini teacher was trained without prompts; disc"):
+            text_of(*sockets, TEACHER_PRESETS["mini"])
     with pytest.raises(ValueError, match=r"^negative: text embedding: expected \[1 L 1024\], got .*oldt5"):
         text_of(None, prompt(5, 1.0, dim=4096), TEACHER_PRESETS["gen3c"])
 
