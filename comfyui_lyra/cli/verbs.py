@@ -52,8 +52,18 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="splats.run_info")
 
     verb = verbs.add_parser("check", help="say whether it will work here; exit status 0 only then")
+    verb.add_argument("files", type=Path, nargs="*", metavar="FILE", help="weights to look at; the machine without any")
+    for name, what in (
+        ("teacher", "GEN3C or another teacher"),
+        ("tokenizer", "the tokenizer"),
+        ("recon", "a splat decoder"),
+    ):
+        verb.add_argument(
+            f"--{name}", type=Path, nargs="?", const=Path(), metavar="FILE",
+            help=f"first light of {what}: run it once and see whether it does what right weights do; mini without FILE",
+        )  # fmt: skip
     verb.add_argument("--out", type=Path, help="also write the report to this Markdown file")
-    add_device(verb)
+    add_precision(verb)
     verb.set_defaults(run="check.run_check")
 
     verb = verbs.add_parser("bench", help="repeat the figures of the README")
