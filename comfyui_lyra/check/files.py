@@ -1,6 +1,5 @@
 """Whether a file of weights will work: whole, of a known loader, with every tensor in its shape, numbers finite."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,24 +11,24 @@ from ..checkpoints.quantised import real
 from ..checkpoints.sniff import FileFacts, sniff
 from ..checkpoints.state import read_state
 from ..configs import TEACHER_PRESETS, TeacherConfig
-from ..download import RELEASES
+from ..download import hashes, identity
 from ..gen3c.dit import build
 from ..gen3c.keys import RULES as TEACHER_RULES
 from ..gen3c.load import FOLDERS
 from ..progress import OnStep, no_progress
 from ..recon.checkpoint import load_recon
+from ..releases import RELEASES
 from ..tokenizer.model import load_tokenizer
 from ..weights import fitted, stored_config
 from .report import Finding, Section
 from .stages import FAULTS, first_line
 
-HASHED = "file-hashes"  # what memory files them under
-BLOCK = 2**22  # bytes hashed at a time
+FETCHED = "fetched"  # what ``download`` files hashes under
 UNREADABLE = ("truncated", "empty", "zeros", "damaged")
 
 
 def file_checks(path: Path, on_step: OnStep = no_progress) -> Section:
-    """What a file or folder is, and whether its loader will take it. ``on_step`` counts tensors or blocks."""
+    """What a file or folder is, and whether its loader will take it. ``on_step`` counts a teacher's tensors."""
     facts = sniff(path)
     broken = facts.kind in UNREADABLE
     found = [
@@ -39,7 +38,7 @@ def file_checks(path: Path, on_step: OnStep = no_progress) -> Section:
         ),
     ]  # fmt: skip
     if facts.loader != "none" and not broken:
-        found += [told_precision(facts), *hash_findings(facts, on_step), fits(facts, on_step)]
+        found += [told_precision(facts), hash_finding(path), fits(facts, on_step)]
     return Section(title=f"File {path.name}", findings=tuple(found))
 
 
@@ -106,33 +105,26 @@ def check_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} holds values that are not finite; get the file again, or convert it anew")
 
 
-def hash_findings(facts: FileFacts, on_step: OnStep) -> list[Finding]:
-    """The file's hash beside the release's, where one is known for a file of its name."""
-    file = facts.path
-    known = {
-        name: released.md5
-        for release in RELEASES.values() for released in release.files if released.md5
-        for name in (released.name, Path(released.source).name)
-    }  # fmt: skip
-    # several releases have a model.pt: our own names tell them apart
-    names = [released for release in RELEASES.values() for released in release.files if released.name == file.name]
-    wanted = names[0].md5 if len(names) == 1 else known.get(file.name) if file.name != "model.pt" else None
+def hash_finding(file: Path) -> Finding:
+    """A file's hash beside the release's, where one is known for a file of its name; taken once, then remembered."""
+    wanted = known_md5(file.name)
     if wanted is None or not file.is_file():
-        return [Finding(name="hash", found="none is known for a file of this name")]
-    found = md5_of(file, on_step)
-    return [Finding(name="hash (md5)", found=found, works=found == wanted, wanted=wanted)]
+        return Finding(name="hash", found="none is known for a file of this name")
+    if (record := recall(FETCHED, identity(file))) is None:
+        remember(FETCHED, identity(file), record := hashes(file, ["md5"]))
+    found = record.get("md5") or hashes(file, ["md5"])["md5"]
+    if found != wanted and len(record) > 1:  # the hub vouched for it when it was fetched
+        return Finding(name="hash (md5)", found=f"{found}: whole, and another version than this pack knows")
+    return Finding(
+        name="hash (md5)", found=found, works=found == wanted,
+        wanted=f"{wanted}; another is of another version, or damaged: fetch it again",
+    )  # fmt: skip
 
 
-def md5_of(file: Path, on_step: OnStep = no_progress) -> str:
-    """MD5 of a file, taken once and remembered by size and time."""
-    about = file.stat()
-    key = f"{file.absolute()} {about.st_size} {about.st_mtime_ns}"
-    if (known := recall(HASHED, key)) and isinstance(known.get("md5"), str):
-        return known["md5"]
-    digest, total = hashlib.md5(usedforsecurity=False), max(1, -(-about.st_size // BLOCK))
-    with file.open("rb") as opened:
-        for done, block in enumerate(iter(lambda: opened.read(BLOCK), b""), start=1):
-            digest.update(block)
-            on_step(min(done, total), total)
-    remember(HASHED, key, {"md5": digest.hexdigest()})
-    return digest.hexdigest()
+def known_md5(name: str) -> str | None:
+    """The hash of a release's file by our name for it, or by its own where no other release has such a name."""
+    files = [file for release in RELEASES.values() for file in release.files]
+    ours = {file.md5 for file in files if file.name == name}
+    theirs = {file.md5 for file in files if Path(file.source).name == name}
+    found = ours or theirs
+    return next(iter(found)) if len(found) == 1 else None

@@ -1,0 +1,100 @@
+import hashlib
+
+import pytest
+import torch
+from lyra_pack.comfyui_lyra.check import files as module
+from lyra_pack.comfyui_lyra.check.files import file_checks, known_md5
+from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
+from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
+from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
+from lyra_pack.comfyui_lyra.weights import save_weights
+
+
+@pytest.fixture
+def weights(tmp_path, small_teacher, small_tokenizer, small_recon):
+    """One file of each kind."""
+    save_teacher(small_teacher, tmp_path / "teacher.safetensors")
+    save_tokenizer(small_tokenizer, tmp_path / "tokenizer.safetensors")
+    save_recon(small_recon, tmp_path / "recon.safetensors")
+    return tmp_path
+
+
+def by_name(section) -> dict:
+    return {finding.name: finding for finding in section.findings}
+
+
+@pytest.mark.parametrize("kind", ["teacher", "tokenizer", "recon"])
+def test_whole_weights_work_and_name_their_loader(weights, kind):
+    found = by_name(file_checks(weights / f"{kind}.safetensors"))
+    assert found["loader"].found == kind and found["loader"].works
+    assert found["names, shapes, numbers"].works and "tensors fit" in found["names, shapes, numbers"].found
+    assert "float32" in found["numbers"].found
+
+
+@pytest.mark.parametrize("kind", ["teacher", "tokenizer", "recon"])
+def test_a_file_that_ends_early_fails(weights, kind):
+    file = weights / f"{kind}.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    found = by_name(file_checks(file))
+    assert found["what it is"].works is False and "broke off" in found["what it is"].found
+
+
+def rewritten(model, config, file, change) -> None:
+    """A file of a model's weights with something changed."""
+    state = dict(model.state_dict())
+    change(state)
+    save_weights(file, state, config)
+
+
+def test_a_missing_tensor_a_wrong_shape_and_values_that_are_no_numbers_fail(weights, small_teacher, small_recon):
+    def drop(state):
+        del state["transformer_blocks.1.attn2.to_k.weight"]
+
+    def cut(state):
+        state["enc_norm.bias"] = state["enc_norm.bias"][:5]
+
+    def poison(name):
+        return lambda state: state.update({name: torch.full_like(state[name], torch.nan)})
+
+    cases = (
+        (small_teacher.network, small_teacher.config, drop, "1 missing"),
+        (small_teacher.network, small_teacher.config, poison("proj_out.weight"), "proj_out.weight holds values"),
+        (small_recon, small_recon.config, cut, "enc_norm.bias is (5,), expected (32,)"),
+        (small_recon, small_recon.config, poison("deconv.bias"), "deconv.bias holds values that are not finite"),
+    )
+    for model, config, change, said in cases:
+        rewritten(model, config, weights / "changed.safetensors", change)
+        finding = by_name(file_checks(weights / "changed.safetensors"))["names, shapes, numbers"]
+        assert finding.works is False and said in finding.found
+
+
+def test_exchanged_statistics_are_told_by_deviations_below_zero(weights, small_tokenizer):
+    swapped = CosmosTokenizer(
+        small_tokenizer.config, small_tokenizer.autoencoder, small_tokenizer.std, small_tokenizer.mean
+    )
+    save_tokenizer(swapped, weights / "swapped.safetensors")
+    finding = by_name(file_checks(weights / "swapped.safetensors"))["names, shapes, numbers"]
+    assert finding.works is False and "may be exchanged" in finding.found
+
+
+def test_what_is_no_weights_fails_with_what_it_is(tmp_path):
+    (tmp_path / "page.safetensors").write_text("<!doctype html><html>log in</html>")
+    found = by_name(file_checks(tmp_path / "page.safetensors"))
+    assert found["loader"].works is False and "web page" in found["what it is"].found
+
+
+def test_a_released_name_is_checked_by_its_hash_once(weights, monkeypatch):
+    file = weights / "recon.safetensors"
+    right = hashlib.md5(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(module, "known_md5", lambda name: right)
+    assert by_name(file_checks(file))["hash (md5)"].works
+    monkeypatch.setattr(module, "hashes", None)  # remembered: not taken again
+    assert by_name(file_checks(file))["hash (md5)"].works
+    monkeypatch.setattr(module, "known_md5", lambda name: "0" * 32)
+    assert by_name(file_checks(file))["hash (md5)"].works is False
+
+
+def test_hashes_are_known_by_our_names_and_by_theirs_where_those_are_unique():
+    assert known_md5("lyra_static.pt") == "28ddd05011b33350c70edab02c23c602"
+    assert known_md5("mean_std.pt") == "f07680ad7eefae57d698778e2a0c7c96"
+    assert known_md5("something.pt") is None
