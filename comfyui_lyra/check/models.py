@@ -61,7 +61,9 @@ def first_light(
 
     ``on_step`` counts and may raise to stop. A model that cannot be loaded or raises fails, and the next one begins.
     """
-    total = checks.STEPS_TOKENIZER + checks.STEPS_TEACHER * bool(models.teacher) + 8 * bool(models.recon)
+    total = checks.STEPS_TOKENIZER
+    total += checks.STEPS_TEACHER if models.teacher else 0
+    total += checks.steps_recon(device.type != "cpu") if models.recon else 0
     steps, sections = Steps(on_step, total), []
     for title, some in (
         ("Tokenizer", of_tokenizer), ("Teacher", of_teacher), ("Splat decoder", of_recon),
