@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     camera,
     camera_view,
+    check,
     evaluate,
     generate,
     geometry,
@@ -51,6 +52,7 @@ NODES = (
     reconstruct.SelectTime,
     save_sequence.SaveSplatSequence,
     plan.Plan,
+    check.Check,
     sample.SampleScene,
     geometry.GeometryFromMoGe,
     geometry.GeometryFromDA3,

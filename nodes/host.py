@@ -170,6 +170,15 @@ def progress(label: str) -> OnStep:
     return on_step
 
 
+def version() -> dict[str, str]:
+    """ComfyUI and its version, for reports."""
+    try:
+        from comfyui_version import __version__  # deferred: older cores have no such module
+    except ImportError:
+        return {"ComfyUI": "of an unknown version"}
+    return {"ComfyUI": __version__}
+
+
 def show_text(node: type[io.ComfyNode], text: str) -> None:
     """Write a line on a node that declares ``Hidden.unique_id``, for the client that runs it, if one does."""
     instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)  # if it is running

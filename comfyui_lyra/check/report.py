@@ -50,13 +50,17 @@ class Report:
         """Whether nothing failed, and something was judged."""
         return not self.failing and any(f.works for section in self.sections for f in section.findings)
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """All in one line."""
         judged = sum(finding.works is not None for section in self.sections for finding in section.findings)
-        verdict = f"**All works**: {judged} checks passed."
-        if not self.works:
-            names = "; ".join(finding.name for finding in self.failing) or "nothing was checked"
-            verdict = f"**It will not all work**: {len(self.failing)} of {judged} checks failed: {cell(names)}."
-        return "\n\n".join(["# Lyra: check of the setup", verdict, *map(table, self.sections)]) + "\n"
+        if self.works:
+            return f"**All works**: {judged} checks passed."
+        names = "; ".join(finding.name for finding in self.failing) or "nothing was checked"
+        return f"**It will not all work**: {len(self.failing)} of {judged} checks failed: {cell(names)}."
+
+    def __str__(self) -> str:
+        return "\n\n".join(["# Lyra: check of the setup", self.verdict, *map(table, self.sections)]) + "\n"
 
 
 def table(section: Section) -> str:

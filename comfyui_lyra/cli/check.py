@@ -6,11 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..check.files import file_checks
-from ..check.machine import fast_kernels, machine
-from ..check.models import Models, first_light
-from ..check.report import Report, Section
-from ..check.stages import PRECISIONS, stages
+from ..check.everything import check_all
+from ..check.models import Models
 from ..gen3c.load import Teacher, load_teacher
 from ..recon.checkpoint import load_recon
 from ..recon.model import Recon
@@ -27,27 +24,19 @@ class NotAllWorks(ValueError):
 
 
 def run_check(options: argparse.Namespace) -> None:
-    """Look, print the report, and fail unless all works."""
-    report = Report(sections=look(options))
+    """Look at what the options name, or else at the machine; print the report, and fail unless all works."""
+    device = torch.device(options.device)
+    named = {name: getattr(options, name) for name in OURS if getattr(options, name) is not None}
+    files = [*options.files, *(file for file in named.values() if file != Path())]
+    report = check_all(
+        device, Path(), models_of(named, device, DTYPES[options.dtype]) if named else None,
+        files=files, whole_machine=not files and not named, tell=say, progress=progress,
+    )  # fmt: skip
     if options.out:
         options.out.write_text(str(report), encoding="utf-8")
     print(report, flush=True)
     if not report.works:
         raise NotAllWorks("not all works; the report says what does not")
-
-
-def look(options: argparse.Namespace) -> tuple[Section, ...]:
-    """What the options ask for: files, models at their first use, or else the machine."""
-    device = torch.device(options.device)
-    named = {name: getattr(options, name) for name in OURS if getattr(options, name) is not None}
-    files = [*options.files, *(file for file in named.values() if file != Path())]
-    found = [file_checks(file, progress(file.name)) for file in files]
-    if named:
-        found += first_light(models_of(named, device, DTYPES[options.dtype]), device, say, progress("first light"))
-    if not files and not named:
-        say("The machine: two minutes at most on two CPU cores.")
-        found += [*machine(device, Path()), *stages(device, PRECISIONS, say, progress("check"))]
-    return (*found, fast_kernels()) if device.type == "cuda" or not files else tuple(found)
 
 
 def models_of(named: dict[str, Path], device: torch.device, dtype: torch.dtype) -> Models:

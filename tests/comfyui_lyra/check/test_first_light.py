@@ -38,6 +38,14 @@ SPLATS = "splat decoder: splats at their own cameras"
 FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # OpenGL's camera axes
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_views():
+    """Two of the six paths are drawn: each picture takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "EVERY", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def stage():
     return Stage.at((96, 160), 17, torch.device("cpu"))
@@ -93,7 +101,7 @@ def test_the_tokenizer_passes(tokenizer, stage):
     assert results(seen_by(tokenizer, stage)) == {STATISTICS: True, ROUND_TRIP: True}
 
 
-def test_exchanged_statistics_are_caught(tokenizer, teacher, stage):
+def test_exchanged_statistics_are_caught(tokenizer, stage):
     swapped = CosmosTokenizer(tokenizer.config, tokenizer.autoencoder, tokenizer.std, tokenizer.mean)
     assert STATISTICS in failing(seen_by(swapped, stage))
 
@@ -212,11 +220,6 @@ def test_moments_and_directions_exchanged_are_caught(monkeypatch, recon, tokeniz
     right = inputs.plucker
     monkeypatch.setattr(inputs, "plucker", lambda cameras: right(cameras).roll(3, dims=1))
     assert built(monkeypatch, recon, tokenizer, stage, encoded) == {SPLATS: False}
-
-
-def test_exchanged_statistics_are_caught_by_the_splat_decoder_too(monkeypatch, recon, tokenizer, stage, encoded):
-    swapped = CosmosTokenizer(tokenizer.config, tokenizer.autoencoder, tokenizer.std, tokenizer.mean)
-    assert built(monkeypatch, recon, swapped, stage, encoded) == {SPLATS: False}
 
 
 def test_a_fast_kernel_that_is_wrong_is_caught_by_the_plain_one(monkeypatch, recon, tokenizer, stage, encoded):
