@@ -55,7 +55,7 @@ class ComfyUI:
                 [python, str(checkout / "main.py"), *words], cwd=base, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def wait(self, seconds: float = 120) -> None:
+    def wait(self, seconds: float = 300) -> None:
         """Return when the server answers; fail with the end of its log when it does not."""
         deadline = time.monotonic() + seconds
         while True:
