@@ -1,12 +1,12 @@
 """What a file is, by its content: the first bytes, and for archives their table."""
 
-import json
 import re
 import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files.reading import parse_json
 from ..files.splat_formats import ADVICE, FORMATS, other_format
 from .ours import JSON_FORMATS
 
@@ -191,8 +191,8 @@ def is_transport(start: bytes) -> bool:
 def json_kind(path: Path, size: int) -> Container:
     """A JSON file by what stands in it: a shard index, cameras, an error of a server, others."""
     try:
-        document = json.loads(Path(path).read_bytes()) if size < LARGEST_HEADER else None
-    except (ValueError, RecursionError):
+        document = parse_json(Path(path).read_bytes()) if size < LARGEST_HEADER else None
+    except ValueError:
         with Path(path).open("rb") as file:
             return truncated("a JSON file", size) if file.read(1) == b"{" else plain("text", size)
     known = document if isinstance(document, dict) else {}

@@ -1,10 +1,11 @@
 """What this pack and its kin write, by content: files that say so, and folders by what lies in them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
+
+from ..files.reading import parse_json
 
 JSON_FORMATS = {  # "format" of our JSON files -> kind, what it is
     "lyra-cameras": ("cameras", "camera paths of this pack"),
@@ -27,7 +28,7 @@ def told_of(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> tuple[st
             )
         if kind == "lyra-latents":
             views, channels, *size = tensors["values"].shape
-            paths = ", ".join(str(path["name"]) for path in json.loads(about["about"])["paths"])
+            paths = ", ".join(str(path["name"]) for path in parse_json(about["about"])["paths"])
             return "latents", (
                 f"latents of this pack: {views} views of {channels}x{'x'.join(map(str, size))} along the paths {paths}"
             )
@@ -74,7 +75,7 @@ def counted(folder: Path, pattern: str, what: str) -> str:
 def json_format(file: Path) -> str | None:
     """The format that a JSON file of ours names."""
     try:
-        found = json.loads(file.read_bytes())
+        found = parse_json(file.read_bytes())
     except (ValueError, OSError):
         return None
     return found.get("format") if isinstance(found, dict) else None

@@ -1,10 +1,10 @@
 """Which files a choice stands for: a file, the shards it belongs to, a folder."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files.reading import parse_json
 from .containers import container
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
@@ -35,8 +35,8 @@ def parts_of(path: Path, subfolders: Sequence[str] = FOLDERS) -> tuple[Path, ...
 def of_index(path: Path) -> tuple[Path, ...]:
     """The files that an index names."""
     try:
-        names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        names = sorted(set(parse_json(path.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path.name} is no index of weights; choose the file with the weights") from error
     if not names or any(Path(name).name != name for name in names):
         raise ValueError(f"{path.name} names no files of its own folder; choose the file with the weights")

@@ -1,6 +1,5 @@
 """Safetensors under any suffix: the header alone, or the tensors as windows into the mapped file."""
 
-import json
 import math
 import struct
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..files.reading import parse_json
 from .containers import LARGEST_HEADER
 from .unpickle import Damaged
 
@@ -40,7 +40,7 @@ def read_header(path: Path) -> Header:
             raise Damaged("no safetensors header")
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = parse_json(text)
         about = entries.pop("__metadata__", None) or {}
         tensors = {name: described(entry) for name, entry in entries.items()}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)

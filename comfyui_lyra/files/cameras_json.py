@@ -18,7 +18,7 @@ import numpy as np
 from ..cameras import CameraTrajectory
 from .atomic import replacing
 from .pinhole import as_matrix, camera_path, picture_size, pinhole_numbers
-from .reading import read_text, reading
+from .reading import parse_json, read_text, reading
 
 FORMAT = {"format": "lyra-cameras", "version": 1, "axes": "opencv"}
 
@@ -79,7 +79,7 @@ def read_object(path: Path | str) -> dict:
     """The object of a JSON file."""
     with reading(path) as file:
         try:
-            document = json.loads(read_text(file))
+            document = parse_json(read_text(file))
         except ValueError as error:
             raise ValueError(f"not JSON: {error}") from error
         if not isinstance(document, dict):

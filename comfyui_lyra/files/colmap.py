@@ -86,6 +86,8 @@ def load_colmap(folder: Path | str) -> tuple[CameraTrajectory, ...]:
         raise ValueError(f"{model}: a binary model; make it text with 'colmap model_converter --output_type TXT'")
     with reading(model / "cameras.txt") as file:
         cameras = read_cameras(read_text(file).splitlines())
+        if not cameras:
+            raise ValueError("holds no cameras")
     with reading(model / "images.txt") as file:
         images = usable(read_images(read_text(file).splitlines(), cameras), file)
         folders = by_folder([image.name for image in images])
@@ -125,7 +127,8 @@ def read_images(lines: list[str], cameras: dict[str, Camera]) -> list[Image]:
             continue
         words = line.split(maxsplit=9)
         if len(words) != 10 or words[8] not in cameras:
-            what = "neither an image of a known camera nor 2-D points, three numbers each" if images else "no image"
+            neither = "neither an image of a known camera nor 2-D points, three numbers each"
+            what = neither if images else "no image of a known camera"
             raise ValueError(f"line {number} is {what}")
         images.append(Image(words[9].strip(), tuple(float(word) for word in words[1:8]), cameras[words[8]]))
         after_image = True

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from ..cameras import CameraTrajectory
 from ..latents import MultiViewLatents, VideoLatents
 from .atomic import replacing
-from .reading import reading
+from .reading import parse_json, reading
 
 FORMAT = {"format": "lyra-latents", "version": "1"}
 
@@ -51,7 +51,7 @@ def load_latents(path: Path | str) -> MultiViewLatents:
             if metadata.get(key) != expected:
                 raise ValueError(f"expected {key} '{expected}' in the metadata, got {metadata.get(key)!r}")
         try:
-            about = json.loads(metadata["about"])
+            about = parse_json(metadata["about"])
             cameras = tuple(
                 CameraTrajectory(c2w=values[f"c2w.{view}"], K=values[f"K.{view}"], **path)
                 for view, path in enumerate(about["paths"])

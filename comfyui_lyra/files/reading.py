@@ -5,12 +5,14 @@ What a file claims is held against what it is before anything is allocated: ``ch
 """
 
 import codecs
+import json
 import lzma
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile, LargeZipFile, ZipFile
 
 import av
@@ -18,10 +20,11 @@ from PIL import Image
 from safetensors import SafetensorError
 
 # What numpy, zipfile, json, Pillow, PyAV, OpenEXR, safetensors and torch raise for damaged files. RuntimeError covers
-# encrypted archives, NotImplementedError compressions of newer ones, RecursionError text that is nested too deep.
+# encrypted archives, NotImplementedError compressions of newer ones, RecursionError text that is nested too deep;
+# TokenError is numpy's for a header that ends in mid-sentence.
 DAMAGE = (
     ArithmeticError, AttributeError, BadZipFile, EOFError, LargeZipFile, LookupError, RuntimeError, SafetensorError,
-    SyntaxError, TypeError, av.error.FFmpegError, lzma.LZMAError, struct.error, zlib.error,
+    SyntaxError, TokenError, TypeError, av.error.FFmpegError, lzma.LZMAError, struct.error, zlib.error,
 )  # fmt: skip
 LONGEST = 500  # characters of a message; names inside a file may have any length
 FREE, DENSEST = 1 << 28, 100  # bytes that any archive may hold, and beyond them at most so many a byte of the file
@@ -70,6 +73,14 @@ def read_text(file: Path) -> str:
     data = file.read_bytes()
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def parse_json(text: str | bytes) -> object:
+    """What JSON holds; ValueError for any that cannot be read, also for brackets inside brackets without end."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def check_claim(claimed: int, size: int, what: str) -> None:

@@ -13,7 +13,7 @@ from ..cameras import CameraTrajectory
 from ..versions import pack_version
 from ..weights import fingerprint
 from .atomic import replacing
-from .reading import read_text, reading
+from .reading import parse_json, read_text, reading
 
 FORMAT = {"format": "lyra-sdg", "version": "1"}
 FIRST = {"results": "1"}  # of the recipe of what was stored before results had a number (see ``versions``)
@@ -52,7 +52,7 @@ class Manifest:
         """Read a manifest."""
         with reading(file):
             try:
-                found = json.loads(read_text(file))
+                found = parse_json(read_text(file))
                 if {name: found[name] for name in FORMAT} != FORMAT:
                     raise ValueError("another format or version")
                 return cls(recipe=dict(found["recipe"]), names=tuple(found["names"]), keys=tuple(found["keys"]))

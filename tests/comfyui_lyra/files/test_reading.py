@@ -1,6 +1,7 @@
 import json
 import struct
 import zlib
+from tokenize import TokenError
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import av
@@ -14,6 +15,7 @@ RAISED = [
     RuntimeError("bad\npassword"), NotImplementedError("compression 99"), RecursionError(), OverflowError("too large"),
     EOFError(), MemoryError(), BadZipFile("no zip"), zlib.error("-3"), struct.error("short"), SafetensorError("header"),
     PermissionError(13, "Permission denied"), SyntaxError("broken PNG"),
+    TokenError("EOF in multi-line statement", (2, 0)),
     Image.DecompressionBombError("178956971 pixels"), av.error.InvalidDataError(1, "Invalid data"),
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
 ]  # fmt: skip
