@@ -10,20 +10,32 @@ from ...kernels_glue.memory import recall, remember
 from ..checkpoints.quantised import real
 from ..checkpoints.sniff import FileFacts, sniff
 from ..checkpoints.state import read_state
-from ..configs import TEACHER_PRESETS, TeacherConfig
+from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig
 from ..download import hashes, identity
+from ..files.cameras import load_cameras
+from ..files.geometry import load_geometry
+from ..files.ply import load_ply
 from ..gen3c.dit import build
 from ..gen3c.keys import RULES as TEACHER_RULES
 from ..gen3c.load import FOLDERS
+from ..gen3c.text import load_text
 from ..progress import OnStep, no_progress
 from ..recon.checkpoint import load_recon
 from ..releases import RELEASES
+from ..tokenizer.files import read_statistics
 from ..tokenizer.model import load_tokenizer
 from ..weights import fitted, stored_config
 from .report import Finding, Section
 from .stages import FAULTS, first_line
 
 FETCHED = "fetched"  # what ``download`` files hashes under
+READERS: dict[str, Callable[[Path], object]] = {  # of what is no model, by kind
+    "statistics": lambda path: read_statistics(path, CHANNELS),
+    "text embeddings": lambda path: load_text(path, TEACHER_PRESETS["gen3c"]),
+    "geometry": load_geometry,
+    "cameras": load_cameras,
+    "ply": load_ply,
+}
 UNREADABLE = ("truncated", "empty", "zeros", "damaged")
 
 
@@ -31,8 +43,10 @@ def file_checks(path: Path, on_step: OnStep = no_progress) -> Section:
     """What a file or folder is, and whether its loader will take it. ``on_step`` counts a teacher's tensors."""
     facts = sniff(path)
     broken = facts.kind in UNREADABLE
+    if facts.kind in READERS:
+        return Section(title=f"File {path.name}", findings=(told_what(facts), hash_finding(path), reads(facts)))
     found = [
-        Finding(name="what it is", found=facts.text, works=False if broken else None),
+        told_what(facts, broken),
         Finding(
             name="loader", found=facts.loader, works=facts.loader != "none", wanted="weights that this pack loads",
         ),
@@ -40,6 +54,20 @@ def file_checks(path: Path, on_step: OnStep = no_progress) -> Section:
     if facts.loader != "none" and not broken:
         found += [told_precision(facts), hash_finding(path), fits(facts, on_step)]
     return Section(title=f"File {path.name}", findings=tuple(found))
+
+
+def told_what(facts: FileFacts, broken: bool = False) -> Finding:
+    """What ``sniff`` says of it."""
+    return Finding(name="what it is", found=facts.text, works=False if broken else None)
+
+
+def reads(facts: FileFacts) -> Finding:
+    """Whether a file that is no model is read by what reads its kind."""
+    try:
+        READERS[facts.kind](facts.path)
+    except FAULTS as error:
+        return Finding(name="reads", found=first_line(error), works=False, wanted="no error")
+    return Finding(name="reads", found="as it should", works=True, wanted="no error")
 
 
 def told_precision(facts: FileFacts) -> Finding:

@@ -94,9 +94,9 @@ def teacher_checks(
     step()
     scene = generate(
         teacher, tokenizer, stage.geometry, (stage.standing(),), settings=SETTINGS,
-        on_step=lambda *_: step(), on_block=alive,
+        device=stage.device, on_step=lambda *_: step(), on_block=alive,
     )  # fmt: skip
-    frames = as_frames(decode_clip(tokenizer, scene.latents.values[0].to(teacher.device)))
+    frames = as_frames(decode_clip(tokenizer, scene.latents.values[0].to(stage.device)))
     truth = stage.geometry.frames.to(frames).expand_as(frames)
     yield at_least("teacher: a standing camera shows the picture", nearness(frames, truth), bounds.standing)
 
@@ -115,7 +115,7 @@ class Filmed:
         """Filmed, encoded and warped as ``generate`` does it."""
         config, path = teacher.config, stage.paths[0]
         noise = initial_noise((1, *config.latent_shape), SETTINGS.seed)
-        shared = share(tokenizer, stage.geometry, zero_text(config), noise, SETTINGS)
+        shared = share(tokenizer, stage.geometry.to(stage.device), zero_text(config), noise, SETTINGS)
         drawn = shared.cache.render(path)
         warps = compose_warp_latents(partial(encode_clip, tokenizer), drawn.pixels[None], drawn.masks[None])
         return cls(

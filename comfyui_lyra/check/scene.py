@@ -19,20 +19,26 @@ SEED = 900_012  # of mini/picture.png; no training saw it
 class Stage:
     """A still scene with its picture, and the six paths that it is filmed along."""
 
-    scene: Scenes
-    geometry: Geometry  # F = 1
-    paths: tuple[CameraTrajectory, ...]
+    scene: Scenes  # on the device that films
+    geometry: Geometry  # F = 1, on the CPU
+    paths: tuple[CameraTrajectory, ...]  # on the CPU
 
     @classmethod
     def at(cls, size: tuple[int, int], frames: int, device: torch.device) -> "Stage":
         """For pictures of (height, width) ``size`` and clips of so many frames, on a device."""
-        scene = draw_scene(SEED).to(device)
+        scene = draw_scene(SEED)
         geometry = source_geometry(scene, *size)
-        return cls(scene=scene, geometry=geometry, paths=camera_paths(geometry.cameras, "six_paths", frames))
+        paths = camera_paths(geometry.cameras, "six_paths", frames)
+        return cls(scene=scene.to(device), geometry=geometry, paths=paths)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is filmed, and where the work is done."""
+        return self.scene.room.device
 
     def film(self, path: CameraTrajectory) -> Tensor:
         """True frames [F, H, W, 3] in [0, 1] along a path."""
-        return trace(self.scene, [path], torch.zeros(len(path), device=self.scene.room.device)).rgb[0]
+        return trace(self.scene, [path], torch.zeros(len(path), device=self.device)).rgb[0]
 
     def standing(self) -> CameraTrajectory:
         """A path that stays at the picture's camera, as long as the others."""

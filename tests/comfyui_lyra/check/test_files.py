@@ -4,6 +4,9 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.check import files as module
 from lyra_pack.comfyui_lyra.check.files import file_checks, known_md5
+from lyra_pack.comfyui_lyra.demo_scene import demo_scene
+from lyra_pack.comfyui_lyra.files.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.ply import save_ply
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
@@ -98,3 +101,15 @@ def test_hashes_are_known_by_our_names_and_by_theirs_where_those_are_unique():
     assert known_md5("lyra_static.pt") == "28ddd05011b33350c70edab02c23c602"
     assert known_md5("mean_std.pt") == "f07680ad7eefae57d698778e2a0c7c96"
     assert known_md5("something.pt") is None
+
+
+def test_files_that_are_no_models_are_read_by_what_reads_their_kind(tmp_path, picture):
+    torch.save((torch.zeros(256), torch.ones(256)), tmp_path / "stats.pt")
+    save_geometry(tmp_path / "geometry.safetensors", picture)
+    save_ply(tmp_path / "splats.ply", demo_scene()[::500])
+    for name in ("stats.pt", "geometry.safetensors", "splats.ply"):
+        assert by_name(file_checks(tmp_path / name))["reads"].works, name
+    torch.save((torch.zeros(250), torch.ones(250)), tmp_path / "stats.pt")
+    (tmp_path / "splats.ply").write_bytes((tmp_path / "splats.ply").read_bytes()[:-40])
+    for name in ("stats.pt", "splats.ply"):
+        assert by_name(file_checks(tmp_path / name))["reads"].works is False, name

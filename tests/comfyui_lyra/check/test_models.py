@@ -6,6 +6,7 @@ from lyra_pack.comfyui_lyra.cameras import pinhole_camera
 from lyra_pack.comfyui_lyra.check import models as module
 from lyra_pack.comfyui_lyra.check.models import Models, first_light, sizes_of
 from lyra_pack.comfyui_lyra.check.report import Finding
+from lyra_pack.comfyui_lyra.check.stages import Minis
 from lyra_pack.comfyui_lyra.trajectories import camera_paths
 
 CPU = torch.device("cpu")
@@ -97,3 +98,19 @@ def test_a_host_may_stop_at_any_step(checks, small):
 def test_a_family_without_a_preset_is_shown_clips_of_the_released_size():
     assert sizes_of("mini") == ((96, 160), 17)
     assert sizes_of("lyra") == sizes_of("else") == ((704, 1280), 121)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_the_shipped_models_pass_on_a_gpu_in_both_precisions():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    for dtype in (torch.float32, torch.bfloat16):
+        minis = Minis.load(device, dtype)
+        for recon in (minis.static, minis.dynamic):
+            some = Models(
+                tokenizer=lambda m=minis: m.tokenizer, teacher=lambda m=minis: m.teacher, recon=lambda r=recon: r
+            )
+            found = [finding for section in first_light(some, device) for finding in section.findings]
+            assert len(found) == 8 and [f for f in found if not f.works] == []
