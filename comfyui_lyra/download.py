@@ -111,10 +111,13 @@ def ask(release: Release, file: ReleasedFile, target: Path, endpoint: str | None
 
 
 class Stopped:
-    """Progress for the hub's library, which takes a class of bars; remembers what the report raised."""
+    """Progress for the hub's library, which takes a class of bars; remembers what the report raised.
 
-    def __init__(self, report: Callable[[int], None]):
-        self.report, self.error = report, None
+    The library may draw one bar for the wire and one for the disk: the one that is ahead is reported, up to ``size``.
+    """
+
+    def __init__(self, report: Callable[[int], None], size: int):
+        self.report, self.size, self.most, self.error = report, size, 0, None
 
     def bars(self) -> type[tqdm]:
         """A class of bars that draw nothing and report bytes."""
@@ -129,14 +132,12 @@ class Stopped:
             def update(self, count: int = 1) -> None:
                 """Count, then report."""
                 self.n += count
+                stopped.most = min(max(stopped.most, self.n), stopped.size)
                 try:
-                    stopped.report(self.n)
+                    stopped.report(stopped.most)
                 except BaseException as error:
                     stopped.error = error
                     raise
-
-            def update_transfer(self, count: int) -> None:
-                """Bytes on the wire, which the library counts beside those of the file."""
 
         return Bar
 
@@ -152,7 +153,7 @@ def receive(
     """The whole file, still in its staging folder; ``report`` gets the bytes so far and may raise."""
     from huggingface_hub import hf_hub_download
 
-    stopped = Stopped(report)
+    stopped = Stopped(report, remote.size)
     takes_bars = "tqdm_class" in inspect.signature(hf_hub_download).parameters  # since 1.1; before it, no steps
     options = {"tqdm_class": stopped.bars()} if takes_bars else {}
     try:

@@ -251,6 +251,16 @@ def test_a_full_disk_is_named_before_the_download(hub, tmp_path, monkeypatch):
     assert {method for method, _, _ in hub.requests} == {"HEAD"}
 
 
+def test_bars_of_the_wire_and_of_the_disk_are_one_progress():
+    seen = []
+    bars = download.Stopped(seen.append, 100).bars()
+    with bars(total=100, name="wire") as wire, bars(total=100, disable=False) as disk:
+        for bar, count in ((wire, 60), (disk, 40), (disk, 60), (wire, 45)):
+            bar.update(count)
+            bar.set_postfix_str("1 B/s", refresh=False)
+    assert seen == [60, 60, 100, 100]
+
+
 def test_what_the_hub_s_library_goes_on_from_needs_no_room_again(tmp_path):
     begun = download.staging(tmp_path / "big.pt") / ".cache" / "huggingface" / "download"
     begun.mkdir(parents=True)
