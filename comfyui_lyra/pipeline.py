@@ -39,7 +39,7 @@ from .tokenizer.protocol import Tokenizer
 from .tokenizer.streaming import CHUNK
 from .trajectories import camera_paths
 
-MOST_PIXELS = 1 << 24  # of a picture; models take less than 1 << 20
+MOST_PIXELS = 1 << 23  # of a picture, a little over 3840x2160; models take less than 1 << 20
 
 CheckPrompt = Callable[[str], str]
 """A hook that sees a prompt before it is encoded and returns the one to use, or raises ValueError.

@@ -22,7 +22,7 @@ def save_geometry(path: Path | str, geometry: Geometry) -> None:
     """Write a geometry; its pictures keep 256 levels a colour."""
     cameras = geometry.cameras
     tensors = {
-        "frames": (geometry.frames.clamp(0, 1) * 255).round().to(torch.uint8),
+        "frames": geometry.frames.clamp(0, 1).mul_(255).round_().to(torch.uint8),
         "depth": geometry.depth,
         "valid": geometry.valid.to(torch.uint8),
         "c2w": cameras.c2w,

@@ -262,3 +262,18 @@ def test_of_several_pages_the_first_is_read_with_a_warning(tmp_path, caplog):
     first.save(tmp_path / "d.tif", save_all=True, append_images=[second])
     assert torch.equal(load_depth(tmp_path / "d.tif"), torch.from_numpy(DEPTH)[None])
     assert "d.tif: holds 2 pages; the first is read" in caplog.text
+
+
+def test_a_damaged_header_of_an_array_is_one_sentence(tmp_path):
+    np.save(tmp_path / "d.npy", DEPTH)
+    data = (tmp_path / "d.npy").read_bytes()
+    for place, byte in (
+        (b"2, 3)", b"2, 3+"),
+        (b"2, 3)", b"2, -3"),
+        (b"<f4'", b"<f4\0"),
+        (b"<f4", b"<O4"),
+        (b"{", b"["),
+    ):
+        (tmp_path / "d.npy").write_bytes(data.replace(place, byte))
+        with pytest.raises(ValueError, match="d.npy: "):
+            load_depth(tmp_path / "d.npy")
