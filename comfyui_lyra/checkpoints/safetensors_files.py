@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files.reading import parse_json
 from .containers import LARGEST_HEADER
+from .mapping import mapped
 from .unpickle import Damaged
 
 DTYPES = {
@@ -28,6 +28,7 @@ class Header:
 
     about: dict[str, str]
     tensors: dict[str, Tensor]  # on ``meta``; precisions that torch lacks as bytes of the same size
+    starts: dict[str, int]  # where each one's bytes begin in the file
     size: int  # bytes the whole file has
 
 
@@ -43,19 +44,22 @@ def read_header(path: Path) -> Header:
         entries = parse_json(text)
         about = entries.pop("__metadata__", None) or {}
         tensors = {name: described(entry) for name, entry in entries.items()}
+        starts = {name: 8 + length + entry["data_offsets"][0] for name, entry in entries.items()}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise Damaged(f"a damaged safetensors header ({error})") from error
     size, there = 8 + length + end, Path(path).stat().st_size
     if size > there:
         raise Damaged(f"it ends after {there:,} bytes of {size:,}: a download that broke off")
-    return Header(about=about, tensors=tensors, size=size)
+    return Header(about=about, tensors=tensors, starts=starts, size=size)
 
 
 def described(entry: dict) -> Tensor:
     """One tensor's shape and precision, on ``meta``."""
     start, end = entry["data_offsets"]
     shape, dtype = entry["shape"], DTYPES.get(entry["dtype"])
+    if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+        raise ValueError("a tensor that begins behind its end")
     if dtype is None:
         return torch.empty(end - start, dtype=torch.uint8, device="meta")
     if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) * dtype.itemsize != end - start:
@@ -68,8 +72,10 @@ def read_safetensors(path: Path, is_described: bool = False) -> dict[str, Tensor
     header = read_header(path)
     if is_described:
         return header.tensors
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, AttributeError, KeyError, TypeError) as error:
-        raise Damaged(f"a safetensors file that cannot be read ({error})") from error
+    return {name: placed(path, header.starts[name], tensor) for name, tensor in header.tensors.items()}
+
+
+def placed(path: Path, start: int, described: Tensor) -> Tensor:
+    """The tensor of a description, over the file's bytes."""
+    data = mapped(path, start, described.numel() * described.element_size())
+    return torch.empty(0, dtype=described.dtype).set_(data, 0, described.shape, described.stride())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .mapping import mapped
 from .unpickle import STORAGES, Damaged, Inert, Stored, unpickle
 
 # what zipfile raises where an archive contradicts itself; OSError of a seek to nowhere
@@ -37,7 +38,6 @@ def walk_zip(path: Path, described: bool) -> object:
         root = min((name for name in records if f"/{name}".endswith("/data.pkl")), key=len).removesuffix("data.pkl")
         if f"{root}byteorder" in records and limited(archive, records[f"{root}byteorder"]).strip() == b"big":
             raise Damaged("written on a big-endian machine, which this pack does not read")
-        mapped = None if described else whole(path)
 
         def storage(dtype: torch.dtype, key: str, numel: int) -> Stored:
             entry = records.get(f"{root}data/{key}")
@@ -46,7 +46,7 @@ def walk_zip(path: Path, described: bool) -> object:
                 raise Damaged(f"the numbers of '{key}' are missing or too few")
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise Damaged("an archive that was packed again with compression; unpack and save it with torch.save")
-            return Stored(dtype, numel, None if mapped is None else part(mapped, start_of(file, entry), size))
+            return Stored(dtype, numel, None if described else mapped(path, start_of(file, entry), size))
 
         return unpickle(io.BytesIO(limited(archive, records[f"{root}data.pkl"])), references(storage))
 
@@ -101,10 +101,9 @@ def walk_legacy(path: Path, stream: mmap.mmap, described: bool) -> object:
     starts = storage_starts(stream, needed)
     if described:
         return found
-    mapped = whole(path)
 
     def storage(dtype: torch.dtype, key: str, numel: int) -> Stored:
-        return Stored(dtype, numel, part(mapped, starts[key], numel * dtype.itemsize))
+        return Stored(dtype, numel, mapped(path, starts[key], numel * dtype.itemsize))
 
     stream.seek(begin)
     return unpickle(stream, references(storage))
@@ -122,19 +121,6 @@ def storage_starts(stream: mmap.mmap, needed: dict[str, int]) -> dict[str, int]:
         if position > stream.size():
             raise Damaged(f"it ends after {stream.size():,} bytes of {position:,} or more: a download that broke off")
     return starts
-
-
-def whole(path: Path) -> torch.UntypedStorage:
-    """A file's bytes, mapped; what is written to them stays in memory."""
-    return torch.UntypedStorage.from_file(str(path), False, Path(path).stat().st_size)
-
-
-def part(mapped: torch.UntypedStorage, start: int, size: int) -> torch.UntypedStorage:
-    """Some of the bytes, in place; a copy where they begin at an odd address."""
-    if start + size > len(mapped):
-        raise Damaged("it ends inside its tensors: a download that broke off")
-    found = mapped[start : start + size]
-    return found.clone() if start % 8 else found
 
 
 def references(storage: Callable[[torch.dtype, str, int], Stored]) -> Callable[[object], object]:

@@ -279,3 +279,18 @@ def test_tensors_are_windows_into_the_file_and_never_write_to_it(tmp_path):
         before = (tmp_path / name).read_bytes()
         read_state(tmp_path / name)["a"].add_(1)
         assert (tmp_path / name).read_bytes() == before and read_state(tmp_path / name)["a"].sum() == 0
+
+
+@pytest.mark.parametrize("odd", range(8))
+def test_numbers_at_an_odd_address_are_read_as_well(tmp_path, odd):
+    """Headers of older writers end anywhere, and so do the pickles of legacy files."""
+    meant = {"a": torch.randn(40_000), "b": torch.randn(3).half(), "c": torch.randn(50_000).bfloat16()}
+    save_file(meant, tmp_path / "x.safetensors")
+    data = (tmp_path / "x.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].rstrip() + b" " * odd
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    found = read_state(tmp_path / "x.safetensors")
+    for name, value in meant.items():
+        assert torch.equal(found[name], value) and torch.equal(found[name].double(), value.double())
+        assert torch.equal(found[name].bfloat16() * 2, value.bfloat16() * 2)
