@@ -21,6 +21,8 @@ from .training.perceptual import Perceptual
 from .training.tokenizer_features import tokenizer_tpips
 
 AT_ONCE = 8  # frames
+SCORE_BYTES = 2700  # a pixel of AT_ONCE frames at work, measured: SSIM's maps in float64
+LPIPS_BYTES = 4096  # a pixel: what VGG16 holds of a pair of pictures, counted
 GRID = 16  # pixels: the tokenizer's encoder takes multiples of it
 WORDS = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4f}", "tpips": "TPIPS {:.4f}", "lpips": "LPIPS {:.4f}"}
 
@@ -71,6 +73,11 @@ class GridTpips:
             raise ValueError(f"TPIPS needs frames of at least {GRID}x{GRID} pixels, got {tuple(pictures.shape[2:4])}")
         middle = (centre_crop(p.flatten(0, 1), height, width).unflatten(0, p.shape[:2]) for p in (pictures, targets))
         return self.distance(*middle, chunk)
+
+
+def compare_bytes(height: int, width: int, lpips: bool = False) -> int:
+    """Working memory of ``compare_frames`` where it computes, without the networks' weights."""
+    return (SCORE_BYTES + lpips * LPIPS_BYTES) * height * width
 
 
 @torch.inference_mode()

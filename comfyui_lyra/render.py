@@ -128,12 +128,11 @@ def render(
 
     ``store`` is the device that keeps the finished frames (20 bytes a pixel), by default the splats' own.
     """
-    store = store or gaussians.means.device
-    each = [
-        (frame.rgb.to(store), frame.alpha.to(store), frame.depth.to(store))
-        for frame in render_each(gaussians, cameras, settings, on_step)
-    ]
-    rgb, alpha, depth = (torch.cat(part) for part in zip(*each, strict=True))
+    store, size = store or gaussians.means.device, (len(cameras), cameras.height, cameras.width)
+    rgb = gaussians.means.new_empty((*size, 3), device=store)  # filled frame by frame: no frame is there twice
+    alpha, depth = (gaussians.means.new_empty(size, device=store) for _ in range(2))
+    for index, frame in enumerate(render_each(gaussians, cameras, settings, on_step)):
+        rgb[index], alpha[index], depth[index] = frame.rgb[0], frame.alpha[0], frame.depth[0]
     return Frames(rgb=rgb, alpha=alpha, depth=depth)
 
 

@@ -1,6 +1,7 @@
 """The node that says how near renders are to what they should show."""
 
 import math
+from collections.abc import Sequence
 
 from comfy_api.latest import io, ui
 
@@ -9,6 +10,7 @@ from ..comfyui_lyra.recon.times import parse_times
 from ..comfyui_lyra.training.perceptual import Perceptual, load_lpips
 from . import host, sockets
 from .patchers import Model
+from .render import SPLAT_BYTES
 from .tokenizers import tokenizer_of
 
 
@@ -120,15 +122,18 @@ class Evaluate(io.ComfyNode):
         frames=None, truth=None, splat=None, cameras=None, latents=None, tokenizer=None,
     ) -> io.NodeOutput:  # fmt: skip
         """Compare what is connected."""
-        from ..comfyui_lyra.comparison import compare_frames, compare_splats  # deferred: brings diffusers, seconds
+        from ..comfyui_lyra.comparison import (  # deferred: brings diffusers, seconds
+            compare_bytes,
+            compare_frames,
+            compare_splats,
+        )
 
         tokenizer = tokenizer and tokenizer_of(tokenizer)
         whole = is_splats(
             frames=frames, truth=truth, splat=splat, cameras=cameras, latents=latents, tokenizer=tokenizer
         )
-        if tokenizer:
-            size = (latents.cameras[0].height, latents.cameras[0].width) if whole else frames.shape[1:3]
-            host.load(tokenizer, size=decode_bytes(tokenizer.config, *size, tokenizer.dtype))
+        size = (latents.cameras[0].height, latents.cameras[0].width) if whole else frames.shape[1:3]
+        make_ready(tokenizer, compare_bytes(*size, bool(lpips_vgg.strip())), size, splat if whole else None)
         shared = {
             "perceptual": judges(tokenizer, lpips_vgg, lpips_heads),
             "device": host.compute_device(),
@@ -145,6 +150,16 @@ class Evaluate(io.ComfyNode):
         scores = (means.get(name, math.nan) for name in ("psnr", "ssim", "tpips", "lpips"))
         shown = ui.PreviewImage(error[found.worst][None], cls=cls).as_dict() | {"text": (text,)}
         return io.NodeOutput(error, *scores, text, ui=shown)
+
+
+def make_ready(tokenizer: Model | None, size: int, shape: Sequence[int], splat) -> None:
+    """Room on the device for ``size`` bytes of scoring, for drawing the splats, and for decoding pictures [H, W]."""
+    if splat is not None:
+        size += splat.positions.shape[1] * SPLAT_BYTES
+    if tokenizer is None:
+        host.make_room(size)
+    else:
+        host.load(tokenizer, size=max(size, decode_bytes(tokenizer.config, *shape, tokenizer.dtype)))
 
 
 def is_splats(frames, truth, **given) -> bool:

@@ -1,8 +1,10 @@
 """Nodes that draw splats and take some away."""
 
+from collections.abc import Iterator
 from functools import partial
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..comfyui_lyra.crop import crop
 from ..comfyui_lyra.path_sets import end_to_end
@@ -91,14 +93,19 @@ class RenderSplats(io.ComfyNode):
             return render(gaussians.to(device), path.to(device), settings, store, on_step)
 
         rooms = len(gaussians) * SPLAT_BYTES, host.total_memory()
-        frames = host.first_that_fits(partial(attempt, room) for room in rooms)
-        return io.NodeOutput(
-            sockets.to_image(frames.rgb),
-            sockets.to_mask(frames.alpha),
-            sockets.to_depth_image(frames.depth),
-            sockets.to_image(depth_view(frames.depth)),
-            path.fps,
-        )
+        return io.NodeOutput(*outputs(host.first_that_fits(partial(attempt, room) for room in rooms)), path.fps)
+
+
+def outputs(frames: Frames) -> Iterator[Tensor]:
+    """The node's pictures, each made when what it is made of is the last thing that is still needed."""
+    rgb, alpha, depth = frames.rgb, frames.alpha, frames.depth
+    del frames
+    yield sockets.to_image(rgb)
+    del rgb
+    yield sockets.to_mask(alpha)
+    del alpha
+    yield sockets.to_depth_image(depth)
+    yield sockets.to_image(depth_view(depth))
 
 
 class CropSplats(io.ComfyNode):

@@ -122,8 +122,11 @@ def to_mask(alpha: Tensor) -> Tensor:
 
 
 def to_depth_image(depth: Tensor) -> Tensor:
-    """IMAGE [F, H, W, 3] that holds depth [F, H, W] in scene units as it is, in float32."""
-    return depth.to(host.intermediate_device()).float()[..., None].expand(*depth.shape, 3)
+    """IMAGE [F, H, W, 3] that holds depth [F, H, W] in scene units as it is, in float32.
+
+    Its colours are three numbers each, not one seen three times: other nodes write into pictures.
+    """
+    return depth.to(host.intermediate_device()).float()[..., None].expand(*depth.shape, 3).contiguous()
 
 
 def from_image(image: Tensor) -> Tensor:

@@ -6,12 +6,15 @@ import torch
 
 pytest.importorskip("comfy_api")
 
-from lyra_pack.comfyui_lyra.comparison import GridTpips, compare_frames, compare_splats  # noqa: E402
+from lyra_pack.comfyui_lyra.comparison import GridTpips, compare_bytes, compare_frames, compare_splats  # noqa: E402
+from lyra_pack.comfyui_lyra.demo_scene import demo_scene  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct  # noqa: E402
 from lyra_pack.comfyui_lyra.training.perceptual import Lpips  # noqa: E402
-from lyra_pack.nodes import sockets  # noqa: E402
+from lyra_pack.nodes import evaluate as evaluate_module  # noqa: E402
+from lyra_pack.nodes import host, sockets  # noqa: E402
 from lyra_pack.nodes.evaluate import Evaluate  # noqa: E402
 from lyra_pack.nodes.patchers import Model, in_core  # noqa: E402
+from lyra_pack.nodes.render import SPLAT_BYTES  # noqa: E402
 
 
 @pytest.fixture
@@ -86,3 +89,17 @@ def test_splats_are_scored_against_their_latents(tokenizer, tiny_recon, tiny_sce
 def test_what_has_to_be_connected_is_said(given):
     with pytest.raises(ValueError, match="connect either frames and truth, or splat, cameras, latents and tokenizer"):
         evaluate(every=4, gain=1.0, **{k: v for k, v in given.items() if k != "tokenizer"})
+
+
+def test_room_is_asked_for_whatever_is_scored(tokenizer, tiny_scene, monkeypatch):
+    asked = []
+    monkeypatch.setattr(host, "make_room", asked.append)
+    monkeypatch.setattr(host, "load", lambda *models, size: asked.append(size))
+    frames = pictures(2, 0)
+    evaluate(every=1, gain=1.0, frames=frames, truth=frames)
+    evaluate(every=1, gain=1.0, frames=frames, truth=frames, tokenizer=tokenizer)
+    assert asked[0] == compare_bytes(32, 48) > 2000 * 32 * 48 and asked[1] >= asked[0]
+    assert compare_bytes(32, 48, lpips=True) > asked[0]
+    splat = sockets.to_splat([demo_scene()[::100]])
+    evaluate_module.make_ready(None, 1000, (32, 48), splat)
+    assert asked[2] == 1000 + splat.positions.shape[1] * SPLAT_BYTES

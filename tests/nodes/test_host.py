@@ -1,9 +1,11 @@
 import asyncio
 import os
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("comfy_api")
 
@@ -146,3 +148,21 @@ def test_what_is_remembered_lies_in_comfyuis_user_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
     host.keep_memory()
     assert memory.cache_folder() == tmp_path / "lyra"
+
+
+def test_what_a_training_leaves_in_circles_is_freed():
+    class Graph:
+        """Holds itself, as a recorded graph and its inputs do."""
+
+    with host.training():
+        graph = Graph()
+        graph.itself, left = graph, weakref.ref(graph)
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        del graph
+    assert left() is None
+    with pytest.raises(MemoryError), host.training():
+        graph = Graph()
+        graph.itself, left = graph, weakref.ref(graph)
+        del graph
+        raise MemoryError
+    assert left() is None

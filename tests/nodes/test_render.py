@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,3 +93,27 @@ def test_cropping_each_bullet_time(scene):
     assert [len(item) for item in sockets.from_splat(box)] == [2, 1]
     with pytest.raises(ValueError, match="none of 2 splats is left"):
         CropSplats.execute(batch, **limits | {"center_x": 99.0, "max_distance": 1.0})
+
+
+def test_every_picture_has_memory_of_its_own(scene, paths):
+    frames, alpha, depth, view, _ = RenderSplats.execute(sockets.to_splat([scene]), paths, **WIDGETS).args
+    for picture in (frames, alpha, depth, view):
+        assert picture.is_contiguous() and picture.untyped_storage().nbytes() >= picture.nbytes
+    before = depth[..., 1].clone()
+    depth[..., 0] = -1  # as another node may
+    assert torch.equal(depth[..., 1], before)
+
+
+def test_memory_peaks_little_above_the_result(scene, paths):
+    """The working memory of a frame is small beside long paths of it."""
+    path = tuple(replace(p, c2w=p.c2w.repeat(8, 1, 1), K=p.K.repeat(8, 1, 1)) for p in paths)
+    splat = sockets.to_splat([scene])
+    result = sum(tensor.nbytes for tensor in RenderSplats.execute(splat, path, **WIDGETS).args[:4])
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as watched:
+        RenderSplats.execute(splat, path, **WIDGETS)
+    level = peak = 0
+    for event in watched.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            peak = max(peak, level)
+    assert result < peak < 1.25 * result, peak / result

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import pytest
@@ -117,3 +117,25 @@ def test_a_name_stays_below_its_folder(folders):
     for name in ("", "..", "a/b", "a\\b"):
         with pytest.raises(ValueError, match="cannot be the name of a folder"):
             host.decoder_folder(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"preset": "quick"}, "stages m1:.* instead of m1:"),
+        ({"preset": "dynamic"}, "stages m1:.* instead of m6:"),
+        ({"seed": 1}, "seed 0 instead of 1"),
+        ({"batch": 2}, "batch 1 instead of 2"),
+        ({"flipped": True}, "flipped False instead of True"),
+    ],
+)
+def test_another_training_in_the_same_folder_says_what_differs(tokenizer, models, change, named):
+    """Of the folder of a run, only its checkpoint counts here: nothing is trained."""
+    folder = host.decoder_folder("mine")
+    begun = WIDGETS | {"name": "mine"}
+    stages = [trainer.MINI_STAGES[name] for name in train.STAGES[begun["preset"]]]
+    training = trainer.ReconTraining(pace=train.pace("static", 10), batch=1, flipped=False, seed=0)
+    config = {"training": asdict(training), "stages": [stage.name for stage in stages], "stops": [9] * len(stages)}
+    save_snapshot(folder, Snapshot(step=10, stage="m5", weights={"x": torch.zeros(1)}, config=config))
+    with pytest.raises(ValueError, match=f"mine was begun with .*{named}.*; resume with the same, or train in another"):
+        TrainRecon.execute(tokenizer, steps=10, **begun | change)
