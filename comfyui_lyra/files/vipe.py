@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..geometry import Geometry
+from .arrays import array_names
 from .cameras_npz import read_intrinsics, read_poses
 from .exr import MOST_PIXELS, read_exr
 from .pinhole import camera_path
-from .reading import reading
+from .reading import read_text, reading
 from .video import load_video
 
 log = logging.getLogger("lyra")
@@ -85,11 +86,10 @@ def frame_count(video: Path) -> int:
 
 def check_pinhole(path: Path) -> None:
     """Raise ValueError if the camera list (``0: PINHOLE`` a line), where there is one, names another kind of lens."""
-    kinds = (
-        {line.split(":")[-1].strip() for line in path.read_text().splitlines() if line.strip()}
-        if path.is_file()
-        else set()
-    )
+    if not path.is_file():
+        return
+    with reading(path):
+        kinds = {line.split(":")[-1].strip() for line in read_text(path).splitlines() if line.strip()}
     if other := sorted(kinds - {"PINHOLE"}):
         raise ValueError(f"{path}: camera type {other[0]}; only PINHOLE is read, so run ViPE with a pinhole camera")
 
@@ -98,9 +98,8 @@ def read_rows_at(path: Path, reader: Callable, wanted: np.ndarray, total: int, s
     """Rows of an npz at the frames ``wanted``; unless ``strict`` the nearest finite row stands in for a missing one."""
     rows, numbers = reader(path)
     with reading(path):
-        with np.load(path, allow_pickle=False) as arrays:
-            if "inds" not in arrays and len(rows) != total:
-                raise ValueError(f"{len(rows)} rows without frame numbers 'inds' for a video of {total} frames")
+        if "inds" not in array_names(path) and len(rows) != total:
+            raise ValueError(f"{len(rows)} rows without frame numbers 'inds' for a video of {total} frames")
         good = np.isfinite(rows).reshape(len(rows), -1).all(1)
         if not good.any():
             raise ValueError("holds no finite row; the estimate failed, so run ViPE again")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files.atomic import replacing
+from ..files.reading import parse_json, reading
 from .members import find_members
 from .samples import Sample, make_sample
 from .sampling import draw
@@ -32,7 +33,7 @@ WORST, ENOUGH = 0.05, 100  # share of failing draws that stops the run, once so 
 def split_scenes(names: Sequence[str], manifest: Path | str, shares: Mapping[str, float] = SHARES) -> dict[str, list]:
     """Scene names of each split. A name's hash decides; the manifest keeps what was decided, and takes in new names."""
     manifest = Path(manifest)
-    known = json.loads(manifest.read_text()) if manifest.is_file() else {split: [] for split in shares}
+    known = stored_object(manifest) or {split: [] for split in shares}
     placed = {name for scenes in known.values() for name in scenes}
     new = sorted(set(names) - placed)
     for name in new:
@@ -42,6 +43,17 @@ def split_scenes(names: Sequence[str], manifest: Path | str, shares: Mapping[str
             temporary.write_text(json.dumps(known, indent=1))
     there = set(names)
     return {split: [name for name in scenes if name in there] for split, scenes in known.items()}
+
+
+def stored_object(path: Path) -> dict:
+    """What an earlier run wrote down; nothing where there is none. ValueError names a file that is damaged."""
+    if not path.is_file():
+        return {}
+    with reading(path):
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("expected a JSON object; delete it, it is made anew")
+        return found
 
 
 def hashed_split(name: str, shares: Mapping[str, float] = SHARES) -> str:
@@ -182,5 +194,5 @@ class SdgDataset:
     def _read_quarantine(self) -> dict[str, Counter]:
         """Failures by scene and file, of this run and earlier ones."""
         path = self.state / "quarantine.json"
-        stored = json.loads(path.read_text()) if path.is_file() else {}
+        stored = stored_object(path)
         return {scene: Counter(files) for scene, files in stored.items()}

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ..files.atomic import replacing, writing
 from ..files.disk import check_disk
+from ..files.reading import parse_json, reading
 
 log = logging.getLogger("lyra")
 
@@ -113,7 +114,8 @@ def list_tar(path: Path, cache: Path | str | None) -> list[Member]:
     stored = None if cache is None else Path(cache) / f"{path.name}.{about.st_size}.{about.st_mtime_ns}.json"
     plain = plain_tar(path, stored)
     if stored is not None and stored.is_file():
-        rows = json.loads(stored.read_text())
+        with reading(stored):
+            rows = parse_json(stored.read_bytes())
     else:
         try:
             with tarfile.open(plain, "r:", errors="surrogateescape") as tar:

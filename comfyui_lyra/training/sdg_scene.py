@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..cameras import CameraTrajectory
 from ..configs import COMPRESSION
+from ..files.arrays import array_names
 from ..files.cameras_npz import read_intrinsics, read_poses
 from ..files.depth_zip import load_depth_zip
 from ..files.latents import load_latents
@@ -103,9 +104,8 @@ class SdgScene:
         """Rows of frames 0, 1, ... of an npz, up to the first frame number that is missing."""
         with self._opened(view, kind) as path:
             rows, numbers = (read_poses if kind == "pose" else read_intrinsics)(path)  # ValueError of a damaged file
-            with np.load(path, allow_pickle=False) as arrays:
-                if "inds" not in arrays:
-                    raise ValueError("holds no frame numbers 'inds'")
+            if "inds" not in array_names(path):
+                raise ValueError("holds no frame numbers 'inds'")
             wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
             if numbers[0] != 0:
                 raise ValueError("holds no frame 0")

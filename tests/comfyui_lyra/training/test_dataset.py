@@ -378,3 +378,11 @@ def test_a_missing_root_and_an_empty_one_are_named(tmp_path):
         find_members([tmp_path / "missing"])
     with pytest.raises(FileNotFoundError, match="holds no files <view>/<kind>/<scene>"):
         find_members([tmp_path])
+
+
+@pytest.mark.parametrize("data", [b"{", b"[" * 100_000, b"[1]", b"\xff\x00"])
+def test_a_damaged_split_manifest_is_named(tmp_path, data):
+    (tmp_path / "splits.json").write_bytes(data)
+    with pytest.raises(ValueError, match="splits.json: .") as raised:
+        split_scenes(["a"], tmp_path / "splits.json")
+    assert "\n" not in str(raised.value)
