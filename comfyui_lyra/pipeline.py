@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from .cameras import CameraTrajectory
 from .configs import TeacherConfig
@@ -182,13 +183,21 @@ def build_scene(
     return Scene(geometry=geometry, latents=latents, splats=splats, cameras=cameras)
 
 
-def films(tokenizer: Tokenizer, latents: MultiViewLatents, pinned: bool = False, at_once: int = CHUNK) -> Tensor:
-    """What the latents of all views stand for as bytes [V, F, H, W, 3] in the host's memory, ``pinned`` for a GPU."""
+def films(
+    tokenizer: Tokenizer, latents: MultiViewLatents, shrink: int = 1, pinned: bool = False, at_once: int = CHUNK
+) -> Tensor:
+    """What the latents of all views stand for as bytes [V, F, H, W, 3] in the host's memory, ``pinned`` for a GPU.
+
+    Height and width are divided by ``shrink``.
+    """
     path = latents.cameras[0]
-    size = (len(latents.cameras), len(path), path.height, path.width, 3)
+    size = (len(latents.cameras), len(path), path.height // shrink, path.width // shrink, 3)
     found = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
     for view, film in enumerate(found):
-        film.copy_((decode(tokenizer, latents, view, at_once=at_once) * 255).round())
+        frames = decode(tokenizer, latents, view, at_once=at_once)
+        if shrink > 1:
+            frames = avg_pool2d(frames.movedim(-1, 1), shrink).movedim(1, -1)
+        film.copy_((frames * 255).round())
     return found
 
 
@@ -215,7 +224,8 @@ def refine(
     if len(splats) != len(times):
         raise ValueError(f"{len(splats)} sets of splats for the bullet times {list(times)}; name one for each")
     latents = chunk_of(latents, cameras)
-    shown = films(tokenizer, latents, splats[0].means.is_cuda, at_once)
+    shown = films(tokenizer, latents, settings.shrink, splats[0].means.is_cuda, at_once)
+    cameras = [path.resized(*shown.shape[2:4]) for path in cameras]
     settings, found = replace(settings, seconds=settings.seconds / len(times)), []
     for number, (before, target) in enumerate(
         zip(splats, targets(shown, cameras, latents, geometry, times), strict=True)

@@ -1,6 +1,6 @@
 """Splats as the optimiser moves them: no constraints, every number free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,6 +47,11 @@ class Leaves:
             colors=self.colors,
             sh_rest=self.sh_rest,
         )
+
+    def finished(self) -> Gaussians:
+        """The splats that the numbers stand for, without a graph."""
+        splats = self.splats()
+        return replace(splats, **{name: t.detach() for name, t in vars(splats).items() if t is not None})
 
     def groups(self, rates: Rates, pixel: float) -> list[dict]:
         """Parameter groups of an optimiser; ``pixel`` is what a pixel covers of the scene, in scene units."""

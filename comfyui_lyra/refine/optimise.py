@@ -75,9 +75,7 @@ def optimise(
             optimizer.zero_grad()
             done += 1
             on_step(min(settings.steps, round(settings.steps * clock.share(done))), settings.steps)
-        with torch.no_grad():
-            refined = leaves.splats()
-    return refined, Run(steps=done, seconds=clock.seconds, at_once=at_once)
+    return leaves.finished(), Run(steps=done, seconds=clock.seconds, at_once=at_once)
 
 
 def choose(target: Target, settings: RefineSettings, step: int, order: torch.Generator, device: torch.device) -> Shots:

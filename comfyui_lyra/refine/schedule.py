@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ...kernels_glue.devices import by_device
+from ...kernels_glue.rasterize import rasterize
 
 LAST = 0.05  # share of the rates that is left at the end
 SMALL = 512 * 288  # pixels: smaller pictures leave a GPU idle when drawn one at a time
@@ -38,6 +38,7 @@ class RefineSettings:
     picture_every: int = 1  # 1: the picture joins each step's frames; n: every n-th step is of the picture alone
     picture_weight: float = 8.0  # of the picture beside a frame
     similarity: float = 0.2  # share of 1 - SSIM in the loss; the rest is L1
+    shrink: int = 1  # frames are compared at 1 / n of their size
     rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
@@ -51,18 +52,19 @@ class RefineSettings:
 def settings_for(
     device: torch.device | str, pixels: int, *, steps: int = 0, seconds: float = 0.0, seed: int = 0
 ) -> RefineSettings:
-    """What suits a device and frames of so many ``pixels``; 0 ``steps`` are the device's own number.
+    """What suits a device and frames of so many ``pixels``; 0 ``steps`` are its own number.
 
-    A CPU takes a second a frame, so there each step is of one frame, without SSIM, at twice the rates, and every third
-    of the picture.
+    Plain torch, on a CPU and where gsplat is missing, takes a second a small frame. There each step is of one frame
+    without SSIM, at twice the rates, every third of the picture, and large frames are compared at half size.
     """
-    own = {
-        "cuda": RefineSettings(batch=6 if pixels <= SMALL else 2),
-        "cpu": RefineSettings(
-            steps=100, batch=1, picture_every=3, picture_weight=1.0, similarity=0.0, rates=Rates() * 2
-        ),
-    }
-    chosen = by_device(own, device)
+    small = pixels <= SMALL
+    if torch.device(device).type == "cuda" and not rasterize.absent("gsplat"):
+        chosen = RefineSettings(batch=6 if small else 2)
+    else:
+        chosen = RefineSettings(
+            steps=100, batch=1, picture_every=3, picture_weight=1.0, similarity=0.0, rates=Rates() * 2,
+            shrink=1 if small else 2,
+        )  # fmt: skip
     return replace(chosen, steps=steps or chosen.steps, seconds=seconds, seed=seed)
 
 

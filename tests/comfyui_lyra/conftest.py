@@ -8,6 +8,7 @@ from lyra_pack.comfyui_lyra import shipped
 from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.files.sample import save_sample
+from lyra_pack.comfyui_lyra.gaussians import Gaussians
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C
 from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
 from lyra_pack.comfyui_lyra.geometry import Geometry
@@ -94,6 +95,19 @@ def clip() -> Geometry:
 def two_moves(picture) -> tuple[CameraTrajectory, ...]:
     """The first two of the six paths around the picture's camera."""
     return camera_paths(picture.cameras, "six_paths", FRAMES)[:2]
+
+
+@pytest.fixture
+def cloud() -> Gaussians:
+    """Eighty grey splats at about the depth of the picture's wall: something that refining can improve."""
+    generator = torch.Generator().manual_seed(6)
+    return Gaussians(
+        means=torch.randn(80, 3, generator=generator) * torch.tensor([0.4, 0.3, 0.1]) + torch.tensor([0, 0, 1.0]),
+        scales=torch.full((80, 3), 0.08),
+        quats=torch.tensor([1.0, 0, 0, 0]).repeat(80, 1),
+        opacities=torch.full((80,), 0.5),
+        colors=torch.full((80, 3), 0.5),
+    )
 
 
 @pytest.fixture

@@ -8,18 +8,33 @@ from lyra_pack.comfyui_lyra.files.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
 from lyra_pack.comfyui_lyra.files.video import save_video
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
+from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.pipeline import (
     build_scene,
     decode,
     encode_prompt,
+    films,
     fitted,
     paths_for,
     picture_geometry,
+    refine,
     watch,
 )
+from lyra_pack.comfyui_lyra.recon.inputs import in_splat_world
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
+from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings
 
 QUICK = GenerateSettings(steps=2, guidance=0.0)
+BRIEF = RefineSettings(steps=6, batch=2)
+
+
+@pytest.fixture
+def filmed(two_moves, small_tokenizer):
+    """Latents of two moves through a moving scene."""
+    values = torch.randn(2, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    return MultiViewLatents(
+        latents=VideoLatents(values=values), cameras=two_moves, family=small_tokenizer.config.family, dynamic=True
+    )
 
 
 @pytest.fixture
@@ -121,3 +136,46 @@ def test_a_prompt_passes_the_check_before_anything_is_loaded(tmp_path, small_tea
 
     with pytest.raises(ValueError, match="'a cat' is not allowed"):
         encode_prompt(tmp_path, small_teacher.config, "a cat", check_prompt=refuse)
+
+
+def test_splats_of_each_time_are_refined_and_measured(filmed, clip, small_tokenizer, cloud):
+    seen = []
+    found = refine(
+        [cloud, cloud], in_splat_world(filmed.cameras), filmed, small_tokenizer, clip,
+        settings=BRIEF, times=(0, 4), on_step=lambda *step: seen.append(step),
+    )  # fmt: skip
+    assert [len(splats) for splats in found.splats] == [80, 80]
+    for before, after in zip(found.before, found.after, strict=True):
+        assert after.frames > before.frames and after.picture > before.picture
+    assert seen == [(step, 12) for step in range(1, 13)]
+    first = sum(score.picture for score in found.before) / 2, sum(score.picture for score in found.after) / 2
+    assert "12 steps for 2 bullet times in" in found.report()
+    assert "first picture {:.2f} -> {:.2f} dB, teacher's frames".format(*first) in found.report()
+
+
+def test_without_a_geometry_the_report_has_no_picture(filmed, small_tokenizer, cloud):
+    found = refine([cloud], in_splat_world(filmed.cameras), filmed, small_tokenizer, settings=BRIEF)
+    assert "first picture -, teacher's frames" in found.report() and found.after[0].picture is None
+
+
+def test_splats_that_became_no_better_stay_as_they_were(filmed, small_tokenizer, cloud):
+    found = refine(
+        [cloud], in_splat_world(filmed.cameras), filmed, small_tokenizer, settings=BRIEF, enough=lambda: True
+    )
+    assert found.splats[0] is cloud and found.after == found.before and found.runs[0].steps == 0
+
+
+def test_frames_may_be_compared_at_half_size(filmed, picture, small_tokenizer, cloud):
+    whole, half = films(small_tokenizer, filmed), films(small_tokenizer, filmed, 2)
+    still = replace(filmed, dynamic=False)
+    assert half.shape == (2, 9, 16, 24, 3)
+    assert (whole[:, :, ::2, ::2].float().mean() - half.float().mean()).abs() < 2
+    found = refine(
+        [cloud], in_splat_world(still.cameras), still, small_tokenizer, picture, settings=replace(BRIEF, shrink=2)
+    )
+    assert found.after[0].frames > found.before[0].frames
+
+
+def test_each_set_of_splats_needs_its_time(filmed, small_tokenizer, cloud):
+    with pytest.raises(ValueError, match=r"2 sets of splats for the bullet times \[0\]; name one for each"):
+        refine([cloud, cloud], in_splat_world(filmed.cameras), filmed, small_tokenizer, settings=BRIEF)
