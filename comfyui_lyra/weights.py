@@ -16,6 +16,7 @@ from ..kernels_glue.memory import recall, remember
 from .checkpoints.quantised import Scaled, real
 from .checkpoints.state import read_about
 from .files.atomic import replacing
+from .files.reading import parse_json
 
 Rules = Sequence[tuple[str, str | None]]  # (pattern, replacement), None drops the key; applied in order
 Model = TypeVar("Model", bound=nn.Module)
@@ -146,7 +147,7 @@ def stored_config(file: Path, kind: type[Config]) -> Config | None:
     if stored is None:
         return None
     try:
-        values = json.loads(stored)
+        values = parse_json(stored)
         return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(

@@ -46,7 +46,7 @@ def recall(kind: str, key: str) -> dict | None:
     try:
         record = json.loads(_file(kind, key).read_bytes())
         return record["value"] if record["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):  # never written, or damaged: as if it were not there
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # never written, or damaged: as if not there
         return None
 
 

@@ -1,11 +1,12 @@
 """8-bit weights that come with scales, as ComfyUI and others store them, and what they stand for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..files.reading import parse_json
 
 EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 SCALES = (".weight_scale", ".scale_weight")  # of "<layer>.weight"; ComfyUI's today, and what it wrote before
@@ -94,11 +95,11 @@ def formats_of(state: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[st
     """The format of each layer that ComfyUI noted one for, beside the weight or in the metadata."""
     notes: dict[str, object] = {}
     try:
-        notes |= json.loads(about.get("_quantization_metadata", "{}")).get("layers", {})
+        notes |= parse_json(about.get("_quantization_metadata", "{}")).get("layers", {})
         for name, tensor in state.items():
             if name.endswith(".comfy_quant"):
-                notes[name.removesuffix(".comfy_quant")] = json.loads(bytes(tensor.tolist()))
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+                notes[name.removesuffix(".comfy_quant")] = parse_json(bytes(tensor.tolist()))
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"a note on quantisation that cannot be read ({error})") from error
     return {layer: format_of(note) for layer, note in notes.items()}
 

@@ -1,6 +1,5 @@
 """What a file or folder is, and which loader takes it: by its content, without reading its numbers."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..configs import PATCH, TEACHER_INPUTS
 from ..files.colmap import find_model
+from ..files.reading import parse_json
 from ..gen3c.keys import RULES as TEACHER_RULES
 from ..tokenizer.keys import rules as tokenizer_rules
 from ..weights import rename
@@ -221,8 +221,8 @@ def description(facts: FileFacts) -> str:
 def said(about: Mapping[str, str]) -> list[str]:
     """What a file of ours says of itself."""
     try:
-        size = json.loads(about["config"]).get("trained_size")
-    except (ValueError, AttributeError, RecursionError):
+        size = parse_json(about["config"]).get("trained_size")
+    except (ValueError, AttributeError):
         size = None
     shape = f", for pictures of {size[1]}x{size[0]}" if isinstance(size, list) and len(size) == 2 else ""
     licence = f", {about['licence']}" if about.get("licence") else ""

@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ from pathlib import Path
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_WORDS = re.compile(r"no space left|disk quota exceeded|not enough space on|\(os error (28|112|122)\)", re.I)
 DAY = 86_400.0  # seconds after which a temporary is nobody's, where its owner cannot be asked for
+LONGEST = 200  # bytes of a name in a temporary's; file systems take 255 in all
 _own: set[Path] = set()  # temporaries that this process is writing
 
 
@@ -84,7 +86,7 @@ def unwritable(path: Path, error: OSError) -> ValueError:
 @contextmanager
 def temporary_of(path: Path) -> Iterator[Path]:
     """A name beside a path that nothing has, for this process alone; what has it at the end is deleted."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     _own.add(temporary)
     try:
         yield temporary
@@ -93,9 +95,17 @@ def temporary_of(path: Path) -> Iterator[Path]:
         _own.discard(temporary)
 
 
+def short(name: str) -> str:
+    """A name that leaves room for what a temporary's adds: its start and a hash stand for one that is too long."""
+    if len(os.fsencode(name)) <= LONGEST:
+        return name
+    start = os.fsencode(name)[: LONGEST - 17].decode(errors="ignore")
+    return f"{start}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+
+
 def clear_left_behind(path: Path) -> None:
     """Delete temporaries of a path whose writers were killed."""
-    for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for found in path.parent.glob(f".{glob.escape(short(path.name))}.*.tmp"):
         if is_left_behind(found):
             remove(found)
 

@@ -1,12 +1,12 @@
 """Finished paths found by what they were made from, wherever they lie and whatever they are called now."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from ..cameras import CameraTrajectory
+from .reading import parse_json
 from .sdg_manifest import path_key
 
 
@@ -28,7 +28,7 @@ def key_of(file: Path) -> str | None:
     """
     try:
         with safe_open(file, "pt") as tensors:
-            about = json.loads((tensors.metadata() or {})["about"])
+            about = parse_json((tensors.metadata() or {})["about"])
             (path,) = about["paths"]
             c2w, K = (tensors.get_tensor(name).clone() for name in ("c2w.0", "K.0"))
         return path_key(about["provenance"], CameraTrajectory(c2w=c2w, K=K, **path))

@@ -72,7 +72,7 @@ def load_provenance(path: Path | str) -> dict[str, str]:
     with reading(path) as file:
         try:
             with safe_open(file, "pt") as tensors:
-                return dict(json.loads((tensors.metadata() or {})["about"])["provenance"])
+                return dict(parse_json((tensors.metadata() or {})["about"])["provenance"])
         except SafetensorError as error:
             raise ValueError(f"not a safetensors file, or cut short: {error}") from error
         except (KeyError, TypeError, ValueError):  # of something else, which load_latents will name

@@ -4,6 +4,7 @@ Pictures of one folder make one path, named after the folder, in the order of th
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from .atomic import replacing
 from .cameras_json import read_object
 from .lens import check_lens
 from .pinhole import as_matrix, by_folder, camera_path, check_names, picture_size, pinhole_numbers
-from .reading import reading
+from .reading import one_line, reading
+
+log = logging.getLogger("lyra")
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenCV camera axes and back: turns y and z
 NUMBERS = ("fl_x", "fl_y", "cx", "cy")
@@ -48,7 +51,7 @@ def load_transforms(path: Path | str) -> tuple[CameraTrajectory, ...]:
         frames = document.pop("frames", None)
         if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
             raise ValueError("expected a list of objects named 'frames'")
-        whole = [{"file_path": "", **document, **frame} for frame in frames]
+        whole = with_poses([{"file_path": "", **document, **frame} for frame in frames])
         for frame in whole:
             check_frame(frame)
         cache: dict[Path, tuple[int, int]] = {}
@@ -58,6 +61,28 @@ def load_transforms(path: Path | str) -> tuple[CameraTrajectory, ...]:
             read_path(name, [whole[i] for i in members], [lenses[i] for i in members])
             for name, members in folders.items()
         )
+
+
+def with_poses(frames: list[dict]) -> list[dict]:
+    """The frames whose pose is all numbers; programs that track cameras write NaN where they lost one."""
+    good = [frame for frame in frames if not is_lost(frame.get("transform_matrix"))]
+    if not good:
+        raise ValueError("every transform_matrix holds NaN or infinity: no camera was found")
+    if len(good) < len(frames):
+        first = next(frame["file_path"] for frame in frames if is_lost(frame.get("transform_matrix")))
+        log.warning(
+            "%d of %d frames are left out: their transform_matrix holds NaN or infinity (first: '%s')",
+            len(frames) - len(good), len(frames), one_line(first),
+        )  # fmt: skip
+    return good
+
+
+def is_lost(pose: object) -> bool:
+    """Whether a pose is made of numbers that are not all finite; what is no numbers at all is named later."""
+    try:
+        return pose is not None and not np.isfinite(np.array(pose, np.float64)).all()
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def read_path(name: str, frames: list[dict], lenses: list[dict]) -> CameraTrajectory:

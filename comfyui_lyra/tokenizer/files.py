@@ -1,6 +1,5 @@
 """The tokenizer's files in every form: which belong together, their weights and their statistics."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from ..checkpoints.parts import parts_of
 from ..checkpoints.quantised import Scaled
 from ..checkpoints.state import read_content, read_state
+from ..files.reading import parse_json
 
 OTHER_HALF = {"encoder": "decoder", "decoder": "encoder"}
 STATISTICS = re.compile(r"(?:^|\.)(?:latent_)?(mean|std)$")  # ours, and those of ComfyUI's repackaged file
@@ -77,7 +77,7 @@ def statistics_beside(file: Path, channels: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [C, T] from the folder of the weights: mean_std.pt, or diffusers' config.json."""
     config = file.with_name("config.json")
     try:
-        stored = json.loads(config.read_bytes())
+        stored = parse_json(config.read_bytes())
         pair = [torch.tensor(stored[name]).float().reshape(channels, -1) for name in ("latents_mean", "latents_std")]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # none, or of something else
         return read_statistics(file.with_name("mean_std.pt"), channels)

@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..files.atomic import writing
+from ..files.reading import parse_json
 from ..versions import pack_version
 
 log = logging.getLogger("lyra")
@@ -112,7 +113,7 @@ def load_snapshot(path: Path | str) -> Snapshot:
     """Read the checkpoint of a json file; ValueError unless every file is there with its SHA-256."""
     path = Path(path)
     try:
-        about = json.loads(path.read_bytes())
+        about = parse_json(path.read_bytes())
         if about["format"] != VERSION:
             raise ValueError(f"layout {about['format']}, this program reads {VERSION}")
         if about["config_hash"] != config_hash(about["config"]):
@@ -268,6 +269,6 @@ def clear_temporaries(folder: Path) -> None:
 def listed_files(folder: Path, step: int) -> list[Path]:
     """The tensor files that a checkpoint's json names; every one of its step if the json cannot be read."""
     try:
-        return [folder / name for name in json.loads((folder / f"{stem(step)}.json").read_bytes())["sha256"]]
+        return [folder / name for name in parse_json((folder / f"{stem(step)}.json").read_bytes())["sha256"]]
     except (OSError, KeyError, TypeError, ValueError):
         return files_of(folder, step)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..files.atomic import writing
 from ..files.images import save_image
+from ..files.reading import parse_json
 
 log = logging.getLogger("lyra")
 
@@ -83,7 +84,7 @@ def read_log(path: Path | str) -> list[dict[str, object]]:
     lines = []
     for line in filter(None, Path(path).read_text(encoding="utf-8").splitlines()):
         try:
-            lines.append(json.loads(line))
+            lines.append(parse_json(line))
         except ValueError:
             log.warning("%s: a line of %d characters was cut short", path, len(line))
     return lines

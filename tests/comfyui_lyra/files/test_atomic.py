@@ -44,6 +44,23 @@ def test_no_reader_takes_the_temporary_file_for_a_result(tmp_path):
         assert temporary.name.startswith(".")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.parametrize("name", ["a" * 250 + ".ply", "é" * 125 + ".ply"])
+def test_a_name_as_long_as_systems_allow_is_written_and_cleared(tmp_path, name):
+    other = f"{name[:-5]}b.ply"  # differs only where a temporary's name is cut
+    if not (child := os.fork()):
+        with replacing(tmp_path / name):
+            os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    with replacing(tmp_path / other) as temporary:
+        temporary.write_text("b")
+    assert len(list(tmp_path.iterdir())) == 2  # another name's temporary is left alone
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("a")
+    assert {path.name for path in tmp_path.iterdir()} == {name, other}
+
+
 @pytest.mark.parametrize("place", ["file/scene.ply", "file/deeper/scene.ply", "folder"])
 def test_an_unwritable_place_is_one_sentence(tmp_path, place):
     (tmp_path / "file").write_text("")

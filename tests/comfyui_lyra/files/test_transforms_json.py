@@ -45,6 +45,17 @@ def test_a_file_without_names_is_one_path(tmp_path):
     assert torch.equal(found.c2w[0], found.c2w[1])
 
 
+def test_frames_whose_camera_was_lost_are_left_out_with_a_word(tmp_path, caplog):
+    lost = [[math.nan] * 4] * 3, [*ALONG_X[:2], [0, 1, math.inf, 3]], [[None] * 4] * 4
+    poses = [ALONG_X, lost[0], ALONG_X, *lost[1:]]
+    frames = [{"file_path": f"images/{i}.png", "transform_matrix": pose} for i, pose in enumerate(poses)]
+    (found,) = load_transforms(write(tmp_path, **SHARED, frames=frames))
+    assert len(found) == 2 and found.c2w.isfinite().all()
+    assert "3 of 5 frames are left out" in caplog.text and "(first: 'images/1.png')" in caplog.text
+    with pytest.raises(ValueError, match="transforms.json: every transform_matrix holds NaN or infinity"):
+        load_transforms(write(tmp_path, **SHARED, frames=frames[3:]))
+
+
 FRAME = {"file_path": "a.png", "transform_matrix": ALONG_X}
 
 
