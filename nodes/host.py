@@ -179,6 +179,19 @@ def version() -> dict[str, str]:
     return {"ComfyUI": __version__}
 
 
+def bar() -> comfy.utils.ProgressBar:
+    """The node's progress bar, for what does not stop when the user cancels but ends early (see ``cancelled``)."""
+    return comfy.utils.ProgressBar(1)
+
+
+def cancelled() -> bool:
+    """Whether the user has cancelled; then it is taken as done, so that the workflow goes on with what there is."""
+    if not comfy.model_management.processing_interrupted():
+        return False
+    comfy.model_management.interrupt_current_processing(False)
+    return True
+
+
 def show_text(node: type[io.ComfyNode], text: str) -> None:
     """Write a line on a node that declares ``Hidden.unique_id``, for the client that runs it, if one does."""
     instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)  # if it is running
