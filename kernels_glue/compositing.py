@@ -96,16 +96,21 @@ def block_lists(ranges: Tensor, blocks: Blocks, alive: Tensor) -> tuple[Tensor, 
     return splats[order], lengths.cumsum(0) - lengths, lengths
 
 
-def alphas(rows: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Opacity of splats at pixels, 0 below ALPHA_MIN: rows [R, A, C], x [A, S], y [A, S] -> [A, S * S, C]."""
+def footprints(rows: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What splats are at pixels: opacity, 0 below ALPHA_MIN; its exponent; the exponent's denominator, None for 1.
+
+    rows [R, A, C], x [A, S], y [A, S] -> [A, S * S, C] each.
+    """
     dx, dy = x[..., None] - rows[0, :, None], y[..., None] - rows[1, :, None]  # [A, S, C]
     a, b, c, *below, opacity = rows[2:, :, None].unbind(0)  # [A, 1, C] each
-    exponent = quadratic(a * dx * dx, b * dx, c * dy * dy, dy)
+    exponent, denominator = quadratic(a * dx * dx, b * dx, c * dy * dy, dy), None
     if below:
         d, e, f, g, h = below
-        exponent = exponent / quadratic(1 + (d + f * dx) * dx, g * dx, (e + h * dy) * dy, dy)
+        denominator = quadratic(1 + (d + f * dx) * dx, g * dx, (e + h * dy) * dy, dy)
+        exponent = exponent / denominator
     alpha = (opacity[:, None] * exponent.exp()).clamp_max(ALPHA_MAX)
-    return torch.where(alpha >= ALPHA_MIN, alpha, 0).flatten(1, 2)
+    alpha = torch.where(alpha >= ALPHA_MIN, alpha, 0).flatten(1, 2)
+    return alpha, exponent.flatten(1, 2), None if denominator is None else denominator.flatten(1, 2)
 
 
 def quadratic(in_x: Tensor, mixed: Tensor, in_y: Tensor, dy: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ def quadratic(in_x: Tensor, mixed: Tensor, in_y: Tensor, dy: Tensor) -> Tensor:
 class Composite(torch.autograd.Function):
     """Sum of ``transmittance * alpha * (features, 1)`` a pixel: rows [M, R], features [M, F] -> [blocks, S * S, F+1].
 
-    Both directions walk front to back and evaluate alphas anew, so that nothing of the size of the walk is kept.
+    Both directions walk front to back and evaluate footprints anew, so that nothing of the size of the walk is kept.
     """
 
     @staticmethod
@@ -126,7 +131,7 @@ class Composite(torch.autograd.Function):
         transmittance = rows.new_ones(blocks.rows * blocks.columns, blocks.side**2)
         sums = rows.new_zeros(*transmittance.shape, features.shape[1] + 1)
         for part, splats in front_to_back(boxes, blocks, transmittance):
-            alpha = alphas(table[splats].movedim(-1, 0), *blocks.centres(part, rows))
+            alpha, *_ = footprints(table[splats].movedim(-1, 0), *blocks.centres(part, rows))
             before, kept = attenuate(alpha, transmittance, part)
             weight = alpha.mul_(before).mul_(kept)
             channels = [(weight * f[:, None]).sum(-1) for f in extras[splats].unbind(-1)]
@@ -150,24 +155,71 @@ class Composite(torch.autograd.Function):
         transmittance = rows.new_ones(sums.shape[:2])
         behind = (sums * grad).sum(-1)  # [blocks, S * S] S of the last splat composited
         for part, splats in front_to_back(boxes, blocks, transmittance):
-            with torch.enable_grad():
-                chunk = table[splats].movedim(-1, 0).requires_grad_()
-                alpha = alphas(chunk, *blocks.centres(part, rows))
-            solid = alpha.detach()
-            before, kept = attenuate(solid, transmittance, part)
-            weight = solid * before * kept
+            chunk, centres = table[splats].movedim(-1, 0), blocks.centres(part, rows)
+            alpha, exponent, denominator = footprints(chunk, *centres)
+            before, kept = attenuate(alpha, transmittance, part)
+            weight = alpha * before * kept
             upstream, values = grad[part], extras[splats]  # [A, S * S, F + 1], [A, C, F]
-            along = upstream[..., -1:] + sum(
-                upstream[..., i, None] * values[:, None, :, i] for i in range(values.shape[-1])
-            )
+            along = product(upstream[..., :-1], values.mT) + upstream[..., -1:]
             rest = behind[part, None].transpose(1, 2) - (weight * along).cumsum(-1)
             behind[part] = rest[..., -1]
-            slope = (before * along - rest / (1 - solid)) * kept
-            (grad_chunk,) = torch.autograd.grad(alpha, chunk, slope)
+            slope = (before * along - rest / (1 - alpha)) * kept
+            steep = torch.where(alpha < ALPHA_MAX, slope * alpha, 0)  # along the exponent, whose exp the alpha is
+            grad_chunk = row_gradients(chunk, *centres, steep, exponent, denominator)
             grad_table.index_add_(0, splats.flatten(), grad_chunk.movedim(0, -1).flatten(0, 1))
-            for i in range(values.shape[-1]):
-                grad_extras[:, i].index_add_(0, splats.flatten(), (weight * upstream[..., i, None]).sum(1).flatten())
+            grad_extras.index_add_(0, splats.flatten(), product(weight.mT, upstream[..., :-1]).flatten(0, 1))
         return grad_table[:-1], grad_extras[:-1], None, None
+
+
+def row_gradients(
+    rows: Tensor, x: Tensor, y: Tensor, steep: Tensor, exponent: Tensor, denominator: Tensor | None
+) -> Tensor:
+    """Gradients [R, A, C] of ``Footprints.rows``, from those along the exponents at pixels, ``steep`` [A, S * S, C].
+
+    A row's entries are factors of 1, dx, dy, dx^2, dx dy, dy^2, so only these moments of ``steep`` about each splat are
+    needed. They are taken about the blocks' centres, where pixels are the same numbers for all, and shifted.
+    """
+    x0, y0, a, b, c, *below, opacity = rows
+    middle_x, middle_y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+    across, down = (x - middle_x)[0], (y - middle_y)[0]
+    dx, dy = across.repeat(len(down)), down.repeat_interleave(len(across))
+    pixels = torch.stack((torch.ones_like(dx), dx, dy, dx * dx, dx * dy, dy * dy))  # [6, S * S]
+    away = x0 - middle_x, y0 - middle_y  # [A, C] each
+    over = steep if denominator is None else steep / denominator
+    one, in_x, in_y, in_xx, in_xy, in_yy = moments(over, pixels, *away)
+    to_x, to_y = 2 * a * in_x + b * in_y, b * in_x + 2 * c * in_y
+    above, under = [in_xx, in_xy, in_yy], []
+    if below:
+        d, e, f, g, h = below
+        one, *under = moments(-over * exponent, pixels, *away)
+        in_x, in_y = under[:2]
+        to_x = to_x + d * one + 2 * f * in_x + g * in_y
+        to_y = to_y + e * one + g * in_x + 2 * h * in_y
+    strength = steep.sum(1) / opacity.clamp_min(ALPHA_MIN)
+    return torch.stack((-to_x, -to_y, *above, *under, strength))
+
+
+def moments(values: Tensor, pixels: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Sums of ``values`` [A, P, C] times 1, dx, dy, dx^2, dx dy, dy^2 about (x, y) [A, C], of ``pixels`` [6, P]."""
+    one, in_x, in_y, in_xx, in_xy, in_yy = product(pixels.expand(len(values), -1, -1), values).unbind(1)
+    near_x, near_y = in_x - x * one, in_y - y * one
+    return [
+        one, near_x, near_y, in_xx - x * (in_x + near_x), in_xy - x * near_y - y * in_x, in_yy - y * (in_y + near_y)
+    ]  # fmt: skip
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix products [A, I, K] x [A, K, J]; a matmul on a CPU only, for a host may let a GPU's run in TF32."""
+    return left @ right if left.device.type == "cpu" else summed(left, right)
+
+
+def summed(left: Tensor, right: Tensor) -> Tensor:
+    """The same by sums over whichever of I, K and J is least."""
+    if left.shape[2] <= min(left.shape[1], right.shape[2]):
+        return sum(left[:, :, k, None] * right[:, k, None] for k in range(left.shape[2]))
+    if left.shape[1] <= right.shape[2]:
+        return torch.stack([(left[:, i, :, None] * right).sum(1) for i in range(left.shape[1])], dim=1)
+    return torch.stack([(left * right[:, None, :, j]).sum(2) for j in range(right.shape[2])], dim=2)
 
 
 def padded(table: Tensor) -> Tensor:
