@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -22,10 +22,11 @@ from .gen3c.load import Teacher, load_teacher
 from .geometry import Geometry
 from .path_picture import draw_paths
 from .path_sets import end_to_end
-from .pipeline import Scene, build_scene, decode
+from .pipeline import Scene, build_scene, decode, refine
 from .progress import OnStep
 from .recon.checkpoint import load_recon
 from .recon.model import Recon
+from .refine.schedule import settings_for
 from .render import render
 from .shipped import shipped_model, shipped_sample
 from .tokenizer.model import CosmosTokenizer, load_tokenizer
@@ -35,6 +36,7 @@ SCALE = 2  # frames are shown so many times as large as the models make them
 DRAWN = {"cpu": 1, "cuda": 2}  # splats are drawn so many times as large, and enlarged if that is less
 EVERY = 2  # every so many frames of a straight path are drawn
 FPS = 12.0  # of the videos
+REFINING = {"cpu": 40.0, "cuda": 20.0}  # seconds for the splats of a scene, all its moments together
 
 Progress = Callable[[str], OnStep]
 Say = Callable[[str], None]
@@ -64,27 +66,39 @@ class Models:
         )
 
 
-def run(out: Path, device: torch.device, progress: Progress, say: Say, own: Geometry | None = None) -> None:
-    """The shipped picture and clip, each into a folder of its own below ``out``, or one's ``own`` instead."""
+def run(
+    out: Path,
+    device: torch.device,
+    progress: Progress,
+    say: Say,
+    own: Geometry | None = None,
+    refining: float | None = None,
+) -> None:
+    """The shipped picture and clip, each into a folder of its own below ``out``, or one's ``own`` instead.
+
+    Each scene's splats are refined for ``refining`` seconds, by default as many as suit the device; 0 does not.
+    """
     start = perf_counter()
+    refining = by_device(REFINING, device) if refining is None else refining
     models = Models.load(device)
     say(f"Mini models loaded in {perf_counter() - start:.1f} s; they know procedural scenes only. Device: {device}.")
     if own is not None:
         make = picture_scene if len(own.frames) == 1 else clip_scene
-        make(models, own, out, progress, say)
+        make(models, own, out, progress, say, refining)
         return
-    picture_scene(models, shipped_sample("picture"), out / "picture", progress, say)
-    clip_scene(models, shipped_sample("clip"), out / "clip", progress, say)
+    picture_scene(models, shipped_sample("picture"), out / "picture", progress, say, refining)
+    clip_scene(models, shipped_sample("clip"), out / "clip", progress, say, refining)
     say(f"Both in {perf_counter() - start:.0f} s.")
 
 
-def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progress, say: Say) -> None:
+def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progress, say: Say, refining: float) -> None:
     """Splats of a picture, and what is seen along the six paths, beside the teacher's frames."""
     say("\nA picture becomes a scene: the teacher films it along six paths, the decoder makes splats of that.")
     start = perf_counter()
     scene = build_scene(
         models.teacher, models.tokenizer, models.static, geometry, settings=SDG_SETTINGS, progress=progress
     )
+    scene = refined(models, scene, refining, progress, say)
     made, (splats,), wanted = perf_counter(), scene.splats.frames, teacher_frames(models, scene)
     parts = [path[shown(path)] for path in scene.cameras]
     seen = draw(splats, end_to_end(parts), progress("draw")).split([len(part) for part in parts])
@@ -104,7 +118,7 @@ def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progr
     say(f"  {out / 'camera_paths.png'}: where the cameras went")
 
 
-def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress, say: Say) -> None:
+def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress, say: Say, refining: float) -> None:
     """Splats of three moments of a clip, and what is seen around them, beside the teacher's frames."""
     say("\nA clip becomes a moving scene: the teacher films it along the paths too, and any moment can be decoded.")
     start, last = perf_counter(), len(geometry.frames) - 1
@@ -113,6 +127,7 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
         models.teacher, models.tokenizer, models.dynamic, geometry,
         settings=SDG_SETTINGS, times=times, progress=progress,
     )  # fmt: skip
+    scene = refined(models, scene, refining, progress, say)
     made, wanted, source = perf_counter(), teacher_frames(models, scene), enlarged(geometry.frames)
     rows, around = [("the clip", source)], []
     for time, splats in zip(times, scene.splats.frames, strict=True):
@@ -138,6 +153,20 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
     say(f"  {out / 'splats'}: splats of frames {', '.join(map(str, times))} as numbered PLY files, and a manifest")
     say(f"  {out / 'bullet_times.mp4'}: around each of these moments, the clip's own frame on the right")
     say(f"  {out / 'contact_sheet.png'}: the moments from the six paths, beside the teacher's frames")
+
+
+def refined(models: Models, scene: Scene, seconds: float, progress: Progress, say: Say) -> Scene:
+    """The scene with its splats refined for so many seconds in all."""
+    if not seconds:
+        return scene
+    splats, path = scene.splats, scene.cameras[0]
+    found = refine(
+        splats.frames, scene.cameras, scene.latents.to(models.teacher.device), models.tokenizer, scene.geometry,
+        settings=settings_for(splats.frames[0].means.device, path.height * path.width, seconds=seconds),
+        times=splats.times, on_step=progress("refine"),
+    )  # fmt: skip
+    say(f"Refined: {found.report()}")
+    return replace(scene, splats=replace(splats, frames=found.splats))
 
 
 def draw(splats: Gaussians, path: CameraTrajectory, on_step: OnStep) -> Tensor:

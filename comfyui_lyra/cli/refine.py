@@ -2,20 +2,25 @@
 
 import argparse
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
 from .. import pipeline
+from ..cameras import CameraTrajectory
 from ..files.cameras import load_cameras
 from ..files.geometry import load_geometry
 from ..files.ply import load_ply, save_ply
 from ..files.scene import load_scene
+from ..gaussians import Gaussians
+from ..latents import MultiViewLatents
 from ..refine.optimise import Enough
-from ..refine.schedule import settings_for
+from ..refine.report import Refined
+from ..refine.schedule import RefineSettings, settings_for
+from ..tokenizer.model import CosmosTokenizer
+from .models import tokenizer_of
 from .options import progress
-from .scene import tokenizer_of
 
 
 def run_refine(options: argparse.Namespace) -> None:
@@ -23,20 +28,36 @@ def run_refine(options: argparse.Namespace) -> None:
     latents = load_scene(options.latents, options.clip, dynamic=options.time is not None)
     if latents.dynamic and options.time is None:
         raise ValueError(f"{options.latents} shows a moving scene; say which bullet time the splats are of with --time")
-    cameras, geometry = load_cameras(camera_file(options)), options.geometry and load_geometry(options.geometry)
+    cameras, given = load_cameras(camera_file(options)), load_ply(options.splats)
     path = cameras[0]
     settings = settings_for(
         options.device, path.height * path.width, steps=options.steps, seconds=options.seconds, seed=options.seed
     )
-    with interruptible() as enough:
-        refined = pipeline.refine(
-            [load_ply(options.splats).to(options.device)], cameras, latents.to(options.device), tokenizer_of(options),
-            geometry, settings=settings, times=(options.time or 0,), on_step=progress("refine"), enough=enough,
-        )  # fmt: skip
+    refined = sharpened(
+        options, [given.to(options.device)], cameras, latents, tokenizer_of(options), settings, (options.time or 0,)
+    )
     (splats,) = refined.splats
     save_ply(options.out, splats.to("cpu"))
     print(f"{len(splats)} splats: {options.out}")
     print(refined.report())
+
+
+def sharpened(
+    options: argparse.Namespace,
+    splats: Sequence[Gaussians],
+    cameras: Sequence[CameraTrajectory],
+    latents: MultiViewLatents,
+    tokenizer: CosmosTokenizer,
+    settings: RefineSettings,
+    times: Sequence[int],
+) -> Refined:
+    """Refined splats of each time, with a bar; Ctrl-C ends it with what there is."""
+    geometry = options.geometry and load_geometry(options.geometry)
+    with interruptible() as enough:
+        return pipeline.refine(
+            splats, cameras, latents.to(options.device), tokenizer, geometry,
+            settings=settings, times=times, on_step=progress("refine"), enough=enough,
+        )  # fmt: skip
 
 
 def camera_file(options: argparse.Namespace) -> Path:

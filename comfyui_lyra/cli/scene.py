@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from dataclasses import replace
 
 import torch
 
@@ -26,10 +27,12 @@ from ..recon.checkpoint import load_recon
 from ..recon.plan import plan
 from ..recon.reconstruct import reconstruct
 from ..recon.times import parse_times
+from ..refine.schedule import settings_for
 from ..shipped import shipped_model
-from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..trajectories import camera_paths
+from .models import tokenizer_of
 from .options import progress
+from .refine import sharpened
 from .verbs import DTYPES, PRECISIONS
 
 
@@ -100,18 +103,17 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         model, tokenizer, latents, times,
         keep=options.keep, schedule=planned.schedule, on_step=progress("reconstruct"),
     )  # fmt: skip
+    if options.refine:
+        settings = settings_for(options.device, path.height * path.width, seconds=options.refine)
+        refined = sharpened(options, splats.frames, cameras, latents, tokenizer, settings, splats.times)
+        splats = replace(splats, frames=refined.splats)
+        print(refined.report())
     for time, frame in zip(splats.times, splats.frames, strict=True):
         file = options.out / f"splats_{time:04}.ply"
         save_ply(file, frame.to("cpu"))
         print(f"{len(frame)} splats: {file}")
     save_cameras_json(options.out / "cameras.json", cameras)
     print(f"the paths they came from, for 'lyra render --cameras': {options.out / 'cameras.json'}")
-
-
-def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:
-    """The tokenizer, where and as it is used."""
-    file = options.tokenizer or shipped_model("tokenizer")
-    return load_tokenizer(file).to(options.device, DTYPES[options.dtype])
 
 
 def run_plan(options: argparse.Namespace) -> None:
@@ -162,7 +164,7 @@ def run_demo(options: argparse.Namespace) -> None:
         out, own = out / clip_name(options.image.stem), own_picture(options)
     elif options.depth:
         raise ValueError("--depth is of a picture of your own; name it with --image")
-    demo.run(out, options.device, progress, lambda text: print(text, flush=True), own)
+    demo.run(out, options.device, progress, lambda text: print(text, flush=True), own, options.refine)
 
 
 def own_picture(options: argparse.Namespace) -> Geometry:

@@ -85,6 +85,9 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--near", type=float, default=1.0, help="near-far: depth of white")
     verb.add_argument("--far", type=float, default=5.0, help="near-far: depth of black")
     verb.add_argument("--fov", type=float, default=41.0, help="vertical field of view in degrees")
+    verb.add_argument(
+        "--refine", type=seconds, metavar="SECONDS", help="for each scene's splats; by default 40 on a CPU, 20 on a GPU"
+    )
     add_device(verb)
     verb.set_defaults(run="scene.run_demo")
 
@@ -140,6 +143,10 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("--keep", type=float, help="share of splats kept, by opacity; by default the decoder's")
     verb.add_argument("--budget", type=float, default=8.0, help="GB of memory for the splat decoder")
+    verb.add_argument(
+        "--refine", type=seconds, default=0.0, metavar="SECONDS", help="then sharpen them, as 'lyra refine' does"
+    )
+    verb.add_argument("--geometry", type=Path, help="--refine: of 'lyra geometry', the picture or clip itself")
     verb.set_defaults(run="scene.run_reconstruct")
 
     verb = verbs.add_parser("refine", help="sharpen splats: optimise them towards the frames they were made from")
@@ -151,7 +158,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--geometry", type=Path, help="of 'lyra geometry': the picture itself, sharper than the frames")
     verb.add_argument("--time", type=int, help="of a moving scene: the bullet time of the PLY, a frame index")
     verb.add_argument("--steps", type=int, default=0, help="0: what suits the device, 300 on a GPU and 100 on a CPU")
-    verb.add_argument("--seconds", type=float, default=0.0, help="stop after so many; 0: only the steps count")
+    verb.add_argument("--seconds", type=seconds, default=0.0, help="stop after so many; 0: only the steps count")
     verb.add_argument("--seed", type=int, default=0, help="of the frames' order")
     add_models(verb, "tokenizer")
     verb.set_defaults(run="refine.run_refine")
@@ -227,6 +234,13 @@ def add_device(verb: argparse.ArgumentParser) -> None:
     """Where to compute."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     verb.add_argument("--device", type=usable_device, default=default, help="cuda or cpu")
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, 0 or more."""
+    if not 0 <= (found := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} seconds; give 0 or more")
+    return found
 
 
 def usable_device(name: str) -> torch.device:

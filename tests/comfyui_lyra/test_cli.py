@@ -169,10 +169,26 @@ def test_without_other_words_the_shipped_models_do_it(mini, tmp_path, clip, monk
         ["generate", "scene.safetensors", "latents", "--steps", "2", "--preset", "left", "--dtype", "float32"],
         ["decode", "latents", "view.mp4", "--dtype", "float32"],
         ["reconstruct", "latents", "splats", "--times", "0,4", "--dtype", "float32"],
+        [
+            "reconstruct",
+            "latents",
+            "sharp",
+            "--times",
+            "0,4",
+            "--dtype",
+            "float32",
+            "--refine",
+            "1",
+            "--geometry",
+            "scene.safetensors",
+            "--device",
+            "cpu",
+        ],
     ):
         assert main(words) == 0, capsys.readouterr().err
     assert len(load_video("view.mp4")[0]) == 9
     assert len(list(Path("splats").glob("*.ply"))) == 2  # by the dynamic one: the source is a clip
+    assert len(list(Path("sharp").glob("*.ply"))) == 2 and "steps for 2 bullet times" in capsys.readouterr().out
 
 
 def test_info_tells_of_the_shipped_models_and_of_weights(mini, capsys):

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra import shipped
+from lyra_pack.comfyui_lyra import demo, shipped
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.images import load_image
 from lyra_pack.comfyui_lyra.files.ply import load_ply
 from lyra_pack.comfyui_lyra.files.video import load_video
 from PIL import Image
 
-CPU = ["--device", "cpu"]
+CPU = ["--device", "cpu", "--refine", "1"]
 
 
 @pytest.mark.slow
@@ -20,6 +20,7 @@ def test_picture_and_clip_become_scenes_and_again(mini, tmp_path, capsys):
     for _ in range(2):  # the second time over the first one's files
         assert main(["demo", "--out", str(tmp_path / "out"), *CPU]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
+    assert "\nRefined: " in told and "steps for 3 bullet times in" in told
     out = tmp_path / "out"
     for name in ("scene.ply", "paths.mp4", "contact_sheet.png", "camera_paths.png"):
         assert str(out / "picture" / name) in told
@@ -50,6 +51,19 @@ def test_a_picture_of_one_s_own_is_turned_laid_on_white_and_cropped(mini, tmp_pa
     assert "The result will be rough" in told
     assert len(load_ply(tmp_path / "out" / "my-photo" / "scene.ply")) > 0
     assert not (tmp_path / "out" / "clip").exists()
+
+
+def test_refining_suits_the_device_and_may_be_left_out(mini, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(demo, "clip_scene", lambda *_: None)
+    monkeypatch.setattr(demo, "refine", lambda *_, settings, **__: asked.append(settings) or exit("far enough"))
+    demo.run(tmp_path, torch.device("cpu"), lambda label: lambda *_: None, print, refining=0.0)
+    assert asked == [] and "Refined" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="far enough"):
+        demo.run(tmp_path, torch.device("cpu"), lambda label: lambda *_: None, print)
+    assert asked[0].seconds == 40
+    with pytest.raises(SystemExit):
+        main(["demo", "--refine", "-1"])
 
 
 @pytest.mark.parametrize(
