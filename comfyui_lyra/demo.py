@@ -11,26 +11,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels_glue.devices import by_device
-from .cameras import CameraTrajectory
-from .contact_sheet import contact_sheet
-from .files.images import save_image
-from .files.ply import save_ply
-from .files.sequence import MANIFEST, save_sequence
-from .files.video import save_video
-from .gaussians import Gaussians
+from .callbacks import OnStep
+from .cameras.drawing import draw_paths
+from .cameras.path import CameraTrajectory
+from .cameras.sets import end_to_end
+from .files.media.contact_sheet import contact_sheet
+from .files.media.images import save_image
+from .files.media.video import save_video
+from .files.scenes.sample import shipped_sample
+from .files.splats.ply import save_ply
+from .files.splats.sequence import MANIFEST, save_sequence
 from .gen3c.load import Teacher, load_teacher
-from .geometry import Geometry
-from .path_picture import draw_paths
-from .path_sets import end_to_end
-from .pipeline import Scene, build_scene, decode, refine
-from .progress import OnStep
-from .recon.checkpoint import load_recon
+from .geometry.geometry import Geometry
+from .pipeline import Scene, build_scene, refine
+from .recon.load import load_recon
 from .recon.model import Recon
 from .refine.schedule import settings_for
-from .render import render
-from .shipped import shipped_model, shipped_sample
+from .splats.gaussians import Gaussians
+from .splats.render import render
+from .tokenizer.clips import decode
 from .tokenizer.model import CosmosTokenizer, load_tokenizer
-from .training.sdg_memory import SDG_SETTINGS
+from .training.data.sdg_memory import SDG_SETTINGS
+from .weights.shipped import shipped_model
 
 SCALE = 2  # frames are shown so many times as large as the models make them
 DRAWN = {"cpu": 1, "cuda": 2}  # splats are drawn so many times as large, and enlarged if that is less

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .cameras import CameraTrajectory
+from .cameras.path import CameraTrajectory
 from .configs import COMPRESSION
 from .shapes import check_shapes
 

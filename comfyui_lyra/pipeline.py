@@ -12,33 +12,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .cameras import CameraTrajectory
+from .callbacks import OnPicture, OnStep, no_picture, no_progress
+from .cameras.moves import camera_paths
+from .cameras.path import CameraTrajectory
 from .configs import TeacherConfig
-from .depth_values import Meaning, Unit
-from .files.depth import load_depth
-from .files.images import load_image
-from .files.sdg_writer import PathStore
-from .files.video import VIDEOS, load_video
-from .fit import fit
-from .gaussians import Gaussians, GaussianSequence
-from .gen3c.generate import CheckFrames, GenerateSettings, generate
+from .files.media.depth import load_depth
+from .files.media.depth_values import Meaning, Unit
+from .files.media.images import load_image
+from .files.media.video import VIDEOS, load_video
+from .files.scenes.sdg_writer import PathStore
+from .gen3c.generate import GenerateSettings, generate
 from .gen3c.load import Teacher
 from .gen3c.text import TextEmbeddings, encode_text
-from .geometry import Geometry, Scale
-from .geometry_sources import depth_of_size, from_depth
+from .geometry.fit import fit
+from .geometry.geometry import Geometry, Scale
 from .latents import MultiViewLatents
-from .progress import OnPicture, OnStep, no_picture, no_progress
 from .recon.model import Recon
 from .recon.reconstruct import reconstruct
 from .refine.footage import chunk_of, targets
 from .refine.optimise import Enough, not_enough, optimise
 from .refine.report import Refined, measure
 from .refine.schedule import RefineSettings
-from .render import Frames, render
-from .tokenizer.clips import decode_clip
+from .sources.geometry import depth_of_size, from_depth
+from .splats.gaussians import Gaussians, GaussianSequence
+from .splats.render import Frames, render
+from .tokenizer.clips import decode
 from .tokenizer.protocol import Tokenizer
 from .tokenizer.streaming import CHUNK
-from .trajectories import camera_paths
 
 MOST_PIXELS = 1 << 23  # of a picture, a little over 3840x2160; models take less than 1 << 20
 
@@ -135,29 +135,6 @@ def fitted(
                 f"{size[0]}; make the camera paths from this geometry"
             )
     return fit(geometry, *config.trained_size), tuple(path.resized(*config.trained_size) for path in cameras)
-
-
-def decode(
-    tokenizer: Tokenizer,
-    latents: MultiViewLatents,
-    view: int,
-    check_frames: CheckFrames | None = None,
-    at_once: int = CHUNK,
-) -> Tensor:
-    """Frames [F, H, W, 3] in [0, 1] that one view's latents stand for, all chunks, where the latents lie.
-
-    ``at_once`` latent frames are decoded together: fewer take less memory.
-    """
-    if not 0 <= view < len(latents.cameras):
-        raise ValueError(f"view {view}: the latents have {len(latents.cameras)} views, counted from 0")
-    if latents.family != tokenizer.family:
-        raise ValueError(
-            f"latents of family '{latents.family}' and tokenizer '{tokenizer.family}' do not belong together; load the "
-            "tokenizer of the latents' family"
-        )
-    video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks, at_once)
-    frames = ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)
-    return check_frames(frames) if check_frames else frames
 
 
 def build_scene(

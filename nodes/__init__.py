@@ -4,29 +4,17 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    camera,
-    camera_view,
-    check,
-    evaluate,
-    generate,
-    geometry,
-    host,
-    latents,
-    load,
-    load_models,
-    load_vipe,
-    plan,
-    preview_cache,
-    reconstruct,
-    refine,
-    render,
-    sample,
-    save,
-    save_sequence,
-    teacher,
-    train,
-)
+from .camera import paths as camera
+from .camera import view as camera_view
+from .comfy import host
+from .geometry import preview_cache, sample
+from .geometry import sources as geometry
+from .geometry import vipe as load_vipe
+from .latents import generate, latents
+from .models import check, plan, teacher
+from .models import load as load_models
+from .splats import evaluate, load, reconstruct, refine, render, save, save_sequence
+from .training import train
 
 log = logging.getLogger("lyra")
 

@@ -10,6 +10,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("kernels_glue", "comfyui_lyra", "nodes")  # each may import itself and what stands before it
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+STEPS = (  # of comfyui_lyra: a room sees those before it, and none beside it
+    {"shapes", "configs", "callbacks", "versions", "files.atomic", "files.reading", "files.disk", "files.names",
+     "files.splats.formats"},
+    {"files.arrays"},
+    {"cameras"},
+    {"splats", "latents", "geometry"},
+    {"weights"},
+    {"files"},
+    {"tokenizer", "sources"},
+    {"gen3c", "recon"},
+    {"released", "quality", "cost"},
+    {"refine"},
+    {"pipeline"},
+    {"training"},
+    {"check", "bench", "demo"},
+    {"cli"},
+)  # fmt: skip
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution", "nodes"}
 FORBIDDEN = {"torchvision", "pickle", "plyfile", "subprocess"}  # see pyproject and the registry's scan
 
@@ -46,6 +63,44 @@ def test_imports_point_one_way(path):
             )
             assert top not in COMFYUI or own == "nodes", f"{path}: only nodes/ knows ComfyUI, not {name}"
             assert top not in FORBIDDEN, f"{path}: {top} has no place here"
+
+
+def step_of(name: str) -> tuple[int, str] | None:
+    """Step and room of a module of comfyui_lyra, by the longest name of a room that it begins with."""
+    found = [
+        (len(room), step, room)
+        for step, rooms in enumerate(STEPS)
+        for room in rooms
+        if f"{name}.".startswith(f"{room}.")
+    ]
+    return max(found)[1:] if found else None
+
+
+def test_rooms_of_the_library_see_only_those_before_them():
+    library = ROOT / "comfyui_lyra"
+    modules = {".".join(p.relative_to(library).with_suffix("").parts): p for p in library.rglob("*.py")}
+    wrong = []
+    for name, path in modules.items():
+        own = step_of(name)
+        if own is None:
+            assert path.name in ("__init__.py", "__main__.py"), f"{name} belongs to no room; name it in STEPS"
+            continue
+        package = name.split(".")[:-1]
+        for level, imported in imports(path):
+            if level == 0 or level > len(package) + 1:
+                continue
+            landed = ".".join((*package[: len(package) - level + 1], *imported.split(".")))
+            seen = step_of(landed)
+            if seen and seen[1] != own[1] and seen[0] >= own[0]:
+                wrong.append(f"{name} sees {landed}")
+    assert not wrong
+
+
+def test_rooms_are_small_enough_to_look_over():
+    full = {folder: len(list(folder.glob("*.py"))) for room in ROOMS for folder in (ROOT / room).rglob("*")}
+    assert not {folder.name: count for folder, count in full.items() if count > 14}
+    top = {p.stem for p in (ROOT / "comfyui_lyra").glob("*.py")} - {"__init__", "__main__", "demo"}
+    assert len(top) <= 6, top
 
 
 def test_files_stay_short():

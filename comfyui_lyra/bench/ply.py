@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ..files.ply import load_ply, save_ply
-from ..gaussians import Gaussians
-from .timing import measure
+from ..cost.timing import measure
+from ..files.splats.ply import load_ply, save_ply
+from ..splats.gaussians import Gaussians
 
 COUNT = 2_044_415  # what a full-size scene keeps
 

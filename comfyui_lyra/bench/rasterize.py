@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...kernels_glue import rasterize
 from ...kernels_glue.devices import by_device
-from .timing import measure
+from ..cost.timing import measure
 
 FOCAL = 0.8  # of the picture's width
 NEAREST, FARTHEST = 1.0, 10.0  # scene units

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..configs import COMPRESSION, RECON_PRESETS, ReconConfig
+from ..cost.recon import bytes_needed, count_flops, count_tokens
+from ..cost.timing import measure
 from ..recon.inputs import ReconInputs
 from ..recon.model import Recon
-from ..recon.plan import bytes_needed, count_flops, count_tokens
 from ..recon.schedule import Schedule
-from .timing import measure
 
 PLAIN = Schedule(scan="torch", conv="torch", attention="torch")
 CASES = (  # paths, schedule

@@ -12,7 +12,7 @@ from ..pipeline import paths_for
 from ..recon.inputs import EncodeCache
 from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
-from ..render import render
+from ..splats.render import render
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder
 from .teacher import random_teacher
 from .warp import benchmark_geometry

@@ -10,19 +10,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ...kernels_glue.attention import attention
 from ..configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
+from ..cost.flops import flops
+from ..cost.timing import measure
 from ..gen3c.dit import GEN3C, build
-from .timing import measure
 
 SDPA = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-
-
-def flops(config: TeacherConfig) -> tuple[float, float]:
-    """Operations of one self-attention and of a whole pass, a multiply-add counted as two (teacher.md 11.1)."""
-    _, t, h, w = config.latent_shape
-    tokens, width = t * h * w // 4, config.heads * config.head_dim
-    scores = 4.0 * tokens**2 * width
-    linears, text_scores = 2.0 * tokens * 14 * width**2, 4.0 * tokens * config.text_rows * width
-    return scores, config.blocks * (scores + linears + text_scores)
 
 
 def random_teacher(config: TeacherConfig, device: torch.device) -> GEN3C:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from ..configs import TokenizerConfig
+from ..cost.timing import measure
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder
-from .timing import measure
 
 FRAMES, HEIGHT, WIDTH = 121, 704, 1280
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from ..configs import RECON_PRESETS
-from ..shipped import shipped_model
+from ..quality.tpips import tokenizer_tpips
 from ..tokenizer.model import load_tokenizer
-from ..training.clips import plain_attention
+from ..training.data.clips import plain_attention
+from ..training.data.recon_batches import Encoder, draw_batch
+from ..training.data.sdg_memory import film_scenes
+from ..training.data.streams import Streams
 from ..training.deferred import render_deferred
-from ..training.recon_batches import Encoder, draw_batch
-from ..training.sdg_memory import film_scenes
 from ..training.stages import MINI_STAGES
-from ..training.streams import Streams
-from ..training.tokenizer_features import tokenizer_tpips
 from ..training.train_recon import AllSplats, ReconTraining, Trainer, decode, initial_recon
+from ..weights.shipped import shipped_model
 
 SCENES, STEPS = 4, 6
 VIEWS = (1, 6)

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import torch
 
-from ..cameras import pinhole_camera
-from ..gen3c.align import align
-from ..gen3c.cache3d import Cache3D
-from ..geometry import Geometry
-from ..trajectories import camera_paths
-from .timing import measure
+from ..cameras.moves import camera_paths
+from ..cameras.path import pinhole_camera
+from ..cost.timing import measure
+from ..gen3c.cache.align import align
+from ..gen3c.cache.cache3d import Cache3D
+from ..geometry.geometry import Geometry
 
 BLOBS = 12  # discs that stand in front of the wavy wall
 

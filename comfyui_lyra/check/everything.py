@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..progress import OnStep, no_progress
+from ..callbacks import OnStep, no_progress
 from .files import file_checks
 from .machine import fast_kernels, machine
 from .models import Models, first_light

@@ -7,24 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels_glue.memory import recall, remember
-from ..checkpoints.quantised import real
-from ..checkpoints.sniff import FileFacts, sniff
-from ..checkpoints.state import read_state
+from ..callbacks import OnStep, no_progress
 from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig
-from ..download import hashes, identity
-from ..files.cameras import load_cameras
-from ..files.geometry import load_geometry
-from ..files.ply import load_ply
+from ..files.cameras.load import load_cameras
+from ..files.scenes.geometry import load_geometry
+from ..files.splats.ply import load_ply
 from ..gen3c.dit import build
 from ..gen3c.keys import RULES as TEACHER_RULES
 from ..gen3c.load import FOLDERS
 from ..gen3c.text import load_text
-from ..progress import OnStep, no_progress
-from ..recon.checkpoint import load_recon
-from ..releases import RELEASES
+from ..recon.load import load_recon
+from ..released.download import hashes, identity
+from ..released.sniff import FileFacts, sniff
+from ..released.table import RELEASES
 from ..tokenizer.files import read_statistics
 from ..tokenizer.model import load_tokenizer
-from ..weights import fitted, stored_config
+from ..weights.checkpoints.quantised import real
+from ..weights.checkpoints.state import read_state
+from ..weights.load import fitted, stored_config
 from .report import Finding, Section
 from .stages import FAULTS, first_line
 

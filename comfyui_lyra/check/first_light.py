@@ -11,28 +11,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..callbacks import OnStep, no_progress
 from ..configs import COMPRESSION
 from ..gen3c.generate import GenerateSettings, generate, share
 from ..gen3c.load import Teacher
-from ..gen3c.sampler import (
-    Conditions,
-    compose_warp_latents,
-    denoised,
-    initial_noise,
-    network_output,
-    replace_first,
-)
+from ..gen3c.sampler import Conditions, compose_warp_latents, denoised, initial_noise, network_output, replace_first
 from ..gen3c.text import zero_text
 from ..latents import MultiViewLatents, VideoLatents
-from ..progress import OnStep, no_progress
+from ..quality.scores import BEST, psnr
 from ..recon.inputs import EncodeCache
 from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
 from ..recon.schedule import DEFAULT, Schedule
-from ..render import RenderSettings, render
+from ..splats.render import RenderSettings, render
 from ..tokenizer.clips import decode_clip, encode_clip
 from ..tokenizer.model import CosmosTokenizer
-from ..training.metrics import BEST, psnr
 from .bounds import Bounds
 from .report import Finding
 from .scene import Stage, as_frames, as_video

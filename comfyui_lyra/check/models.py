@@ -6,12 +6,12 @@ from itertools import count
 
 import torch
 
+from ..callbacks import OnStep, no_progress
 from ..configs import TEACHER_PRESETS
+from ..cost.recon import plan
+from ..cost.report import TEACHER_SHARE, TOKENIZER_SHARE, duration, encode_flops, matmul_speed, stages
 from ..gen3c.load import Teacher
-from ..plan import TEACHER_SHARE, TOKENIZER_SHARE, duration, encode_flops, matmul_speed, stages
-from ..progress import OnStep, no_progress
 from ..recon.model import Recon
-from ..recon.plan import plan
 from ..recon.schedule import DEFAULT, Schedule
 from ..tokenizer.model import CosmosTokenizer
 from . import first_light as checks

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
-from ..geometry import Geometry
-from ..training.draw_scenes import draw_scene, source_geometry
-from ..training.raytrace import trace
-from ..training.scenes import Scenes
-from ..trajectories import camera_paths, still
+from ..cameras.moves import camera_paths, still
+from ..cameras.path import CameraTrajectory
+from ..geometry.geometry import Geometry
+from ..training.world.draw_scenes import draw_scene, source_geometry
+from ..training.world.raytrace import trace
+from ..training.world.scenes import Scenes
 
 SEED = 900_012  # of mini/picture.png; no training saw it
 

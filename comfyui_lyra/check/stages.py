@@ -11,25 +11,26 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
-from ..fit import condition_frame
-from ..gaussians import Gaussians
-from ..gen3c.cache3d import Cache3D
+from ..callbacks import OnStep, no_progress
+from ..cameras.path import CameraTrajectory
+from ..files.scenes.sample import shipped_sample
+from ..gen3c.cache.cache3d import Cache3D
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import Teacher, load_teacher
-from ..geometry import Geometry
+from ..geometry.fit import condition_frame
+from ..geometry.geometry import Geometry
 from ..latents import MultiViewLatents
-from ..pipeline import decode, paths_for
-from ..progress import OnStep, no_progress
-from ..recon.checkpoint import load_recon
+from ..pipeline import paths_for
+from ..quality.scores import BEST, psnr
 from ..recon.inputs import EncodeCache
+from ..recon.load import load_recon
 from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
-from ..render import render
-from ..shipped import shipped_model, shipped_sample
-from ..tokenizer.clips import encode_clip
+from ..splats.gaussians import Gaussians
+from ..splats.render import render
+from ..tokenizer.clips import decode, encode_clip
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
-from ..training.metrics import BEST, psnr
+from ..weights.shipped import shipped_model
 from .report import Finding, Section, Tell, tell_nobody
 
 QUICK = GenerateSettings(steps=3, guidance=0.0, solver="dpmpp_2m")

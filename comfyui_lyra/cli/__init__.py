@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ...kernels_glue.registry import KernelUnavailable
-from ..training.checkpoint import steps
+from ..training.run.checkpoint import steps
 from .options import close_bars
 from .training_verbs import add_training_verbs
 from .verbs import add_scene_verbs, add_splat_verbs

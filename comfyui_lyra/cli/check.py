@@ -9,10 +9,10 @@ import torch
 from ..check.everything import check_all
 from ..check.models import Models
 from ..gen3c.load import Teacher, load_teacher
-from ..recon.checkpoint import load_recon
+from ..recon.load import load_recon
 from ..recon.model import Recon
-from ..shipped import shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..weights.shipped import shipped_model
 from .options import progress
 from .verbs import DTYPES
 

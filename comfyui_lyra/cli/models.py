@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..shipped import shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..weights.shipped import shipped_model
 from .verbs import DTYPES
 
 

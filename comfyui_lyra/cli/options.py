@@ -4,9 +4,9 @@ import argparse
 
 from tqdm import tqdm
 
-from ..cameras import CameraTrajectory, pinhole_camera
-from ..progress import OnStep
-from ..trajectories import camera_paths
+from ..callbacks import OnStep
+from ..cameras.moves import camera_paths
+from ..cameras.path import CameraTrajectory, pinhole_camera
 
 
 def paths_of(options: argparse.Namespace) -> tuple[CameraTrajectory, ...]:

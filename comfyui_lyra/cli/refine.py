@@ -8,16 +8,16 @@ from pathlib import Path
 from threading import Event
 
 from .. import pipeline
-from ..cameras import CameraTrajectory
-from ..files.cameras import load_cameras
-from ..files.geometry import load_geometry
-from ..files.ply import load_ply, save_ply
-from ..files.scene import load_scene
-from ..gaussians import Gaussians
+from ..cameras.path import CameraTrajectory
+from ..files.cameras.load import load_cameras
+from ..files.scenes.geometry import load_geometry
+from ..files.scenes.scene import load_scene
+from ..files.splats.ply import load_ply, save_ply
 from ..latents import MultiViewLatents
 from ..refine.optimise import Enough
 from ..refine.report import Refined
 from ..refine.schedule import RefineSettings, settings_for
+from ..splats.gaussians import Gaussians
 from ..tokenizer.model import CosmosTokenizer
 from .models import tokenizer_of
 from .options import progress

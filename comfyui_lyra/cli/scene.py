@@ -6,30 +6,31 @@ from dataclasses import replace
 
 import torch
 
-from .. import demo, download, pipeline
-from ..cameras import pinhole_camera
+from .. import demo, pipeline
+from ..cameras.moves import camera_paths
+from ..cameras.path import pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
-from ..convert import convert_weights
-from ..files.cameras_json import save_cameras_json
-from ..files.depth import holds_lengths
-from ..files.geometry import load_geometry, save_geometry
-from ..files.ply import save_ply
-from ..files.scene import load_scene
-from ..files.sdg_writer import PathStore, clip_name
-from ..files.video import save_video
+from ..cost.recon import plan
+from ..cost.report import matmul_speed, report, stages
+from ..files.cameras.lyra_json import save_cameras_json
+from ..files.media.depth import holds_lengths
+from ..files.media.video import save_video
+from ..files.scenes.geometry import load_geometry, save_geometry
+from ..files.scenes.scene import load_scene
+from ..files.scenes.sdg_writer import PathStore, clip_name
+from ..files.splats.ply import save_ply
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
 from ..gen3c.text import load_text, save_text
-from ..geometry import Geometry
-from ..geometry_sources import from_vipe
-from ..plan import matmul_speed, report, stages
-from ..recon.checkpoint import load_recon
-from ..recon.plan import plan
+from ..geometry.geometry import Geometry
+from ..recon.load import load_recon
 from ..recon.reconstruct import reconstruct
 from ..recon.times import parse_times
 from ..refine.schedule import settings_for
-from ..shipped import shipped_model
-from ..trajectories import camera_paths
+from ..released import download
+from ..released.convert import convert_weights
+from ..sources.geometry import from_vipe
+from ..weights.shipped import shipped_model
 from .models import tokenizer_of
 from .options import progress
 from .refine import sharpened

@@ -5,18 +5,19 @@ import argparse
 import torch
 
 from ...kernels_glue import OPS
-from .. import bench, shipped
-from ..checkpoints.sniff import FileFacts, description, said, sniff
-from ..files.cameras import load_cameras, save_cameras
-from ..files.images import save_image
-from ..files.pinhole import check_names
-from ..files.ply import load_ply, save_ply
-from ..files.sdg import find_clips, find_views
-from ..files.splat_formats import FORMATS
-from ..files.video import save_video
-from ..path_picture import draw_paths
-from ..path_sets import end_to_end
-from ..render import RenderSettings, render_each
+from .. import bench
+from ..cameras.drawing import draw_paths
+from ..cameras.sets import end_to_end
+from ..files.cameras.load import load_cameras, save_cameras
+from ..files.cameras.pinhole import check_names
+from ..files.media.images import save_image
+from ..files.media.video import save_video
+from ..files.scenes.sdg import find_clips, find_views
+from ..files.splats.formats import FORMATS
+from ..files.splats.ply import load_ply, save_ply
+from ..released.sniff import FileFacts, description, said, sniff
+from ..splats.render import RenderSettings, render_each
+from ..weights import shipped
 from .options import paths_of, progress
 
 

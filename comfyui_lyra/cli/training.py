@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, ReconConfig
-from ..files.sample import save_sample
+from ..files.scenes.sample import save_sample
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
-from ..recon.checkpoint import load_recon
+from ..recon.load import load_recon
 from ..recon.model import Recon
-from ..shipped import Model, shipped_model
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
-from ..training.draw_scenes import draw_scene, source_geometry
+from ..training.data.sdg_disk import write_sdg
+from ..training.data.sdg_memory import SDG_SETTINGS
 from ..training.evaluate import Evaluation, evaluate
-from ..training.processes import Processes
-from ..training.sdg_disk import write_sdg
-from ..training.sdg_memory import SDG_SETTINGS
+from ..training.run.processes import Processes
 from ..training.stages import Stage
 from ..training.train_mini import train_mini
 from ..training.train_recon import ReconTraining, teacher_dtype, train_recon
 from ..training.train_teacher import TeacherTraining, train_teacher
 from ..training.train_tokenizer import TokenizerTraining, train_tokenizer
+from ..training.world.draw_scenes import draw_scene, source_geometry
+from ..weights.shipped import Model, shipped_model
 
 Settings = TypeVar("Settings")
 

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from ..recon.times import parse_times
-from ..training.draw_scenes import LENGTHS, SPLITS
 from ..training.stages import MINI_STAGES
 from ..training.train_mini import SHARES
+from ..training.world.draw_scenes import LENGTHS, SPLITS
 from .verbs import add_device
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from .. import bench
+from ..cameras.moves import PRESETS, ROTATIONS
 from ..configs import RECON_PRESETS
-from ..depth_values import UNITS
-from ..releases import RELEASES
-from ..trajectories import PRESETS, ROTATIONS
+from ..files.media.depth_values import UNITS
+from ..released.table import RELEASES
 
 MEANINGS = ("depth", "disparity", "near-far")
 FORMATS = ("json", "transforms", "colmap", "npz")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..cameras import CameraTrajectory
+from ..cameras.path import CameraTrajectory
 from .reading import parse_json
-from .sdg_manifest import path_key
+from .scenes.sdg_manifest import path_key
 
 
 def find_finished(root: Path, keys: Collection[str]) -> dict[str, Path]:

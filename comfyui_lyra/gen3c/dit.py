@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ...kernels_glue.attention import attention
+from ..callbacks import OnStep, no_progress
 from ..configs import CHANNELS, TEACHER_INPUTS, TeacherConfig
-from ..progress import OnStep, no_progress
 from .rope import STRETCH, Grid, RotaryTables, rotate
 
 EPSILON = 1e-6  # of every norm; diffusers' attention would use 1e-5 for q and k

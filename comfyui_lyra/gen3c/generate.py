@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 from ...kernels_glue.attention import attention
-from ..cameras import CameraTrajectory
-from ..files.sdg_writer import PathStore
-from ..fit import REFERENCE_BACKGROUND, condition_frame
-from ..geometry import Geometry
+from ..callbacks import CheckFrames, OnStep, no_progress
+from ..cameras.path import CameraTrajectory
+from ..files.scenes.sdg_writer import PathStore
+from ..geometry.fit import REFERENCE_BACKGROUND, condition_frame
+from ..geometry.geometry import Geometry
 from ..latents import MultiViewLatents, VideoLatents
-from ..progress import OnStep, no_progress
 from ..tokenizer.clips import decode_clip, encode_clip
 from ..tokenizer.model import to_uint8
 from ..tokenizer.protocol import Tokenizer
 from ..versions import RESULTS
-from ..weights import fingerprint
-from .cache3d import Cache3D
-from .check import check_inputs
+from ..weights.load import fingerprint
+from .cache.cache3d import Cache3D
 from .load import Teacher
+from .requirements import check_inputs
 from .sampler import Conditions, compose_warp_latents, condition_noise, initial_noise, sample
 from .text import TextEmbeddings, zero_text
 
@@ -37,7 +37,6 @@ log = logging.getLogger("lyra")
 OnPreview = Callable[[int, Tensor], None]  # (path, x0 [16, T, h, w] as it looks after a step)
 OnFrames = Callable[[int, Tensor], None]  # (path, frames [F, H, W, 3] in [0, 1] as its video has them)
 EstimateDepth = Callable[[Tensor], Tensor]  # picture [H, W, 3] in [0, 1] -> depth [H, W], inf where background
-CheckFrames = Callable[[Tensor], Tensor]  # frames [F, H, W, 3] in [0, 1] -> the same, changed or refused (hooks.py)
 
 
 @dataclass(frozen=True, kw_only=True)

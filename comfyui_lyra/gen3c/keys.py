@@ -1,6 +1,6 @@
 """Names in GEN3C checkpoints -> diffusers' names (teacher_diffusers_mapping.md 3): NVIDIA's, and FastVideo's."""
 
-from ..checkpoints.prefixes import PREFIXES
+from ..weights.checkpoints.prefixes import PREFIXES
 
 RULES = (
     (r"^(vae|first_stage_model|cond_stage_model|text_encoders|conditioner|(net_|model_)?ema)\.", None),  # other models

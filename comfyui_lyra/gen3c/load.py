@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.parts import parts_of
-from ..checkpoints.state import read_about, read_state
 from ..configs import TEACHER_PRESETS, TeacherConfig
-from ..weights import (
+from ..weights.checkpoints.parts import parts_of
+from ..weights.checkpoints.state import read_about, read_state
+from ..weights.load import (
     Fingerprint,
     known_fingerprint,
     load_weights,

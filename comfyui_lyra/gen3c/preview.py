@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
-from ..geometry import Geometry
-from ..progress import OnStep, no_progress
-from .cache3d import Cache3D
+from ..callbacks import OnStep, no_progress
+from ..cameras.path import CameraTrajectory
+from ..geometry.geometry import Geometry
+from .cache.cache3d import Cache3D
 
 RIDGE = 1e-3  # of the mean square of the latents: a picture of one colour must not make wild weights
 

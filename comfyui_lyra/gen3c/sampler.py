@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..callbacks import OnStep, no_progress
 from ..configs import BUFFERS, CHANNELS
 from ..latents import SIGMA_DATA
-from ..progress import OnStep, no_progress
 from ..shapes import check_shapes
 
 SIGMA_MAX, SIGMA_MIN, RHO = 80.0, 0.0002, 7.0

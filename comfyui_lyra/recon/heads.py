@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..configs import COMPRESSION
-from ..gaussians import Gaussians
+from ..splats.gaussians import Gaussians
 
 RAW = 12  # distance 1 | rgb 3 | scale 3 | rotation 4 | opacity 1, as the network emits them
 OPACITY = slice(RAW - 1, RAW)

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..cameras import CameraTrajectory, plucker, plucker_bf16, rays, rays_bf16, relative_to
+from ..cameras.path import CameraTrajectory, plucker, plucker_bf16, rays, rays_bf16, relative_to
 from ..configs import ReconConfig
 from ..shapes import check_shapes
 from ..tokenizer.protocol import Tokenizer

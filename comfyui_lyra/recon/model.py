@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..callbacks import OnStep, no_progress
 from ..configs import COMPRESSION, PATCH, ReconConfig
-from ..gaussians import Gaussians, concatenate, most_opaque
-from ..progress import OnStep, no_progress
+from ..splats.gaussians import Gaussians, concatenate, most_opaque
 from .blocks import AttentionBlock, PatchEmbed
 from .heads import OPACITY, RAW, gaussians, opacity, upsample
 from .inputs import ReconInputs

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from ..cameras import CameraTrajectory
+from ..callbacks import OnStep, no_progress
+from ..cameras.path import CameraTrajectory
 from ..configs import COMPRESSION, PATCH, ReconConfig
-from ..gaussians import GaussianSequence
 from ..latents import MultiViewLatents
-from ..progress import OnStep, no_progress
+from ..splats.gaussians import GaussianSequence
 from ..tokenizer.protocol import Tokenizer
 from .inputs import EncodeCache, in_splat_world, relative_times, static_inputs, time_latents
 from .model import Recon

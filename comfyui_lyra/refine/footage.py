@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
-from ..fit import fit
-from ..geometry import Geometry
+from ..cameras.path import CameraTrajectory
+from ..geometry.fit import fit
+from ..geometry.geometry import Geometry
 from ..latents import MultiViewLatents
 from ..recon.inputs import in_splat_world
 from ..shapes import check_shapes

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
-from ..gaussians import Gaussians
+from ..cameras.path import CameraTrajectory
+from ..splats.gaussians import Gaussians
 from .schedule import Rates
 
 LEAST_SCALE = 1e-7  # of a splat in scene units; a flat one has no logarithm

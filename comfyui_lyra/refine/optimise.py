@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..gaussians import Gaussians
-from ..progress import OnPicture, OnStep, no_picture, no_progress
-from ..render import draw_view
+from ..callbacks import OnPicture, OnStep, no_picture, no_progress
+from ..splats.gaussians import Gaussians
+from ..splats.render import draw_view
 from .footage import Target
 from .leaves import Leaves, pixel_size
 from .losses import frame_losses

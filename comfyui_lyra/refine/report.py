@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...kernels_glue.devices import by_device
-from ..gaussians import Gaussians
-from ..render import draw_view
-from ..training.metrics import BEST, psnr
+from ..quality.scores import BEST, psnr
+from ..splats.gaussians import Gaussians
+from ..splats.render import draw_view
 from .footage import Target
 from .optimise import Run
 

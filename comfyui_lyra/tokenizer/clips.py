@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..latents import VideoLatents
+from ..callbacks import CheckFrames
+from ..latents import MultiViewLatents, VideoLatents
 from .protocol import Tokenizer
 from .streaming import CHUNK
 
@@ -41,3 +42,26 @@ def statistics(tokenizer: Tokenizer, latents: Tensor) -> tuple[Tensor, Tensor]:
         )
     mean, std = (statistic[:, :count].to(latents.device) for statistic in (tokenizer.mean, tokenizer.std))
     return mean, std
+
+
+def decode(
+    tokenizer: Tokenizer,
+    latents: MultiViewLatents,
+    view: int,
+    check_frames: CheckFrames | None = None,
+    at_once: int = CHUNK,
+) -> Tensor:
+    """Frames [F, H, W, 3] in [0, 1] that one view's latents stand for, all chunks, where the latents lie.
+
+    ``at_once`` latent frames are decoded together: fewer take less memory.
+    """
+    if not 0 <= view < len(latents.cameras):
+        raise ValueError(f"view {view}: the latents have {len(latents.cameras)} views, counted from 0")
+    if latents.family != tokenizer.family:
+        raise ValueError(
+            f"latents of family '{latents.family}' and tokenizer '{tokenizer.family}' do not belong together; load the "
+            "tokenizer of the latents' family"
+        )
+    video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks, at_once)
+    frames = ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)
+    return check_frames(frames) if check_frames else frames

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints.parts import parts_of
-from ..checkpoints.quantised import Scaled
-from ..checkpoints.state import read_content, read_state
 from ..files.reading import parse_json
+from ..weights.checkpoints.parts import parts_of
+from ..weights.checkpoints.quantised import Scaled
+from ..weights.checkpoints.state import read_content, read_state
 
 OTHER_HALF = {"encoder": "decoder", "decoder": "encoder"}
 STATISTICS = re.compile(r"(?:^|\.)(?:latent_)?(mean|std)$")  # ours, and those of ComfyUI's repackaged file

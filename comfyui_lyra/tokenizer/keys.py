@@ -1,7 +1,7 @@
 """Names of the released tokenizer's weights -> names of diffusers' AutoencoderKLCosmos."""
 
-from ..checkpoints.prefixes import PREFIXES
-from ..weights import Rules
+from ..weights.checkpoints.prefixes import PREFIXES
+from ..weights.load import Rules
 
 
 def rules(levels: int = 3) -> Rules:

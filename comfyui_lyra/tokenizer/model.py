@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.parts import parts_of
-from ..checkpoints.quantised import Scaled
 from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
-from ..weights import (
+from ..weights.checkpoints.parts import parts_of
+from ..weights.checkpoints.quantised import Scaled
+from ..weights.load import (
     fingerprint,
     known_fingerprint,
     load_weights,

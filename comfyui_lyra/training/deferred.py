@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..cameras import CameraTrajectory
-from ..gaussians import Gaussians
-from ..render import Frames, draw_view
+from ..cameras.path import CameraTrajectory
+from ..splats.gaussians import Gaussians
+from ..splats.render import Frames, draw_view
 
 Renderer = Callable[[Gaussians, CameraTrajectory], Frames]  # of one camera, or of a few at once
 

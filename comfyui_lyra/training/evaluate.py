@@ -14,30 +14,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..cameras import CameraTrajectory
+from ..cameras.path import CameraTrajectory
 from ..files.atomic import replacing
-from ..gaussians import Gaussians, concatenate
-from ..gen3c.cache3d import FARTHEST
+from ..gen3c.cache.cache3d import FARTHEST
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher
-from ..geometry import unproject
+from ..geometry.geometry import unproject
 from ..latents import MultiViewLatents, VideoLatents
+from ..quality.perceptual import Perceptual
+from ..quality.scores import BEST, compare, depth_error, sharpness
+from ..quality.tpips import tokenizer_tpips
 from ..recon.inputs import EncodeCache, view_order
 from ..recon.model import Recon
 from ..recon.reconstruct import reconstruct
-from ..render import draw_view
+from ..splats.gaussians import Gaussians, concatenate
+from ..splats.render import draw_view
 from ..tokenizer.model import CosmosTokenizer
-from .claims import Table, dynamic_claims, markdown_claims, static_claims
-from .clips import to_frames, to_latents, to_video
-from .draw_scenes import LENGTHS, SPLITS
-from .filming import film
-from .metrics import BEST, compare, depth_error, sharpness
-from .perceptual import Perceptual
-from .processes import Processes
-from .raytrace import trace
-from .samples import ClipScene
-from .sdg_memory import SDG_SETTINGS, Source, as_scene, draw_sources, generate_many, source_caches
-from .tokenizer_features import tokenizer_tpips
+from .data.claims import Table, dynamic_claims, markdown_claims, static_claims
+from .data.clips import to_frames, to_latents, to_video
+from .data.samples import ClipScene
+from .data.sdg_memory import SDG_SETTINGS, Source, as_scene, draw_sources, generate_many, source_caches
+from .run.processes import Processes
+from .world.draw_scenes import LENGTHS, SPLITS
+from .world.filming import film
+from .world.raytrace import trace
 
 log = logging.getLogger("lyra")
 

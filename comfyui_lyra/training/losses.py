@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .metrics import ssim
-from .perceptual import Perceptual
+from ..quality.perceptual import Perceptual
+from ..quality.scores import ssim
 
 SPREADS = (1e-3, 1e3)  # least and greatest mean deviation that a depth map is divided by
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .processes import Processes
+from .run.processes import Processes
 from .train_recon import ReconTraining, train_recon
 from .train_teacher import train_teacher
 from .train_tokenizer import train_tokenizer

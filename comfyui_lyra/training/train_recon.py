@@ -11,30 +11,24 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..callbacks import OnPicture, OnStep, no_picture, no_progress
 from ..configs import RECON_PRESETS, ReconConfig
-from ..gaussians import Gaussians, concatenate
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
-from ..progress import OnPicture, OnStep, no_picture, no_progress
-from ..recon.checkpoint import save_recon
+from ..quality.perceptual import Tpips
+from ..quality.scores import compare, sharpness
+from ..quality.tpips import tokenizer_tpips
 from ..recon.heads import OPACITY_SHIFT, RAW
 from ..recon.inputs import ReconInputs
+from ..recon.load import save_recon
 from ..recon.model import Recon
-from ..render import Frames
+from ..splats.gaussians import Gaussians, concatenate
+from ..splats.render import Frames
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..versions import RESULTS
-from .checkpoint import Snapshot, latest
-from .clips import plain_attention
-from .dataset import plain_name
-from .deferred import FIELDS, render_deferred
-from .draw_scenes import SPLITS
-from .loop import Rows, Run
-from .losses import LossWeights, total_loss
-from .metrics import compare, sharpness
-from .optimizer import MINI_OPTIM, OptimConfig
-from .perceptual import Tpips
-from .processes import Processes
-from .recon_batches import (
+from .data.clips import plain_attention
+from .data.dataset import plain_name
+from .data.recon_batches import (
     VALIDATION_SEED,
     Batches,
     Encoder,
@@ -45,13 +39,19 @@ from .recon_batches import (
     from_memory,
     held_out_of,
 )
-from .replay import ReplayedByShape, recordable
-from .samples import Sample
-from .sdg_memory import SDG_SETTINGS, film_scenes, make_scenes
-from .staged import StagedRun, at_pace
+from .data.samples import Sample
+from .data.sdg_memory import SDG_SETTINGS, film_scenes, make_scenes
+from .data.staged import StagedRun, at_pace
+from .data.streams import Streams
+from .deferred import FIELDS, render_deferred
+from .losses import LossWeights, total_loss
+from .run.checkpoint import Snapshot, latest
+from .run.graphs import ReplayedByShape, recordable
+from .run.loop import Rows, Run
+from .run.optimizer import MINI_OPTIM, OptimConfig
+from .run.processes import Processes
 from .stages import MINI_STAGES, Stage
-from .streams import Streams
-from .tokenizer_features import tokenizer_tpips
+from .world.draw_scenes import SPLITS
 
 log = logging.getLogger("lyra")
 

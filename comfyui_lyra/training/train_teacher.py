@@ -13,25 +13,18 @@ from torch import Tensor, nn
 from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig
 from ..gen3c.dit import GEN3C
 from ..gen3c.load import Teacher, load_teacher, save_teacher
-from ..gen3c.sampler import (
-    CONDITION_SIGMA,
-    SIGMA_MAX,
-    Conditions,
-    condition_noise,
-    initial_noise,
-    sample,
-)
+from ..gen3c.sampler import CONDITION_SIGMA, SIGMA_MAX, Conditions, condition_noise, initial_noise, sample
 from ..gen3c.text import zero_text
 from ..latents import SIGMA_DATA
+from ..quality.scores import compare, sharpness
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..versions import RESULTS
-from .clips import plain_attention, to_frames, to_latents, to_video
-from .draw_scenes import LENGTHS, SPLITS
-from .filming import Filmed, film, film_mix, warped
-from .loop import Rows, Run
-from .metrics import compare, sharpness
-from .optimizer import OptimConfig
-from .processes import Processes
+from .data.clips import plain_attention, to_frames, to_latents, to_video
+from .run.loop import Rows, Run
+from .run.optimizer import OptimConfig
+from .run.processes import Processes
+from .world.draw_scenes import LENGTHS, SPLITS
+from .world.filming import Filmed, film, film_mix, warped
 
 log = logging.getLogger("lyra")
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..cameras import CameraTrajectory, plucker
+from ..cameras.path import CameraTrajectory, plucker
 from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
+from ..quality.scores import psnr, sharpness, ssim
 from ..recon.inputs import relative_times, time_video
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer, save_tokenizer
 from ..versions import RESULTS
-from .clips import decode_clips, encode_clips, plain_attention, to_video
-from .draw_scenes import SPLITS
-from .filming import film, film_mix, warped
-from .loop import Rows, Run
-from .metrics import psnr, sharpness, ssim
-from .optimizer import OptimConfig
+from .data.clips import decode_clips, encode_clips, plain_attention, to_video
+from .run.loop import Rows, Run
+from .run.optimizer import OptimConfig
+from .world.draw_scenes import SPLITS
+from .world.filming import film, film_mix, warped
 
 log = logging.getLogger("lyra")
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher
 from lyra_pack.comfyui_lyra.configs import TeacherConfig, TokenizerConfig
-from lyra_pack.comfyui_lyra.files.images import load_image, save_image
-from lyra_pack.comfyui_lyra.files.scene import load_scene
-from lyra_pack.comfyui_lyra.fit import condition_frame, fit
+from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
+from lyra_pack.comfyui_lyra.files.scenes.scene import load_scene
 from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
-from lyra_pack.comfyui_lyra.geometry_sources import from_depth
+from lyra_pack.comfyui_lyra.geometry.fit import condition_frame, fit
+from lyra_pack.comfyui_lyra.sources.geometry import from_depth
 from lyra_pack.comfyui_lyra.tokenizer.clips import encode_clip
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, save_tokenizer
 

@@ -4,16 +4,16 @@ import json
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import pinhole_camera
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TokenizerConfig
-from lyra_pack.comfyui_lyra.files.ply import load_ply
-from lyra_pack.comfyui_lyra.files.scene import load_scene, save_scene
+from lyra_pack.comfyui_lyra.files.scenes.scene import load_scene, save_scene
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
-from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
+from lyra_pack.comfyui_lyra.recon.load import save_recon
 from lyra_pack.comfyui_lyra.recon.model import Recon
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, save_tokenizer
-from lyra_pack.comfyui_lyra.trajectories import camera_paths
 
 pytestmark = pytest.mark.comfyui
 

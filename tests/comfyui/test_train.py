@@ -8,10 +8,10 @@ from lyra_pack.comfyui_lyra.bench.teacher import random_teacher
 from lyra_pack.comfyui_lyra.configs import TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.gen3c.load import Teacher
-from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
+from lyra_pack.comfyui_lyra.recon.load import load_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, save_tokenizer
-from lyra_pack.comfyui_lyra.training.checkpoint import latest
-from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg
+from lyra_pack.comfyui_lyra.training.data.sdg_disk import write_sdg
+from lyra_pack.comfyui_lyra.training.run.checkpoint import latest
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 

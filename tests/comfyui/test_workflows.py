@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 import pytest
-from lyra_pack.comfyui_lyra.files.ply import load_ply
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from PIL import Image
 
 pytestmark = pytest.mark.comfyui

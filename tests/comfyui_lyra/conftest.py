@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra import shipped
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
-from lyra_pack.comfyui_lyra.files.sample import save_sample
-from lyra_pack.comfyui_lyra.gaussians import Gaussians
+from lyra_pack.comfyui_lyra.files.scenes.sample import save_sample
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C
 from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
-from lyra_pack.comfyui_lyra.geometry import Geometry
-from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
+from lyra_pack.comfyui_lyra.geometry.geometry import Geometry
+from lyra_pack.comfyui_lyra.recon.load import save_recon
 from lyra_pack.comfyui_lyra.recon.model import Recon
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, save_tokenizer
-from lyra_pack.comfyui_lyra.trajectories import camera_paths
+from lyra_pack.comfyui_lyra.weights import shipped
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cli import main
-from lyra_pack.comfyui_lyra.demo_scene import demo_scene
-from lyra_pack.comfyui_lyra.files.cameras import load_cameras, save_cameras
-from lyra_pack.comfyui_lyra.files.geometry import save_geometry
-from lyra_pack.comfyui_lyra.files.images import load_image, save_image
-from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
-from lyra_pack.comfyui_lyra.files.sdg import load_sdg
-from lyra_pack.comfyui_lyra.files.video import load_video, save_video
+from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras, save_cameras
+from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
+from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
+from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
-from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
+from lyra_pack.comfyui_lyra.recon.load import save_recon
+from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 
 VIPE = Path(__file__).parents[1] / "data" / "goldens" / "teacher" / "vipe_sample"

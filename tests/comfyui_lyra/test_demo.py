@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra import demo, shipped
+from lyra_pack.comfyui_lyra import demo
 from lyra_pack.comfyui_lyra.cli import main
-from lyra_pack.comfyui_lyra.files.images import load_image
-from lyra_pack.comfyui_lyra.files.ply import load_ply
-from lyra_pack.comfyui_lyra.files.video import load_video
+from lyra_pack.comfyui_lyra.files.media.images import load_image
+from lyra_pack.comfyui_lyra.files.media.video import load_video
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
+from lyra_pack.comfyui_lyra.weights import shipped
 from PIL import Image
 
 CPU = ["--device", "cpu", "--refine", "1"]

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 
 

@@ -3,15 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.files.images import save_image
-from lyra_pack.comfyui_lyra.files.sdg import load_sdg
-from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
-from lyra_pack.comfyui_lyra.files.video import save_video
+from lyra_pack.comfyui_lyra.files.media.images import save_image
+from lyra_pack.comfyui_lyra.files.media.video import save_video
+from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
+from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import PathStore
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.pipeline import (
     build_scene,
-    decode,
     encode_prompt,
     films,
     fitted,
@@ -23,6 +22,7 @@ from lyra_pack.comfyui_lyra.pipeline import (
 from lyra_pack.comfyui_lyra.recon.inputs import in_splat_world
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
 from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings
+from lyra_pack.comfyui_lyra.tokenizer.clips import decode
 
 QUICK = GenerateSettings(steps=2, guidance=0.0)
 BRIEF = RefineSettings(steps=6, batch=2)

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import RECON_PRESETS, ReconConfig
-from lyra_pack.comfyui_lyra.shipped import MINI
-from lyra_pack.comfyui_lyra.weights import stored_config
+from lyra_pack.comfyui_lyra.weights.load import stored_config
+from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from lyra_pack.kernels_glue import OPS, causal_conv, ssd_scan
 from lyra_pack.kernels_glue.proof import deviation, results
 from lyra_pack.kernels_glue.ssd_scan import ssd_scan_torch

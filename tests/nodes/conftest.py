@@ -29,7 +29,7 @@ def folders(tmp_path):
 def models(folders, monkeypatch):
     """ComfyUI's models folder, empty, and none of ours that come with the pack."""
     import folder_paths
-    from lyra_pack.nodes import host
+    from lyra_pack.nodes.comfy import host
 
     root = folders / "models"
     monkeypatch.setattr(folder_paths, "models_dir", str(root))
@@ -91,9 +91,9 @@ def tiny_recon():
 @pytest.fixture
 def tiny_scene():
     """Latents of two paths of 9 frames of 32x48, for the tiny models."""
-    from lyra_pack.comfyui_lyra.cameras import pinhole_camera
+    from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+    from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
     from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
-    from lyra_pack.comfyui_lyra.trajectories import camera_paths
 
     paths = camera_paths(pinhole_camera(48, 32, 50), "six_paths", 9)[:2]
     values = torch.randn(2, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))

@@ -67,7 +67,7 @@ def sockets(calls: ast.List) -> list[Socket]:
 def read_nodes() -> list[Node]:
     """Every schema in the node files."""
     found = []
-    for path in sorted((ROOT / "nodes").glob("*.py")):
+    for path in sorted((ROOT / "nodes").rglob("*.py")):
         for call in (c for c in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(c, ast.Call)):
             keywords = {k.arg: k.value for k in call.keywords}
             if "node_id" in keywords:

@@ -6,15 +6,15 @@ import torch
 pytest.importorskip("comfy_api")
 
 from comfy_api.latest import Types  # noqa: E402
-from lyra_pack.comfyui_lyra.cameras import pinhole_camera  # noqa: E402
-from lyra_pack.comfyui_lyra.demo_scene import demo_scene  # noqa: E402
-from lyra_pack.comfyui_lyra.files.cameras import save_cameras  # noqa: E402
-from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply  # noqa: E402
-from lyra_pack.comfyui_lyra.geometry import Geometry  # noqa: E402
-from lyra_pack.comfyui_lyra.trajectories import camera_paths  # noqa: E402
-from lyra_pack.nodes import sockets  # noqa: E402
-from lyra_pack.nodes.load import DEMO, LoadCameraPaths, LoadSplats  # noqa: E402
-from lyra_pack.nodes.save import FILES, SaveCameraPaths, SaveSplats  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
+from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras  # noqa: E402
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply  # noqa: E402
+from lyra_pack.comfyui_lyra.geometry.geometry import Geometry  # noqa: E402
+from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene  # noqa: E402
+from lyra_pack.nodes.comfy import types as sockets  # noqa: E402
+from lyra_pack.nodes.splats.load import DEMO, LoadCameraPaths, LoadSplats  # noqa: E402
+from lyra_pack.nodes.splats.save import FILES, SaveCameraPaths, SaveSplats  # noqa: E402
 
 
 @pytest.fixture

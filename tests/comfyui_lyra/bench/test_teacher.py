@@ -1,7 +1,8 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.bench.teacher import bench_teacher, flops
+from lyra_pack.comfyui_lyra.bench.teacher import bench_teacher
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TeacherConfig
+from lyra_pack.comfyui_lyra.cost.flops import flops
 
 
 def test_operations_of_the_released_size_are_those_counted_in_the_specification():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.bench import train
-from lyra_pack.comfyui_lyra.shipped import MINI
+from lyra_pack.comfyui_lyra.weights.shipped import MINI
 
 NEEDED = MINI / "mini_tokenizer.safetensors"
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.bench.warp import benchmark_geometry, rows
-from lyra_pack.comfyui_lyra.gen3c.cache3d import Cache3D
+from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
 
 
 def test_the_scene_has_depth_edges_like_a_photograph():

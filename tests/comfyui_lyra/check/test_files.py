@@ -4,13 +4,13 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.check import files as module
 from lyra_pack.comfyui_lyra.check.files import file_checks, known_md5
-from lyra_pack.comfyui_lyra.demo_scene import demo_scene
-from lyra_pack.comfyui_lyra.files.geometry import save_geometry
-from lyra_pack.comfyui_lyra.files.ply import save_ply
+from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.splats.ply import save_ply
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
-from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
+from lyra_pack.comfyui_lyra.recon.load import save_recon
+from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
-from lyra_pack.comfyui_lyra.weights import save_weights
+from lyra_pack.comfyui_lyra.weights.load import save_weights
 
 
 @pytest.fixture

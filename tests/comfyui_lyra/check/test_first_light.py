@@ -16,18 +16,19 @@ from lyra_pack.comfyui_lyra.check.first_light import (
     tokenizer_checks,
 )
 from lyra_pack.comfyui_lyra.check.scene import Stage
+from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
 from lyra_pack.comfyui_lyra.gen3c import dit, sampler
-from lyra_pack.comfyui_lyra.gen3c.cache3d import Cache3D
+from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
 from lyra_pack.comfyui_lyra.gen3c.rope import rotate
 from lyra_pack.comfyui_lyra.latents import VideoLatents
+from lyra_pack.comfyui_lyra.quality.scores import psnr
 from lyra_pack.comfyui_lyra.recon import inputs
-from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
+from lyra_pack.comfyui_lyra.recon.load import load_recon
 from lyra_pack.comfyui_lyra.recon.model import Recon
-from lyra_pack.comfyui_lyra.shipped import shipped_model, shipped_sample
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer
-from lyra_pack.comfyui_lyra.training.metrics import psnr
+from lyra_pack.comfyui_lyra.weights.shipped import shipped_model
 
 pytestmark = pytest.mark.slow
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import pinhole_camera
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.check import models as module
 from lyra_pack.comfyui_lyra.check.models import Models, first_light, sizes_of
 from lyra_pack.comfyui_lyra.check.report import Finding
 from lyra_pack.comfyui_lyra.check.stages import Minis
-from lyra_pack.comfyui_lyra.trajectories import camera_paths
 
 CPU = torch.device("cpu")
 

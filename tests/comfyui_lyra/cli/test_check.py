@@ -4,8 +4,8 @@ import pytest
 from lyra_pack.comfyui_lyra.check import everything
 from lyra_pack.comfyui_lyra.check.report import Finding, Section
 from lyra_pack.comfyui_lyra.cli import main
-from lyra_pack.comfyui_lyra.recon.checkpoint import save_recon
-from lyra_pack.comfyui_lyra.shipped import shipped_model
+from lyra_pack.comfyui_lyra.recon.load import save_recon
+from lyra_pack.comfyui_lyra.weights.shipped import shipped_model
 
 CPU = ["--device", "cpu"]
 

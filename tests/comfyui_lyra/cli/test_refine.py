@@ -5,10 +5,10 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.cli.refine import interruptible
-from lyra_pack.comfyui_lyra.files.cameras_json import save_cameras_json
-from lyra_pack.comfyui_lyra.files.geometry import save_geometry
-from lyra_pack.comfyui_lyra.files.latents import save_latents
-from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
+from lyra_pack.comfyui_lyra.files.cameras.lyra_json import save_cameras_json
+from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.scenes.latents import save_latents
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.recon.inputs import in_splat_world
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer

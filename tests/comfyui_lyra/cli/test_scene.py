@@ -5,9 +5,9 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.cli.scene import own_picture
-from lyra_pack.comfyui_lyra.files.geometry import load_geometry
-from lyra_pack.comfyui_lyra.files.images import save_image
-from lyra_pack.comfyui_lyra.files.video import save_video
+from lyra_pack.comfyui_lyra.files.media.images import save_image
+from lyra_pack.comfyui_lyra.files.media.video import save_video
+from lyra_pack.comfyui_lyra.files.scenes.geometry import load_geometry
 from PIL import Image
 
 

@@ -10,17 +10,17 @@ import torch
 from lyra_pack.comfyui_lyra.cli import main, parser, training
 from lyra_pack.comfyui_lyra.cli.options import progress
 from lyra_pack.comfyui_lyra.cli.training import evaluation, plan_of, recon_config, recon_training
-from lyra_pack.comfyui_lyra.files.sdg import load_sdg
+from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
-from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon, save_recon
+from lyra_pack.comfyui_lyra.recon.load import load_recon, save_recon
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer
 from lyra_pack.comfyui_lyra.training import train_tokenizer
-from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, save_snapshot
-from lyra_pack.comfyui_lyra.training.draw_scenes import SPLITS
+from lyra_pack.comfyui_lyra.training.data.sdg_memory import SDG_SETTINGS
 from lyra_pack.comfyui_lyra.training.evaluate import Evaluation
-from lyra_pack.comfyui_lyra.training.sdg_memory import SDG_SETTINGS
+from lyra_pack.comfyui_lyra.training.run.checkpoint import Snapshot, save_snapshot
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 from lyra_pack.comfyui_lyra.training.train_recon import ReconTraining
+from lyra_pack.comfyui_lyra.training.world.draw_scenes import SPLITS
 
 
 def options(words: str):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from scipy.spatial.transform import Rotation
 
 

@@ -8,20 +8,20 @@ import numpy as np
 import OpenEXR
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.checkpoints.sniff import description, sniff
-from lyra_pack.comfyui_lyra.demo_scene import demo_scene
-from lyra_pack.comfyui_lyra.files.cameras import load_cameras, save_cameras
-from lyra_pack.comfyui_lyra.files.cameras_npz import read_poses, save_cameras_npz
-from lyra_pack.comfyui_lyra.files.depth import load_depth
-from lyra_pack.comfyui_lyra.files.depth_zip import load_depth_zip, save_depth_zip
-from lyra_pack.comfyui_lyra.files.geometry import load_geometry, save_geometry
-from lyra_pack.comfyui_lyra.files.images import load_image, save_image
-from lyra_pack.comfyui_lyra.files.latents import load_latents, save_latents
-from lyra_pack.comfyui_lyra.files.latents_pkl import load_latent_pkl, save_latent_pkl
-from lyra_pack.comfyui_lyra.files.ply import load_ply, save_ply
-from lyra_pack.comfyui_lyra.files.sdg_manifest import Manifest
-from lyra_pack.comfyui_lyra.files.video import load_video, save_video
+from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras, save_cameras
+from lyra_pack.comfyui_lyra.files.cameras.npz import read_poses, save_cameras_npz
+from lyra_pack.comfyui_lyra.files.media.depth import load_depth
+from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
+from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
+from lyra_pack.comfyui_lyra.files.scenes.depth_zip import load_depth_zip, save_depth_zip
+from lyra_pack.comfyui_lyra.files.scenes.geometry import load_geometry, save_geometry
+from lyra_pack.comfyui_lyra.files.scenes.latents import load_latents, save_latents
+from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import load_latent_pkl, save_latent_pkl
+from lyra_pack.comfyui_lyra.files.scenes.sdg_manifest import Manifest
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
+from lyra_pack.comfyui_lyra.released.sniff import description, sniff
+from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene
 
 MUTATIONS = 50
 

@@ -4,26 +4,26 @@ import subprocess
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import pinhole_camera
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import TokenizerConfig
-from lyra_pack.comfyui_lyra.demo_scene import demo_scene
-from lyra_pack.comfyui_lyra.files.cameras import save_cameras
-from lyra_pack.comfyui_lyra.files.depth_zip import save_depth_zip
-from lyra_pack.comfyui_lyra.files.geometry import save_geometry
-from lyra_pack.comfyui_lyra.files.images import save_image
-from lyra_pack.comfyui_lyra.files.latents import save_latents
-from lyra_pack.comfyui_lyra.files.latents_pkl import save_latent_pkl
-from lyra_pack.comfyui_lyra.files.ply import save_ply
-from lyra_pack.comfyui_lyra.files.scene import save_scene
-from lyra_pack.comfyui_lyra.files.sequence import save_sequence
-from lyra_pack.comfyui_lyra.files.video import save_video
-from lyra_pack.comfyui_lyra.gaussians import GaussianSequence
-from lyra_pack.comfyui_lyra.geometry import Geometry
+from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras
+from lyra_pack.comfyui_lyra.files.media.images import save_image
+from lyra_pack.comfyui_lyra.files.media.video import save_video
+from lyra_pack.comfyui_lyra.files.scenes.depth_zip import save_depth_zip
+from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.scenes.latents import save_latents
+from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import save_latent_pkl
+from lyra_pack.comfyui_lyra.files.scenes.scene import save_scene
+from lyra_pack.comfyui_lyra.files.splats.ply import save_ply
+from lyra_pack.comfyui_lyra.files.splats.sequence import save_sequence
+from lyra_pack.comfyui_lyra.geometry.geometry import Geometry
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
-from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, latest, save_snapshot
-from lyra_pack.comfyui_lyra.training.log import RunLog, read_log
-from lyra_pack.comfyui_lyra.trajectories import camera_paths
-from lyra_pack.comfyui_lyra.weights import save_weights
+from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene
+from lyra_pack.comfyui_lyra.splats.gaussians import GaussianSequence
+from lyra_pack.comfyui_lyra.training.run.checkpoint import Snapshot, latest, save_snapshot
+from lyra_pack.comfyui_lyra.training.run.log import RunLog, read_log
+from lyra_pack.comfyui_lyra.weights.load import save_weights
 
 SIZE, LEFT = 512 << 10, 8 << 10  # bytes of the disk, and of it free
 

@@ -15,7 +15,7 @@ from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C, build
 from lyra_pack.comfyui_lyra.gen3c.keys import RULES
 from lyra_pack.comfyui_lyra.gen3c.sampler import Conditions, condition_noise, initial_noise, sample
 from lyra_pack.comfyui_lyra.gen3c.text import zero_text
-from lyra_pack.comfyui_lyra.weights import load_weights, rename
+from lyra_pack.comfyui_lyra.weights.load import load_weights, rename
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter

@@ -3,18 +3,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
 from lyra_pack.comfyui_lyra.configs import TeacherConfig
-from lyra_pack.comfyui_lyra.files.sdg import load_sdg
-from lyra_pack.comfyui_lyra.files.sdg_writer import PathStore
-from lyra_pack.comfyui_lyra.fit import condition_frame, fit
-from lyra_pack.comfyui_lyra.gen3c.check import warn_of_other_starts
+from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
+from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import PathStore
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate
+from lyra_pack.comfyui_lyra.gen3c.requirements import warn_of_other_starts
 from lyra_pack.comfyui_lyra.gen3c.sampler import initial_noise
 from lyra_pack.comfyui_lyra.gen3c.text import TextEmbeddings, zero_text
+from lyra_pack.comfyui_lyra.geometry.fit import condition_frame, fit
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents
-from lyra_pack.comfyui_lyra.pipeline import decode
-from lyra_pack.comfyui_lyra.tokenizer.clips import encode_clip
-from lyra_pack.comfyui_lyra.trajectories import camera_paths
+from lyra_pack.comfyui_lyra.tokenizer.clips import decode, encode_clip
 
 QUICK = GenerateSettings(steps=3)
 NO_TEXT = torch.zeros(1, 5, 12)

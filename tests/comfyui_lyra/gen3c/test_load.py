@@ -9,7 +9,7 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import TeacherConfig
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher, save_teacher
-from lyra_pack.comfyui_lyra.weights import Fingerprint, fingerprint
+from lyra_pack.comfyui_lyra.weights.load import Fingerprint, fingerprint
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.gen3c.cache3d import Cache3D
+from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
 from lyra_pack.comfyui_lyra.gen3c.preview import LatentColors, preview_cache
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.configs import ReconConfig
 from lyra_pack.comfyui_lyra.recon.inputs import ReconInputs
 from lyra_pack.comfyui_lyra.recon.model import Recon
-from lyra_pack.comfyui_lyra.weights import load_weights
+from lyra_pack.comfyui_lyra.weights.load import load_weights
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.checkpoints.sniff import sniff
-from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
-from lyra_pack.comfyui_lyra.weights import fingerprint
+from lyra_pack.comfyui_lyra.recon.load import load_recon
+from lyra_pack.comfyui_lyra.released.sniff import sniff
+from lyra_pack.comfyui_lyra.weights.load import fingerprint
 
 
 class LossScaler:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.configs import COMPRESSION, PATCH, RECON_PRESETS, ReconConfig
 from lyra_pack.comfyui_lyra.recon.inputs import ReconInputs, splat_rays
 from lyra_pack.comfyui_lyra.recon.keys import RULES
 from lyra_pack.comfyui_lyra.recon.model import Recon
 from lyra_pack.comfyui_lyra.recon.schedule import Schedule
-from lyra_pack.comfyui_lyra.weights import rename
+from lyra_pack.comfyui_lyra.weights.load import rename
 
 MANIFESTS = Path(__file__).parents[2] / "data" / "manifests"
 

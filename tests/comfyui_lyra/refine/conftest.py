@@ -1,10 +1,10 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
-from lyra_pack.comfyui_lyra.gaussians import Gaussians
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.refine.footage import Picture, Target
-from lyra_pack.comfyui_lyra.render import render
-from lyra_pack.comfyui_lyra.trajectories import camera_paths
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
+from lyra_pack.comfyui_lyra.splats.render import render
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import pinhole_camera
-from lyra_pack.comfyui_lyra.geometry import Geometry
+from lyra_pack.comfyui_lyra.cameras.moves import camera_paths, still
+from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
+from lyra_pack.comfyui_lyra.geometry.geometry import Geometry
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.recon.inputs import in_splat_world
 from lyra_pack.comfyui_lyra.refine.footage import OWN, chunk_of, closeness, targets
-from lyra_pack.comfyui_lyra.trajectories import camera_paths, still
 
 FRAMES = 9
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.quality.scores import ssim
 from lyra_pack.comfyui_lyra.refine.losses import frame_losses, ssim_float32
-from lyra_pack.comfyui_lyra.training.metrics import ssim
 
 
 def pictures(seed: int) -> torch.Tensor:

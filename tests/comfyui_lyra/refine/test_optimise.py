@@ -7,7 +7,7 @@ from lyra_pack.comfyui_lyra.refine.leaves import Leaves, pixel_size
 from lyra_pack.comfyui_lyra.refine.optimise import optimise
 from lyra_pack.comfyui_lyra.refine.report import measure
 from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings, falling
-from lyra_pack.comfyui_lyra.render import draw_view, render
+from lyra_pack.comfyui_lyra.splats.render import draw_view, render
 
 SHORT = RefineSettings(steps=12, batch=2)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra import weights
-from lyra_pack.comfyui_lyra.checkpoints.sniff import sniff
+from lyra_pack.comfyui_lyra.released.sniff import sniff
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, load_tokenizer
+from lyra_pack.comfyui_lyra.weights import load as weights
 from safetensors.torch import save_file
 from torch import nn
 

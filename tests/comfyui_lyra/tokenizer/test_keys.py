@@ -6,7 +6,7 @@ import torch
 from lyra_pack.comfyui_lyra.configs import TOKENIZER_PRESETS
 from lyra_pack.comfyui_lyra.tokenizer.keys import rules
 from lyra_pack.comfyui_lyra.tokenizer.model import build_autoencoder
-from lyra_pack.comfyui_lyra.weights import load_weights, rename
+from lyra_pack.comfyui_lyra.weights.load import load_weights, rename
 
 MANIFEST = Path(__file__).parents[2] / "data" / "manifests" / "cosmos_tokenizer_cv8x8x8.json"
 

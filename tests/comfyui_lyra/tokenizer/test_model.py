@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.checkpoints.state import read_about
 from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.latents import VideoLatents
 from lyra_pack.comfyui_lyra.tokenizer.files import read_statistics
@@ -18,7 +17,8 @@ from lyra_pack.comfyui_lyra.tokenizer.model import (
 )
 from lyra_pack.comfyui_lyra.tokenizer.protocol import Tokenizer
 from lyra_pack.comfyui_lyra.tokenizer.streaming import HAAR_LEVELS, haar, inverse_haar
-from lyra_pack.comfyui_lyra.weights import rename
+from lyra_pack.comfyui_lyra.weights.checkpoints.state import read_about
+from lyra_pack.comfyui_lyra.weights.load import rename
 from safetensors.torch import save_file
 
 

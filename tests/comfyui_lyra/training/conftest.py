@@ -7,11 +7,11 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
+from lyra_pack.comfyui_lyra.quality.perceptual import CONVOLUTIONS, WIDTHS, load_lpips
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
-from lyra_pack.comfyui_lyra.training.perceptual import CONVOLUTIONS, WIDTHS, load_lpips
 from lyra_pack.comfyui_lyra.training.train_teacher import initial_teacher
 from lyra_pack.comfyui_lyra.training.train_tokenizer import initial_autoencoder
 from torch.nn import functional

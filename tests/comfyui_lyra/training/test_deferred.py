@@ -2,12 +2,12 @@ import re
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras import CameraTrajectory, pinhole_camera
-from lyra_pack.comfyui_lyra.files.pinhole import pinhole_matrix
-from lyra_pack.comfyui_lyra.gaussians import Gaussians
-from lyra_pack.comfyui_lyra.render import Frames, draw_view
+from lyra_pack.comfyui_lyra.cameras.moves import move, still
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
+from lyra_pack.comfyui_lyra.files.cameras.pinhole import pinhole_matrix
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
+from lyra_pack.comfyui_lyra.splats.render import Frames, draw_view
 from lyra_pack.comfyui_lyra.training.deferred import FIELDS, render_deferred
-from lyra_pack.comfyui_lyra.trajectories import move, still
 
 PARTS = ("images", "alphas", "depths")
 

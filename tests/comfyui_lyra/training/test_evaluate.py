@@ -7,19 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
+from lyra_pack.comfyui_lyra.quality.scores import psnr
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache
-from lyra_pack.comfyui_lyra.render import render
-from lyra_pack.comfyui_lyra.training.claims import Claim, dynamic_claims, markdown_claims
-from lyra_pack.comfyui_lyra.training.evaluate import (
-    Evaluation,
-    decode_views,
-    depth_splats,
-    evaluate,
-    markdown,
-    summary,
-)
-from lyra_pack.comfyui_lyra.training.metrics import psnr
-from lyra_pack.comfyui_lyra.training.sdg_memory import draw_sources, make_scenes
+from lyra_pack.comfyui_lyra.splats.render import render
+from lyra_pack.comfyui_lyra.training.data.claims import Claim, dynamic_claims, markdown_claims
+from lyra_pack.comfyui_lyra.training.data.sdg_memory import draw_sources, make_scenes
+from lyra_pack.comfyui_lyra.training.evaluate import Evaluation, decode_views, depth_splats, evaluate, markdown, summary
 from lyra_pack.comfyui_lyra.training.train_recon import initial_recon
 
 SETTINGS = GenerateSettings(steps=2, solver="dpmpp_2m", guidance=0)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.quality.perceptual import Tpips
 from lyra_pack.comfyui_lyra.training.losses import (
     LossWeights,
     depth_loss,
@@ -9,7 +10,6 @@ from lyra_pack.comfyui_lyra.training.losses import (
     ssim_loss,
     total_loss,
 )
-from lyra_pack.comfyui_lyra.training.perceptual import Tpips
 
 
 def frames(pictures):

@@ -11,10 +11,10 @@ import torch
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TOKENIZER_PRESETS, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
 from lyra_pack.comfyui_lyra.tokenizer.model import load_tokenizer
-from lyra_pack.comfyui_lyra.training.checkpoint import latest
-from lyra_pack.comfyui_lyra.training.log import read_log
-from lyra_pack.comfyui_lyra.training.loop import Run
-from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
+from lyra_pack.comfyui_lyra.training.run.checkpoint import latest
+from lyra_pack.comfyui_lyra.training.run.log import read_log
+from lyra_pack.comfyui_lyra.training.run.loop import Run
+from lyra_pack.comfyui_lyra.training.run.optimizer import OptimConfig
 from lyra_pack.comfyui_lyra.training.train_teacher import (
     TeacherTraining,
     draw_sigmas,
@@ -145,7 +145,7 @@ def test_a_kill_costs_the_steps_since_the_last_minute_only(tmp_path, monkeypatch
     with pytest.raises(MemoryError), run:
         run.train(killed, lambda network: ({}, []))
     assert latest(tmp_path / "parts") is None
-    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.loop.SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.run.loop.SAVE_SECONDS", -1.0)
     run = run_of(tmp_path / "parts", 20)
     with pytest.raises(MemoryError), run:
         run.train(killed, lambda network: ({}, []))
@@ -179,7 +179,7 @@ def test_an_interrupted_run_ends_in_good_order_and_the_interruption_goes_on(tmp_
 
 
 def test_a_checkpoint_that_would_be_too_large_leaves_out_the_optimiser(tmp_path, monkeypatch):
-    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.loop.MOST_TOGETHER", 100)
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.run.loop.MOST_TOGETHER", 100)
     first = teach(run_of(tmp_path, 9))
     assert not list(tmp_path.glob("*.state.safetensors"))
     resumed = run_of(tmp_path, 10, resume=True)

@@ -5,20 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import RECON_PRESETS
-from lyra_pack.comfyui_lyra.files.images import load_image
+from lyra_pack.comfyui_lyra.files.media.images import load_image
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
-from lyra_pack.comfyui_lyra.recon.checkpoint import load_recon
+from lyra_pack.comfyui_lyra.quality.tpips import activations, tokenizer_tpips
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, static_inputs
-from lyra_pack.comfyui_lyra.training.checkpoint import Snapshot, latest, save_snapshot
-from lyra_pack.comfyui_lyra.training.dataset import plain_name
-from lyra_pack.comfyui_lyra.training.log import read_log
-from lyra_pack.comfyui_lyra.training.optimizer import OptimConfig
-from lyra_pack.comfyui_lyra.training.recon_batches import Encoder, FromDisk, by_views, draw_batch, each_alone
-from lyra_pack.comfyui_lyra.training.sdg_disk import write_sdg
-from lyra_pack.comfyui_lyra.training.sdg_memory import film_scenes, make_scenes
+from lyra_pack.comfyui_lyra.recon.load import load_recon
+from lyra_pack.comfyui_lyra.training.data.dataset import plain_name
+from lyra_pack.comfyui_lyra.training.data.recon_batches import Encoder, FromDisk, by_views, draw_batch, each_alone
+from lyra_pack.comfyui_lyra.training.data.sdg_disk import write_sdg
+from lyra_pack.comfyui_lyra.training.data.sdg_memory import film_scenes, make_scenes
+from lyra_pack.comfyui_lyra.training.data.streams import Streams
+from lyra_pack.comfyui_lyra.training.run.checkpoint import Snapshot, latest, save_snapshot
+from lyra_pack.comfyui_lyra.training.run.log import read_log
+from lyra_pack.comfyui_lyra.training.run.optimizer import OptimConfig
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
-from lyra_pack.comfyui_lyra.training.streams import Streams
-from lyra_pack.comfyui_lyra.training.tokenizer_features import activations, tokenizer_tpips
 from lyra_pack.comfyui_lyra.training.train_recon import (
     AllSplats,
     ReconTraining,

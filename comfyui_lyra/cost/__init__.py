@@ -1,0 +1,1 @@
+"""Bytes, operations and seconds of each stage, beforehand."""

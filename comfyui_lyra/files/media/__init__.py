@@ -1,0 +1,1 @@
+"""Pictures, videos and depth maps on disk."""

@@ -1,0 +1,111 @@
+"""Videos in and out through PyAV, frame by frame."""
+
+import logging
+import math
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..atomic import replacing
+from ..reading import reading
+from .images import to_bytes
+
+log = logging.getLogger("lyra")
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # names end so
+X264 = {
+    "crf": "14",  # visually lossless
+    "threads": "4",  # the result depends on the number, so it must not be the machine's
+    "x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709",  # names the matrix, lest players guess it
+}
+
+
+def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) -> None:
+    """Write frames [F, H, W, 3] in [0, 1], or an iterator over frames [H, W, 3], as H.264 mp4, yuv420p, BT.709.
+
+    Holds a few frames at a time. The pixel format needs even sizes: an odd last row or column is repeated.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    rate = Fraction(fps).limit_denominator(1001) if 0 < fps < math.inf else 0
+    if first is None or not rate:
+        raise ValueError(f"{path}: cannot write {'no frames' if first is None else f'{fps} frames a second'}")
+    if first.ndim != 3:
+        raise ValueError(f"{path}: frame 0 is {tuple(first.shape)}; expected a frame [H W 3]")
+    height, width = first.shape[:2]
+    try:
+        with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=rate, options=X264)
+            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width = height + height % 2, width + width % 2
+            for index, frame in enumerate(chain([first], frames)):
+                if frame.shape != (height, width, 3):
+                    raise ValueError(f"{path}: frame {index} is {tuple(frame.shape)}; expected {(height, width, 3)}")
+                even = np.pad(to_bytes(frame), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                picture = av.VideoFrame.from_ndarray(even, format="rgb24")
+                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+                picture.pts = index
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{path}: cannot write {width}x{height} pictures as H.264: {error.strerror}") from error
+
+
+def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tuple[Tensor, float]:
+    """Read frames [F, H, W, 3] in [0, 1] and the frame rate; at most ``count`` frames, from frame ``start`` on.
+
+    Frames are upright: turned and mirrored as the file says, which telephones write instead of turning pixels.
+    """
+    if start < 0 or (count is not None and count < 1):
+        raise ValueError(f"{path}: cannot read {count} frames from frame {start} on; expected 1 or more, from 0 on")
+    stop = None if count is None else start + count
+    with reading(path) as file:
+        try:
+            with av.open(str(file)) as container:
+                if not container.streams.video:
+                    raise ValueError("holds no video stream")
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                rate, shape = stream.average_rate or stream.guessed_rate, stream.sample_aspect_ratio
+                promised = stream.frames  # 0 where the file does not say
+                pictures, total = [], 0
+                for total, picture in enumerate(islice(container.decode(stream), stop), 1):
+                    if total > start:
+                        pictures.append(upright(picture))
+        except av.error.FFmpegError as error:
+            raise ValueError(f"not a video, or a damaged one: {error.strerror}") from error
+        if total < min(promised, promised if stop is None else stop):
+            log.warning("%s: says that it holds %d frames; %d can be read", path, promised, total)
+        if not pictures:
+            raise ValueError(f"holds no frame {start}; it has {total}, counted from 0")
+        if not rate:
+            raise ValueError("names no frame rate")
+        if len({picture.shape for picture in pictures}) > 1:
+            raise ValueError("its pictures change their size; save it again with one")
+        if shape and shape != 1:
+            log.warning(
+                "%s: its pixels are %s as wide as high; save it with square ones, or all looks squeezed", path, shape
+            )
+        return torch.from_numpy(np.stack(pictures)).float().div_(255), float(rate)
+
+
+def upright(picture: av.VideoFrame) -> np.ndarray:
+    """Bytes [H, W, 3] of a frame, turned and mirrored by its display matrix, of quarter turns only."""
+    values = picture.to_ndarray(format="rgb24")
+    data = next((bytes(side) for side in picture.side_data if side.type.name == "DISPLAYMATRIX"), b"")
+    if len(data) < 36:
+        return values
+    a, b, _, c, d, *_ = (round(number / 65536) for number in struct.unpack("=9i", data[:36]))
+    if sorted((abs(a), abs(b))) != [0, 1] or (abs(c), abs(d)) != (abs(b), abs(a)):
+        raise ValueError("its frames are turned by no quarter turn; save it upright")
+    if a == 0:  # x becomes y
+        values = values.swapaxes(0, 1)
+    down, right = (d, a) if a else (b, c)  # where the rows and columns that there are now go
+    return np.ascontiguousarray(values[::down, ::right])

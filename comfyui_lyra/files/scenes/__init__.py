@@ -1,0 +1,1 @@
+"""Scenes on disk: latents, geometry, ViPE's results, the reference's layout."""

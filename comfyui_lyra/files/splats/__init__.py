@@ -1,0 +1,1 @@
+"""Splats on disk."""

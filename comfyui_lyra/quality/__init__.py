@@ -1,0 +1,1 @@
+"""How good pictures and videos are, against others."""

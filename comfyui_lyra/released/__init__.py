@@ -1,0 +1,1 @@
+"""Released files: what there is, fetching, telling what a file is, converting."""

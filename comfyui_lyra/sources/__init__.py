@@ -1,0 +1,1 @@
+"""Depth estimates of all kinds to a geometry."""

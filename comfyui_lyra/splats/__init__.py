@@ -1,0 +1,1 @@
+"""Gaussian splats: what they are, cropping, drawing, a scene to try things on."""

@@ -1,0 +1,1 @@
+"""Samples to train from: stored ones, and those that the teacher makes meanwhile."""

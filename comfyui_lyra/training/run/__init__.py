@@ -1,0 +1,1 @@
+"""A training as a process: loop, checkpoints, log, several GPUs, recorded steps."""

@@ -1,0 +1,1 @@
+"""The mini world: procedural scenes, traced and filmed."""

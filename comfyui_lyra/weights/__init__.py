@@ -1,0 +1,1 @@
+"""Tensors of models: reading any file of them, renaming, strict loading, saving."""

@@ -1,0 +1,1 @@
+"""Files of weights in every form that people have, read without running anything."""

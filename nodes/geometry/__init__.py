@@ -1,0 +1,1 @@
+"""Nodes: pictures, clips and their depth."""

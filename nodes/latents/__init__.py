@@ -1,0 +1,1 @@
+"""Nodes: videos along paths, as latents."""

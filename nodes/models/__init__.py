@@ -1,0 +1,1 @@
+"""Nodes: models, the plan and the check."""

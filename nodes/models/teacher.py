@@ -1,0 +1,135 @@
+"""The node that loads the teacher, and the teacher in ComfyUI's hands."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+import comfy.model_patcher
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import nn
+
+from ...comfyui_lyra.configs import TeacherConfig
+from ...kernels_glue.attention import attention as attention_op
+from ..comfy import hooks, host
+from ..comfy import types as sockets
+from ..comfy.patchers import Model, castable
+
+if TYPE_CHECKING:
+    from ...comfyui_lyra.gen3c.load import Teacher  # brings diffusers, whose import takes seconds
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TeacherModel(Model):
+    """What LYRA_TEACHER carries."""
+
+    teacher: "Teacher"
+    attention: str = "auto"  # backend
+    stream: bool = False  # leave the device's memory to others and copy each layer's weights when it runs
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, wherever ComfyUI keeps its weights; ``host.load`` it before use."""
+        return self.teacher.network
+
+    def room(self, size: int) -> int:
+        """Bytes to ask ComfyUI to leave free of weights where ``size`` bytes are worked in."""
+        return max(size, host.total_memory()) if self.stream else size
+
+
+class Held(nn.Module):
+    """A network whose ``device`` cannot be set, which a ModelPatcher does."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+
+def streamed(network: nn.Module) -> ModelPatcher:
+    """A patcher that may keep any part of a network's weights off the device, and brings each layer's when it runs."""
+    # looked up now: ComfyUI replaces the class where weights can be paged
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    return patcher(Held(castable(network)), load_device=device, offload_device=offload)
+
+
+class LoadTeacher(io.ComfyNode):
+    """The video model that imagines a scene from new sides."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraLoadTeacher",
+            display_name="Load Teacher",
+            category="Lyra/models",
+            description="Loads the video model that shows a picture or clip from new camera paths: GEN3C, or the small "
+            "one of this pack.",
+            search_aliases=["gen3c", "cosmos", "diffusion model", "video model", "world model", "lyra"],
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=host.model_files("diffusion_models", TeacherConfig),
+                    tooltip="A file in models/diffusion_models; those under mini come with the pack. GEN3C's licence "
+                    "(NVIDIA Open Model License) ends your right to use it if you bypass its guardrail without a "
+                    "substantially similar one; like Lyra's own data programs, this pack runs it without one.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(host.PRECISIONS),
+                    default="auto",
+                    tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
+                    **host.EXPERT,
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=list(attention_op.backends),
+                    default="auto",
+                    tooltip="What computes attention. auto: the fastest exact one. sage: SageAttention, where it is "
+                    "installed: faster, and a little different.",
+                    **host.EXPERT,
+                ),
+                io.Combo.Input(
+                    "memory",
+                    options=["auto", "stream"],
+                    default="auto",
+                    tooltip="auto: as much of the weights as fits stays on the GPU. stream: they stay in RAM (14.5 GB "
+                    "for GEN3C), and each layer's are copied when it runs: slower, in the least GPU memory.",
+                    **host.EXPERT,
+                ),
+            ],
+            outputs=[sockets.Teacher.Output("teacher", tooltip="For Generate Latents and Plan.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None):
+        """Say before the run that the file is missing."""
+        return hooks.is_there(partial(host.model_path, "diffusion_models", TeacherConfig), file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None, *_, **__):
+        """Load again when the file has changed."""
+        return hooks.state_of(partial(host.model_path, "diffusion_models", TeacherConfig), file)
+
+    @classmethod
+    def execute(cls, file, precision, attention, memory) -> io.NodeOutput:
+        """Read the weights; they stay in RAM until a node needs them."""
+        from ...comfyui_lyra.gen3c.load import load_teacher
+
+        path = host.model_path("diffusion_models", TeacherConfig, file)
+        teacher = load_teacher(path, dtype=host.precision(precision))
+        height, width = teacher.config.trained_size
+        host.show_text(cls, f"{teacher.config.trained_frames} frames of {width}x{height}. {teacher.licence}")
+        return io.NodeOutput(
+            TeacherModel(
+                patcher=streamed(teacher.network),
+                config=teacher.config,
+                file=file,
+                licence=teacher.licence,
+                teacher=teacher,
+                attention=attention,
+                stream=memory == "stream",
+            )
+        )

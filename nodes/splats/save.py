@@ -1,0 +1,118 @@
+"""Nodes that write to disk."""
+
+from comfy_api.latest import io
+
+from ...comfyui_lyra.files.cameras.load import CAMERAS, save_cameras
+from ...comfyui_lyra.files.splats.ply import save_ply
+from ...comfyui_lyra.geometry.geometry import Geometry
+from ..comfy import host
+from ..comfy import types as sockets
+
+SCALE = {"default": 1.0, "min": 0.0001, "max": 10000.0, "step": 0.01}
+FILES = {"json": CAMERAS, "transforms": "transforms.json", "colmap": "", "npz": ""}  # in the folder, by format
+
+
+class SaveSplats(io.ComfyNode):
+    """A PLY file in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraSaveSplats",
+            display_name="Save Splats",
+            category="Lyra/splat",
+            description="Writes one scene as a 3DGS PLY file into ComfyUI's output folder, for viewers, game engines "
+            "and Preview Splat. Axes are those of 3DGS: x right, y down, z ahead.",
+            search_aliases=["export ply", "export gaussian", "write splat", "3dgs"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                sockets.Splat.Input("splat", tooltip="One scene: a SPLAT with a single bullet time."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="3d/lyra",
+                    tooltip="Folder and first part of the file name, below the output folder; a number follows.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    **SCALE,
+                    tooltip="Factor on positions and sizes, for instance metres per scene unit. 1 keeps scene units.",
+                ),
+                sockets.Geometry.Input(
+                    "geometry",
+                    optional=True,
+                    tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
+                ),
+            ],
+            outputs=[sockets.File3DPly.Output("model_3d", tooltip="The saved file, for Preview Splat and others.")],
+        )
+
+    @classmethod
+    def execute(cls, splat, filename_prefix, scale, geometry=None) -> io.NodeOutput:
+        """Write the file."""
+        gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
+        path, saved = host.output_path(filename_prefix, ".ply")
+        save_ply(path, gaussians, scale=factor(scale, geometry))
+        host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {host.below_output(path)}")
+        return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})
+
+
+class SaveCameraPaths(io.ComfyNode):
+    """A folder of camera files in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraSaveCameraPaths",
+            display_name="Save Camera Paths",
+            category="Lyra/camera",
+            description="Writes camera paths into a new folder of ComfyUI's output folder, for other programs: "
+            "nerfstudio and Blender take transforms, COLMAP and splat trainers colmap, Lyra and GEN3C npz.",
+            search_aliases=["export cameras", "colmap", "nerfstudio", "transforms.json", "blender camera"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                sockets.Cameras.Input("cameras", tooltip="One path or several, each frame's camera with its lens."),
+                io.Combo.Input(
+                    "format",
+                    options=list(FILES),
+                    default="json",
+                    tooltip="json: this pack's, nothing is lost. transforms: nerfstudio's transforms.json. colmap: a "
+                    "text model, cameras.txt and images.txt. npz: poses and lenses as Lyra's own programs read them.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="3d/lyra_cameras",
+                    tooltip="Where the folder goes and how its name begins, below the output folder; a number follows.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    **SCALE,
+                    tooltip="Factor on positions, the same as in Save Splats. 1 keeps scene units.",
+                ),
+                sockets.Geometry.Input(
+                    "geometry",
+                    optional=True,
+                    tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
+                ),
+            ],
+            outputs=[io.String.Output("folder", tooltip="The new folder, for Load Camera Paths.")],
+        )
+
+    @classmethod
+    def execute(cls, cameras, format, filename_prefix, scale, geometry=None) -> io.NodeOutput:
+        """Write the folder."""
+        folder, _ = host.output_path(filename_prefix, "")
+        paths = [path.scaled(factor(scale, geometry)) for path in cameras]
+        save_cameras(folder / FILES[format], paths, kind=format)
+        saved = host.below_output(folder)
+        text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {saved}"
+        host.show_text(cls, text)
+        return io.NodeOutput(saved, ui={"text": (text,)})
+
+
+def factor(scale: float, geometry: Geometry | None) -> float:
+    """What the world is multiplied by: ``scale``, and the unit that the geometry's depth came in."""
+    return scale if geometry is None else scale * geometry.scale

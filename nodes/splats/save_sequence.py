@@ -1,0 +1,73 @@
+"""The node that writes splats of several moments."""
+
+from comfy_api.latest import io
+
+from ...comfyui_lyra.files.splats.sequence import save_sequence
+from ...comfyui_lyra.recon.times import parse_times
+from ...comfyui_lyra.splats.gaussians import GaussianSequence
+from ..comfy import host
+from ..comfy import types as sockets
+from .save import SCALE, factor
+
+
+class SaveSplatSequence(io.ComfyNode):
+    """A folder of PLY files."""
+
+    @classmethod
+    def define_schema(cls):
+        """Sockets and widgets."""
+        return host.schema(
+            node_id="LyraSaveSplatSequence",
+            display_name="Save Splat Sequence",
+            category="Lyra/splat",
+            description="Writes every bullet time of a SPLAT as a numbered 3DGS PLY file into a new folder, with the "
+            "cameras and a manifest.json that says which file is which moment.",
+            search_aliases=["export ply sequence", "4d gaussian", "splat animation", "save all times"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                sockets.Splat.Input("splat", tooltip="Scenes of several bullet times, or one."),
+                io.String.Input(
+                    "times",
+                    display_name="bullet times",
+                    default="",
+                    tooltip="Frame of the clip that each scene shows: connect the output of Reconstruct Splats. Empty: "
+                    "0, 1, 2 and so on.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="3d/lyra_sequence",
+                    tooltip="Where the folder goes and how its name begins, below the output folder; a number follows.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    **SCALE,
+                    tooltip="Factor on positions and sizes, for instance metres per scene unit. 1 keeps scene units.",
+                ),
+                sockets.Cameras.Input(
+                    "cameras",
+                    optional=True,
+                    tooltip="Paths in the world of the splats, saved alongside with their frames per second.",
+                ),
+                sockets.Geometry.Input(
+                    "geometry",
+                    optional=True,
+                    tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, splat, times, filename_prefix, scale, cameras=(), geometry=None) -> io.NodeOutput:
+        """Write the folder."""
+        frames = sockets.from_splat(splat)
+        moments = parse_times(times) if times.strip() else tuple(range(len(frames)))
+        folder, _ = host.output_path(filename_prefix, "")
+        save_sequence(
+            folder, GaussianSequence(frames=frames, times=moments), cameras, fps=cameras[0].fps if cameras else 24.0,
+            scale=factor(scale, geometry), on_step=host.progress("save"),
+        )  # fmt: skip
+        text = f"{len(frames)} scenes: {host.below_output(folder)}"
+        host.show_text(cls, text)
+        return io.NodeOutput(ui={"text": (text,)})
