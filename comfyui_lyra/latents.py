@@ -1,9 +1,8 @@
 """Video latents of several camera paths, in a space that is always named."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from .cameras.path import CameraTrajectory
@@ -25,7 +24,7 @@ class VideoLatents:
         if self.space not in ("diffusion", "tokenizer"):
             raise ValueError(f"VideoLatents.space: '{self.space}' is neither 'diffusion' nor 'tokenizer'")
 
-    def to(self, *args: torch.device | torch.dtype | str) -> "VideoLatents":
+    def to(self, *args: Any) -> "VideoLatents":
         """Move or cast the values, as ``Tensor.to``."""
         return replace(self, values=self.values.to(*args))
 
@@ -99,6 +98,6 @@ class MultiViewLatents:
         values = self.latents.values[index : index + 1]
         return replace(self, latents=replace(self.latents, values=values), cameras=self.cameras[index : index + 1])
 
-    def to(self, *args: torch.device | torch.dtype | str) -> "MultiViewLatents":
+    def to(self, *args: Any) -> "MultiViewLatents":
         """Move or cast latents and cameras, as ``Tensor.to``."""
         return replace(self, latents=self.latents.to(*args), cameras=tuple(c.to(*args) for c in self.cameras))

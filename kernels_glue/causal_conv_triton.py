@@ -1,5 +1,7 @@
 """The short convolution with SiLU as one Triton kernel, forward only."""
 
+# pyright: reportIndexIssue=false
+
 import torch
 import triton
 import triton.language as tl

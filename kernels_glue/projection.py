@@ -95,6 +95,7 @@ def cull(
         thinned = opacities[index] * (determinant(sharp) / determinant(covariance)).clamp_min(0).sqrt()
         extent = (2 * (thinned / ALPHA_MIN).log()).clamp_min(0).sqrt()[:, None]
         visible &= projects & (thinned >= ALPHA_MIN)
+    assert covariance is not None  # both modes have one by now
     sigmas = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     radii = (extent.clamp_max(REACH) * sigmas).ceil()
     visible &= (determinant(covariance) > 0) & (radii > 0).all(1)

@@ -82,7 +82,8 @@ def card(device: torch.device) -> tuple:
     if device.type != "cuda":
         return (device.type,)
     told = Path("/proc/driver/nvidia/version")  # on Linux; elsewhere the driver's CUDA version stands for it
-    driver = told.read_text().split("\n")[0] if told.is_file() else str(torch._C._cuda_getDriverVersion())
+    version_of: Any = torch._C  # its stubs lack this function
+    driver = told.read_text().split("\n")[0] if told.is_file() else str(version_of._cuda_getDriverVersion())
     return torch.cuda.get_device_name(device), *torch.cuda.get_device_capability(device), driver
 
 
@@ -149,7 +150,8 @@ def results(function: Callable, args: tuple, kwargs: dict, gradients: bool) -> l
     named = [(f"result {i}", o.detach()) for i, o in enumerate(out)]
     if gradients:
         weights = (torch.linspace(-1, 1, o.numel(), device=o.device).view(o.shape) for o in out)
-        sum((o.float() * w).sum() for o, w in zip(out, weights, strict=True) if o.requires_grad).backward()
+        parts = [(o.float() * w).sum() for o, w in zip(out, weights, strict=True) if o.requires_grad]
+        torch.stack(parts).sum().backward()
         named += [(f"gradient {i}", t.grad) for i, t in enumerate(tensors(args, kwargs)) if t.grad is not None]
     if out[0].is_cuda:
         torch.cuda.synchronize(out[0].device)  # a fault shows here, not in a later call

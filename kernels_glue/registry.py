@@ -37,7 +37,7 @@ class Op:
 
     def __init__(self, name: str, reference: Callable, kernels: tuple[Kernel, ...] = ()):
         self.name, self.reference, self.kernels = name, reference, {kernel.name: kernel for kernel in kernels}
-        self._loaded: dict[str, Callable | str] = {}  # name -> the callable, or the reason it is absent
+        self._loaded: dict[str, Any] = {}  # name -> the callable, or the reason it is absent
         self._proofs: dict[
             tuple, str | None
         ] = {}  # (name, key of a call) -> why it is left out, or None if it is right

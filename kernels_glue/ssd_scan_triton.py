@@ -3,6 +3,8 @@
 Products take 16-bit inputs and sum in float32; states are carried in float32 and rounded for the output product.
 """
 
+# pyright: reportIndexIssue=false, reportAttributeAccessIssue=false
+
 import torch
 import triton
 import triton.language as tl

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -38,7 +39,7 @@ class CameraTrajectory:
         """World-to-camera matrices [F, 4, 4]."""
         return torch.linalg.inv(self.c2w)
 
-    def to(self, *args: torch.device | torch.dtype | str) -> "CameraTrajectory":
+    def to(self, *args: Any) -> "CameraTrajectory":
         """Move or cast the tensors, as ``Tensor.to``."""
         return replace(self, c2w=self.c2w.to(*args), K=self.K.to(*args))
 

@@ -92,7 +92,7 @@ def _to_dict(axes: str, values: Sequence[float]) -> dict[str, float]:
 
 def _vector(info: Mapping[str, Any], key: str, axes: str) -> Tensor:
     """The numbers of one entry, [3] or [4] float64; ValueError naming the entry if it lacks one."""
-    entry = info.get(key)
+    entry = info.get(key, {})
     try:
         vector = torch.tensor([float(entry[axis]) for axis in axes], dtype=torch.float64)
     except (TypeError, KeyError, ValueError):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -37,7 +37,7 @@ def read_npy(file: Path) -> np.ndarray:
         return read_array(stream, file.stat().st_size, "the array")
 
 
-def read_array(stream: BinaryIO, size: int, what: str) -> np.ndarray:
+def read_array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     """An array of numbers, words or records, from a stream of ``size`` bytes."""
     version = npy.read_magic(stream)
     if version not in HEADERS:
@@ -50,11 +50,11 @@ def read_array(stream: BinaryIO, size: int, what: str) -> np.ndarray:
         raise ValueError(f"{what} claims {shape} of {dtype}, more than the {size} bytes that are there")
     values = np.empty(count, dtype)
     if count:
-        read_into(stream, memoryview(values.view(np.uint8).reshape(-1)), what)
+        read_into(stream, values.view(np.uint8).reshape(-1).data, what)
     return values.reshape(shape, order="F" if by_columns else "C")
 
 
-def read_into(stream: BinaryIO, buffer: memoryview, what: str) -> None:
+def read_into(stream: IO[bytes], buffer: memoryview, what: str) -> None:
     """Fill a buffer; ValueError where the stream ends before."""
     done = 0
     while done < len(buffer):

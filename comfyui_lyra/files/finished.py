@@ -16,7 +16,7 @@ def find_finished(root: Path, keys: Collection[str]) -> dict[str, Path]:
     for file in sorted(root.rglob("latent/*.safetensors")):
         if len(found) == len(set(keys)):
             break
-        if (key := key_of(file)) in keys:
+        if (key := key_of(file)) is not None and key in keys:
             found.setdefault(key, file)
     return found
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 from zipfile import BadZipFile, LargeZipFile, ZipFile
 
-import av
+from av.error import FFmpegError
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 # TokenError is numpy's for a header that ends in mid-sentence.
 DAMAGE = (
     ArithmeticError, AttributeError, BadZipFile, EOFError, LargeZipFile, LookupError, RuntimeError, SafetensorError,
-    SyntaxError, TokenError, TypeError, av.error.FFmpegError, lzma.LZMAError, struct.error, zlib.error,
+    SyntaxError, TokenError, TypeError, FFmpegError, lzma.LZMAError, struct.error, zlib.error,
 )  # fmt: skip
 LONGEST = 500  # characters of a message; names inside a file may have any length
 FREE, DENSEST = 1 << 28, 100  # bytes that any archive may hold, and beyond them at most so many a byte of the file
@@ -75,7 +76,7 @@ def read_text(file: Path) -> str:
     return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
-def parse_json(text: str | bytes) -> object:
+def parse_json(text: str | bytes) -> Any:
     """What JSON holds; ValueError for any that cannot be read, also for brackets inside brackets without end."""
     try:
         return json.loads(text)

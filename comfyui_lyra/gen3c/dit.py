@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import CacheMixin, CosmosTransformer3DModel, FirstBlockCacheConfig
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_cosmos import CosmosTransformerBlock
 from einops import rearrange
 from torch import Tensor, nn
@@ -47,7 +46,7 @@ class AttentionProcessor:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: None = None,
@@ -74,7 +73,8 @@ class Block(CosmosTransformerBlock):
             cross_attention_dim=config.text_dim,
             adaln_lora_dim=config.adaln_rank,
         )
-        for attn in (self.attn1, self.attn2):
+        attentions: tuple[Any, Any] = (self.attn1, self.attn2)
+        for attn in attentions:
             attn.set_processor(AttentionProcessor())
             attn.norm_q = nn.RMSNorm(config.head_dim, eps=EPSILON)
             attn.norm_k = nn.RMSNorm(config.head_dim, eps=EPSILON)
@@ -116,7 +116,8 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
             concat_padding_mask=False,
         )
         self.rope = RotaryTables(config.head_dim, torch.bfloat16 if config.bf16_angles else torch.float32)
-        self.time_embed.norm = nn.RMSNorm(config.heads * config.head_dim, eps=EPSILON)  # one kind of norm everywhere
+        embed: Any = self.time_embed
+        embed.norm = nn.RMSNorm(config.heads * config.head_dim, eps=EPSILON)  # one kind of norm everywhere
         self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
 
     def forward(
@@ -160,7 +161,7 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         Made once a forward pass and not kept: it depends on weights, takes 440 MiB at full size and a few ms. The
         tables, 3 MB, are no layer: a host that streams layers leaves them where they are.
         """
-        learned = self.learnable_pos_embed
+        learned: Any = self.learnable_pos_embed
         tables = (learned.pos_emb_t, learned.pos_emb_h, learned.pos_emb_w)
         t, h, w = (table[:count].to(device, torch.float32) for table, count in zip(tables, grid, strict=True))
         total = (t[:, None, None] + h[None, :, None] + w[None, None]).flatten(0, 2)[None]
@@ -185,7 +186,7 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         if x.ndim != 5 or x.shape[1] != TEACHER_INPUTS:
             raise ValueError(f"GEN3C: expected [B {TEACHER_INPUTS} T h w] (state, mask, warps), got {tuple(x.shape)}")
         t, h, w = x.shape[2:]
-        limit = tuple(self.config.max_size)
+        limit = tuple(self.config["max_size"])
         if h % 2 or w % 2 or any(n > most for n, most in zip((t, h, w), limit, strict=True)):
             raise ValueError(
                 f"GEN3C: latent grid (T, h, w) = {(t, h, w)}; h and w must be even and at most {limit}: use clips "

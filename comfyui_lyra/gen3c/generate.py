@@ -119,20 +119,19 @@ def generate(
     if store:
         store.begin(recipe, cameras, latents=noise.numel())
         found = [store.load(index) for index in range(len(cameras))]
-    shared = None
-    if not all(found):
-        shared = share(tokenizer, geometry.to(device), text, noise, settings)
+    shared, scenes = None, []
     total = len(cameras) * len(parts) * settings.steps
     for index, path in enumerate(cameras):
         done = index * len(parts) * settings.steps
-        if found[index] is None:
+        if (scene := found[index]) is None:
+            shared = shared or share(tokenizer, geometry.to(device), text, noise, settings)
             log.info("path %d of %d: %s", index + 1, len(cameras), path.name)
             values = follow(
                 teacher, tokenizer, shared, path, parts, settings, estimate_depth,
                 on_step=lambda step, done=done: on_step(done + step, total),
                 on_x0=partial(on_preview, index), on_block=on_block,
             )  # fmt: skip
-            found[index] = MultiViewLatents(
+            scene = MultiViewLatents(
                 latents=VideoLatents(values=values.cpu()),
                 cameras=(path,),
                 family=config.family,
@@ -143,11 +142,11 @@ def generate(
             on_step(done + len(parts) * settings.steps, total)
         if store:
             store.save(
-                index, found[index], partial(frames_of, tokenizer, found[index], device, check_frames,
-                partial(on_frames, index)),
+                index, scene, partial(frames_of, tokenizer, scene, device, check_frames, partial(on_frames, index))
             )  # fmt: skip
-    values = torch.cat([scene.latents.values for scene in found])
-    return replace(found[0], latents=VideoLatents(values=values), cameras=cameras, provenance=recipe)
+        scenes.append(scene)
+    values = torch.cat([scene.latents.values for scene in scenes])
+    return replace(scenes[0], latents=VideoLatents(values=values), cameras=cameras, provenance=recipe)
 
 
 def share(
@@ -187,6 +186,7 @@ def follow(
             picture = frame.permute(0, 3, 1, 2) * 2 - 1
             first = encode_clip(tokenizer, picture[:, :, None])
             if not cache.is_dynamic:
+                assert estimate_depth is not None  # check_inputs saw to it
                 depth = estimate_depth(frame[0]).to(frame)[None]
                 depth = depth.masked_fill(depth.isinf(), REFERENCE_BACKGROUND)
                 camera = path[part][:1].to(frame.device)

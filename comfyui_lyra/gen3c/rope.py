@@ -41,12 +41,13 @@ class RotaryTables(nn.Module):
     def __init__(self, head_dim: int, dtype: torch.dtype):
         super().__init__()
         self.head_dim, self.dtype = head_dim, dtype
-        self._key, self._tables = None, None
+        self._key: tuple | None = None
+        self._tables: tuple[Tensor, Tensor] | None = None
 
     def forward(self, grid: Grid, fps: float, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos, sin [1, T h w, 1, head_dim/2] float32. Angles are made on the CPU: equal on every device."""
         key = (grid, fps, device)
-        if key != self._key:
+        if self._tables is None or key != self._key:
             with torch.inference_mode(False):  # a table made while sampling must also serve training
                 angles = grid_angles(grid, self.head_dim, fps, self.dtype).to(device)[None, :, None]
                 self._key, self._tables = key, (angles.cos(), angles.sin())

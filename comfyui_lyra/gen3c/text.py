@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -74,7 +75,8 @@ def encode_text(
     from transformers import AutoTokenizer, T5EncoderModel  # seconds to import, and only this needs it
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device).eval()
+    model: Any = T5EncoderModel  # its ``to`` is wrapped so that its type is lost
+    encoder = model.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device).eval()
 
     def encode(text: str) -> Tensor:
         tokens = tokenizer(

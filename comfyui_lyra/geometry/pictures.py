@@ -15,7 +15,7 @@ def crop_resize(pictures: Tensor, height: int, width: int, mode: Literal["biline
     """
     if pictures.ndim != 4:
         raise ValueError(f"pictures: expected [F C H W], got {tuple(pictures.shape)}")
-    rows, columns = largest_crop(*pictures.shape[2:], height, width)
+    rows, columns = largest_crop(pictures.shape[2], pictures.shape[3], height, width)
     top, left = (crop_start(size, part) for size, part in zip(pictures.shape[2:], (rows, columns), strict=True))
     cropped = pictures[:, :, top : top + rows, left : left + columns]
     if mode == "nearest":

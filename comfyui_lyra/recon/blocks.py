@@ -42,7 +42,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(channels, width, (1, PATCH, PATCH), (1, PATCH, PATCH))
         self.norm = nn.LayerNorm(width, eps=1e-5)
         nn.init.normal_(self.proj.weight, std=0 if zero else math.sqrt(2 / (PATCH * PATCH * width)))
-        nn.init.zeros_(self.proj.bias)
+        nn.init.zeros_(self.proj.get_parameter("bias"))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Embed; the convolution's patches do not overlap, so it is one matrix product."""

@@ -59,7 +59,11 @@ class EncodeCache:
         """The tensor made for an equal key before, else a new one. Tensors in a key count by their values."""
         digest = hashlib.sha256()
         for part in key:
-            raw = part.contiguous().cpu().view(torch.uint8).numpy() if isinstance(part, Tensor) else str(part).encode()
+            raw = (
+                part.contiguous().cpu().view(torch.uint8).numpy().data
+                if isinstance(part, Tensor)
+                else str(part).encode()
+            )
             digest.update(raw)
             digest.update(b"|")
         name = digest.hexdigest()

@@ -117,5 +117,7 @@ class Recon(nn.Module):
 
     def raw(self, features: Tensor, channels: slice) -> Tensor:
         """Raw channels [V, F, h', w', c]; in float32 when positions must not be rounded to the model's dtype."""
-        raw = upsample(self.enc_norm(features), self.deconv.weight[:, channels], self.deconv.bias[channels])
+        weight, bias = self.deconv.weight, self.deconv.bias
+        assert bias is not None
+        raw = upsample(self.enc_norm(features), weight[:, channels], bias[channels])
         return raw if self.config.bf16_rays else raw.to(torch.promote_types(raw.dtype, torch.float32))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class Gaussians:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
-    def to(self, *args: torch.device | torch.dtype | str) -> "Gaussians":
+    def to(self, *args: Any) -> "Gaussians":
         """Move or cast every tensor, as ``Tensor.to``."""
         return self._map(lambda tensor: tensor.to(*args))
 
@@ -138,7 +139,7 @@ class GaussianSequence:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def to(self, *args: torch.device | torch.dtype | str) -> "GaussianSequence":
+    def to(self, *args: Any) -> "GaussianSequence":
         """Move or cast every tensor, as ``Tensor.to``."""
         return replace(self, frames=tuple(frame.to(*args) for frame in self.frames))
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def camera_path(
     Raises ValueError naming the first frame that is not finite, is no rotation with a translation, or has no focal
     length.
     """
-    finite = np.isfinite(c2w).all((1, 2)) & np.isfinite(numbers).all(1)
+    finite = np.all(np.isfinite(c2w), axis=(1, 2)) & np.all(np.isfinite(numbers), axis=1)
     turn = np.where(finite[:, None, None], c2w, 0)[:, :3, :3]
     rigid = np.isclose(turn @ turn.transpose(0, 2, 1), np.eye(3), atol=1e-2).all((1, 2)) & (np.linalg.det(turn) > 0)
     checks = (
@@ -71,7 +72,7 @@ def as_matrix(value: object, columns: int, what: str) -> np.ndarray:
     return matrix
 
 
-def picture_size(height: object, width: object, what: str) -> tuple[int, int]:
+def picture_size(height: Any, width: Any, what: str) -> tuple[int, int]:
     """Height and width of a text file as whole numbers; ValueError in words if they are anything else."""
     fits = (isinstance(size, int | float) and abs(size) <= MOST_SIDE and size == int(size) for size in (height, width))
     if not all(fits):

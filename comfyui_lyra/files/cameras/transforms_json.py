@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -111,7 +112,7 @@ def check_frame(frame: Mapping[str, object]) -> None:
         raise ValueError(f"frame '{frame['file_path']}' has {error}") from error
 
 
-def lens_of(frame: Mapping[str, object], folder: Path, cache: dict[Path, tuple[int, int]]) -> dict[str, object]:
+def lens_of(frame: Mapping[str, Any], folder: Path, cache: dict[Path, tuple[int, int]]) -> dict[str, Any]:
     """fl_x, fl_y, cx, cy, w and h of a frame, with what stands for those that are not said."""
     what = f"frame '{frame['file_path']}'"
     said = {key: frame[key] for key in (*NUMBERS, *SIZE) if frame.get(key) is not None}

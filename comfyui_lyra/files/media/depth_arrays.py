@@ -41,9 +41,10 @@ def depth_name(names: tuple[str, ...]) -> str:
 
 def depth_field(dtype: np.dtype) -> str:
     """The field of a structured type that holds depth."""
-    small = {name.lower(): name for name in dtype.names}
+    names = dtype.names or ()
+    small = {name.lower(): name for name in names}
     if not small.keys() & set(NAMES):
-        raise ValueError(f"a structured array needs a field depth or z, and has {', '.join(dtype.names)}")
+        raise ValueError(f"a structured array needs a field depth or z, and has {', '.join(names)}")
     return next(small[name] for name in NAMES if name in small)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 from PIL import Image
 
 from .depth_values import grey
@@ -26,8 +27,8 @@ def read_picture(file: Path) -> tuple[np.ndarray, int | None]:
     if file.suffix.lower() == ".pfm":
         return read_pfm(file), None
     with opened(file) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            log.warning("%s: holds %d pages; the first is read", file, image.n_frames)
+        if (pages := getattr(image, "n_frames", 1)) > 1:
+            log.warning("%s: holds %d pages; the first is read", file, pages)
         if has_deep_colors(file):
             return read_deep_png(file), 65535
         return read_levels(upright(image))
@@ -61,7 +62,7 @@ def read_deep_png(file: Path) -> np.ndarray:
     try:
         with av.open(str(file)) as container:
             pixels = next(container.decode(video=0)).to_ndarray(format="rgba64le")
-    except (av.error.FFmpegError, StopIteration, IndexError) as error:
+    except (FFmpegError, StopIteration, IndexError) as error:
         raise ValueError(f"damaged picture: {error}") from error
     return (grey(torch.from_numpy(pixels.astype(np.float32)) / 65535) * 65535).numpy()
 

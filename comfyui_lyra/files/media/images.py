@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,10 +64,13 @@ def upright(image: Image.Image) -> Image.Image:
     Pillow before 13, the last one for Python 3.10, takes an uncompressed YCbCr TIFF for RGB of four bytes a pixel.
     """
     tiles = getattr(image, "tile", [])
-    is_misread = image.format == "TIFF" and image.mode == "RGB" and image.tag_v2.get(PHOTOMETRIC) == YCBCR
+    is_misread = (
+        image.format == "TIFF" and image.mode == "RGB" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == YCBCR
+    )
     if not (is_misread and tiles and all(tile[0] == "raw" and tile[3][0] == "RGBX" for tile in tiles)):
         return ImageOps.exif_transpose(image)
-    image.tile = [tile._replace(args=("RGB", *tile.args[1:])) for tile in tiles]
+    stored: Any = image
+    stored.tile = [tile._replace(args=("RGB", *tile.args[1:])) for tile in tiles]
     return Image.merge("YCbCr", ImageOps.exif_transpose(image).split())
 
 

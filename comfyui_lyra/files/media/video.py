@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 from torch import Tensor
 
 from ..atomic import replacing
@@ -54,7 +56,7 @@ def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) 
                 picture.pts = index
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise ValueError(f"{path}: cannot write {width}x{height} pictures as H.264: {error.strerror}") from error
 
 
@@ -79,7 +81,7 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
                 for total, picture in enumerate(islice(container.decode(stream), stop), 1):
                     if total > start:
                         pictures.append(upright(picture))
-        except av.error.FFmpegError as error:
+        except FFmpegError as error:
             raise ValueError(f"not a video, or a damaged one: {error.strerror}") from error
         if total < min(promised, promised if stop is None else stop):
             log.warning("%s: says that it holds %d frames; %d can be read", path, promised, total)
@@ -99,7 +101,8 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
 def upright(picture: av.VideoFrame) -> np.ndarray:
     """Bytes [H, W, 3] of a frame, turned and mirrored by its display matrix, of quarter turns only."""
     values = picture.to_ndarray(format="rgb24")
-    data = next((bytes(side) for side in picture.side_data if side.type.name == "DISPLAYMATRIX"), b"")
+    sides: Any = picture.side_data  # its stubs take it for a mapping of names
+    data = next((bytes(side) for side in sides if side.type.name == "DISPLAYMATRIX"), b"")
     if len(data) < 36:
         return values
     a, b, _, c, d, *_ = (round(number / 65536) for number in struct.unpack("=9i", data[:36]))

@@ -24,10 +24,10 @@ MAP = re.compile(r"(\d{5,})\.exr")
 
 def save_depth_zip(path: Path | str, depth: Tensor) -> None:
     """Write depth [F, H, W]; where it is unknown (not finite or not positive), 0."""
-    depth = torch.where(depth.isfinite() & (depth > 0), depth, 0).half().cpu().numpy()
+    maps = torch.where(depth.isfinite() & (depth > 0), depth, 0).half().cpu().numpy()
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     with replacing(path) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
-        for frame, values in enumerate(depth):
+        for frame, values in enumerate(maps):
             data = io.BytesIO()
             OpenEXR.File(header, {"Z": np.ascontiguousarray(values)}).write(data)
             archive.writestr(f"{frame:05d}.exr", data.getvalue())

@@ -7,6 +7,7 @@ arrays and their float types (teacher.md 10.2).
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
@@ -37,7 +38,7 @@ def named_as(module: str, name: str) -> Callable[..., np.ndarray]:
     return made
 
 
-ALLOWED = (
+ALLOWED: tuple[Any, ...] = (
     named_as("numpy._core.multiarray", "_reconstruct"),  # as numpy 2 spells it
     named_as("numpy.core.multiarray", "_reconstruct"),  # as numpy 1 does
     named_as("numpy", "ndarray"),  # an argument of both; the class itself would take any amount of memory

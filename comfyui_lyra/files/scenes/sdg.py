@@ -101,7 +101,7 @@ def read_view(view: Path, clip: str, size: tuple[int, int] | None) -> CameraTraj
     rgb, fps = view / "rgb" / f"{clip}.mp4", 24.0
     if rgb.is_file():
         first, fps = load_video(rgb, count=1)
-        size = size or tuple(first.shape[1:3])
+        size = size or (first.shape[1], first.shape[2])
     if size is None:
         raise ValueError(f"{rgb}: no such file to take the picture size from; give the size")
     pose, intrinsics = (view / kind / f"{clip}.npz" for kind in ("pose", "intrinsics"))

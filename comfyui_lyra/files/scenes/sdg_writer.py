@@ -120,7 +120,7 @@ class PathStore:
         if self.flipped:
             scene = replace(scene, provenance=scene.provenance | {"flipped": "yes"})
             path = path.backwards()
-        self._write(index, ("pose", "intrinsics"), lambda *files: save_cameras_npz(*files, path))
+        self._write(index, ("pose", "intrinsics"), lambda pose, lens: save_cameras_npz(pose, lens, path))
         if self.reference_format:
             self._write(index, ("pkl",), lambda file: save_latent_pkl(file, scene.chunk(0).latents.values[0]))
         self._write(index, ("latent",), lambda file: save_latents(file, scene))
@@ -133,7 +133,7 @@ class PathStore:
         """Where a file of a path lies."""
         return place(self.root, self._first + index, kind, self.clip)
 
-    def _write(self, index: int, kinds: Sequence[str], write: Callable[..., None]) -> None:
+    def _write(self, index: int, kinds: Sequence[Kind], write: Callable[..., None]) -> None:
         """Let ``write`` make the files beside the root and move them to their places, unless they are there."""
         targets = [self.file(index, kind) for kind in kinds]
         if all(target.is_file() for target in targets):
@@ -174,7 +174,7 @@ class PathStore:
     def _take_over(self, keys: Sequence[str]) -> None:
         """Copy finished paths, and their videos if wanted, from where they lie."""
         missing = [i for i in range(len(keys)) if not self.file(i, "latent").is_file()]
-        found = find_finished(self.search, {keys[i] for i in missing}) if missing else {}
+        found = find_finished(self.search, {keys[i] for i in missing}) if missing and self.search else {}
         for index in missing:
             if source := found.get(keys[index]):
                 log.info("path %d is taken over from %s", index + 1, source)

@@ -16,6 +16,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.error import FFmpegError
 from PIL import Image
 from torch import Tensor
 
@@ -80,7 +81,7 @@ def frame_count(video: Path) -> int:
         try:
             with av.open(str(video)) as container:
                 return sum(packet.size > 0 for packet in container.demux(video=0))
-        except (av.error.FFmpegError, IndexError) as error:
+        except (FFmpegError, IndexError) as error:
             raise ValueError(f"not a video, or a damaged one: {error}") from error
 
 

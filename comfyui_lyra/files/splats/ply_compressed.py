@@ -53,7 +53,7 @@ def within(chunk: Columns, names: tuple[str, ...], share: Tensor) -> Tensor:
     if len(bounds[0]) < len(share):
         needed, found = -(-len(share) // CHUNK), len(chunk[columns[0]])
         raise ValueError(f"{len(share)} compressed splats need {needed} chunks of {CHUNK}, got {found}")
-    return torch.lerp(*bounds, share)
+    return torch.lerp(bounds[0], bounds[1], share)
 
 
 def unpack_quats(words: np.ndarray) -> Tensor:

@@ -164,7 +164,7 @@ class Cache3D:
             else getattr(self.buffers[0], name).expand(frames, -1, -1, -1)
             for name in ("image", "points", "mask")
         )
-        drawn = meshes and [of_buffer[i % len(of_buffer)] for i in range(frames) for of_buffer in meshes]
+        drawn = [of_buffer[i % len(of_buffer)] for i in range(frames) for of_buffer in meshes] if meshes else None
         w2c, K = (matrices.repeat_interleave(count, 0) for matrices in (w2c, K))
         return forward_warp(image, points, mask, w2c, K, drawn)
 
