@@ -1,4 +1,5 @@
 import pytest
+from lyra_pack.comfyui_lyra.refine import schedule
 from lyra_pack.comfyui_lyra.refine.schedule import LAST, Clock, Rates, RefineSettings, falling, settings_for
 
 
@@ -18,10 +19,13 @@ def test_a_run_is_over_when_its_steps_or_its_time_are(monkeypatch):
     assert Clock(RefineSettings(steps=100, seconds=20)).share(4) == 0.25
 
 
-def test_a_device_has_steps_of_its_own_kind():
+def test_a_device_has_steps_of_its_own_kind(monkeypatch):
+    monkeypatch.setattr(schedule.rasterize, "absent", lambda name: None)
     cpu, gpu, large = settings_for("cpu", 160 * 96), settings_for("cuda", 160 * 96), settings_for("cuda", 1280 * 704)
     assert (cpu.batch, cpu.similarity, cpu.picture_every) == (1, 0.0, 3)
     assert gpu.batch > large.batch and gpu.picture_every == 1
+    monkeypatch.setattr(schedule.rasterize, "absent", lambda name: "no compiler")
+    assert settings_for("cuda", 160 * 96) == cpu
     asked = settings_for("cpu", 160 * 96, steps=7, seconds=2.5, seed=9)
     assert (asked.steps, asked.seconds, asked.seed) == (7, 2.5, 9)
 
