@@ -3,7 +3,6 @@
 import atexit
 import importlib.util
 import json
-import lzma
 import os
 import shutil
 import sys
@@ -19,7 +18,6 @@ atexit.register(shutil.rmtree, os.environ["LYRA_CACHE"], ignore_errors=True)
 
 import pytest  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = Path(os.environ.get("LYRA_GOLDENS") or ROOT / "tests" / "data" / "goldens")
@@ -30,9 +28,18 @@ NEEDS = {  # a word of a skip's reason, and how many of what are told
     "CUDA": "on a GPU (need CUDA)",
 }
 FILLER = ("in.rgb0",)  # decoder/README.md names it
-spec = importlib.util.spec_from_file_location("lyra_pack", ROOT / "__init__.py")
-pack = sys.modules["lyra_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
+
+
+def bound(name: str, file: Path):
+    """A module under a name, from a file of this checkout."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pack = bound("lyra_pack", ROOT / "__init__.py")
+packed = bound("packed", ROOT / "tests" / "packed.py")  # as the other test files import it
 
 read: set[tuple[str, str | None]] = set()  # (golden, tensor key or None for a keyless file) that tests have used
 counts: dict[str, list[int]] = {}  # area -> [golden tests selected, golden tests deselected]
@@ -51,16 +58,14 @@ def golden_names() -> dict[str, Path]:
 
 
 def holds_tensors(path: Path) -> bool:
-    return path.name.endswith((".safetensors", ".safetensors.xz"))
+    return path.name.endswith((".safetensors", ".safetensors.packed"))
 
 
 def stem(path: Path) -> Path:
     return path.with_name(path.name.partition(".safetensors")[0])
 
 
-@cache
-def unpacked(path: Path) -> dict:
-    return load(lzma.decompress(path.read_bytes()))
+unpacked = cache(packed.unpack)
 
 
 class Golden:
@@ -81,14 +86,14 @@ class Golden:
         return self._path
 
     def __iter__(self):
-        if self._path.suffix == ".xz":
+        if self._path.suffix == ".packed":
             return iter(sorted(unpacked(self._path)))
         with safe_open(self._path, "pt") as file:
             return iter(sorted(file.keys()))
 
     def __getitem__(self, key: str):
         read.add((self.name, key))
-        if self._path.suffix == ".xz":
+        if self._path.suffix == ".packed":
             return unpacked(self._path)[key].clone()
         with safe_open(self._path, "pt") as file:
             return file.get_tensor(key)

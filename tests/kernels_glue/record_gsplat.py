@@ -1,7 +1,7 @@
 """Records what the real gsplat draws: ``python record_gsplat.py FOLDER`` writes rasterize.safetensors and .json.
 
-Needs a CUDA device, gsplat 1.5.3 and this checkout importable as ``lyra_pack``. The files hold the inputs too, so that
-the test that reads them builds nothing.
+Needs a CUDA device, gsplat 1.5.3 and this checkout importable as ``lyra_pack``. ``dev/pack_goldens.py`` packs them
+for the repository. The files hold the inputs too, so that the test that reads them builds nothing.
 """
 
 import json

@@ -7,19 +7,19 @@ import pytest
 import torch
 from lyra_pack.kernels_glue import rasterize
 from lyra_pack.kernels_glue.projection import project
-from safetensors import safe_open
+from packed import unpack
 
-RECORDED = Path(__file__).parents[1] / "data" / "gsplat" / "rasterize.safetensors"
+RECORDED = Path(__file__).parents[1] / "data" / "gsplat" / "rasterize.safetensors.packed"
 GAUSSIANS = ("means", "quats", "scales", "opacities", "colors")
 INPUTS = (*GAUSSIANS, "viewmats", "Ks", "background")
 MODES = ("ut_eval3d", "ewa")
 
-SCENES = json.loads(RECORDED.with_suffix(".json").read_text())["scenes"]
+SCENES = json.loads(RECORDED.with_name("rasterize.json").read_text())["scenes"]
 
 
 def load(prefix: str, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    with safe_open(RECORDED, "pt") as file:
-        return {name: file.get_tensor(f"{prefix}/{name}") for name in names}
+    tensors = unpack(RECORDED)
+    return {name: tensors[f"{prefix}/{name}"] for name in names}
 
 
 @pytest.mark.parametrize("mode", MODES)
