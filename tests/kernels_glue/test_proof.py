@@ -147,15 +147,18 @@ def test_a_kernel_that_ended_the_process_is_left_out_at_the_next_start(own_memor
     assert "is left out on this machine" in second.stderr and "its trial ended the process" in second.stderr
 
 
-def test_a_mark_of_a_process_that_still_runs_is_no_verdict(call, monkeypatch):
-    op = op_with(shifted())
+@pytest.mark.parametrize(("wrong", "verdict"), [(0.0, None), (0.01, "result 0 is off")])
+def test_a_mark_of_a_process_that_still_runs_is_no_verdict(call, monkeypatch, wrong, verdict):
+    """Processes of one training prove a kernel side by side, and none goes without it for the others' sake."""
     key = PROBE.key(call, {})
     name = repr(("causal_conv-fast", *PROBE.identity(torch.device("cpu")), *key[1:], "cpu"))
     memory.remember(proof.RECORDS, name, {"state": "tried", "process": os.getppid()})
-    monkeypatch.setattr(proof, "running", lambda process: process == os.getppid())
-    assert op.why_not("fast", *call) == "another process is trying it out at this moment"
     monkeypatch.setattr(proof, "running", lambda process: False)
-    assert op_with(shifted()).why_not("fast", *call) == "its trial ended the process"
+    assert op_with(shifted(wrong)).why_not("fast", *call) == "its trial ended the process"
+    monkeypatch.setattr(proof, "running", lambda process: process == os.getppid())
+    found = op_with(shifted(wrong)).why_not("fast", *call)
+    assert found is None if verdict is None else found.startswith(verdict)
+    assert memory.recall(proof.RECORDS, name)["state"] == ("left out" if verdict else "right")
 
 
 def test_a_changed_source_is_tried_anew(call, monkeypatch):
