@@ -22,6 +22,7 @@ QUICK = {
     "LyraGenerateLatents": {"steps": 2},
     "LyraRenderSplats": {"width": 96, "height": 64, "every": 8},
     "LyraTrainRecon": {"steps": 10},
+    "LyraRefineSplats": {"steps": 2},
     "LyraEvaluate": {"every": 16},
     "SplatToMesh": {"resolution": 64},
 }
