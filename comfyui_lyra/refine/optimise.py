@@ -83,15 +83,17 @@ def choose(target: Target, settings: RefineSettings, step: int, order: torch.Gen
     picture, every = target.picture, settings.picture_every
     alone = picture is not None and every > 1 and step % every == 0
     rows = target.draw(settings.batch, order)[: 0 if alone else None]
-    wanted = target.frames[rows].to(device, non_blocking=True).float() / 255
+    # one by one: an index over several would copy them out of the pinned memory first
+    wanted = [target.frames[row].to(device, non_blocking=True).float() / 255 for row in rows.tolist()]
     c2w, K, weights = target.cameras.c2w[rows], target.cameras.K[rows], torch.ones(len(rows))
     if picture is not None and (alone or every == 1):
         c2w, K = torch.cat((c2w, picture.camera.c2w)), torch.cat((K, picture.camera.K))
-        wanted = torch.cat((wanted, picture.pixels.to(wanted)[None]))
+        wanted.append(picture.pixels.to(device).float())
         weights = torch.cat((weights, torch.tensor([settings.picture_weight])))
     return Shots(
-        c2w=c2w.clone().to(device), K=K.clone().to(device), wanted=wanted, weights=weights.to(device) / len(weights)
-    )
+        c2w=c2w.clone().to(device), K=K.clone().to(device), wanted=torch.stack(wanted),
+        weights=weights.to(device) / len(weights),
+    )  # fmt: skip
 
 
 def gradients(leaves: Leaves, target: Target, shots: Shots, similarity: float, at_once: int, watch: "Preview") -> int:
