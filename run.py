@@ -2,7 +2,8 @@
 
 Each makes ``.venv`` beside this file, installs what it needs there (the tests also pytest and its like), and runs. The
 second time it starts at once. Words after the command go on to it: ``python run.py test -m "not slow"``,
-``python run.py demo --out pictures``.
+``python run.py test --long`` (more mutations, more kills, and with COMFYUI_DIR the soak), ``python run.py demo --out
+pictures``.
 """
 
 import hashlib

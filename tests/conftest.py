@@ -108,6 +108,16 @@ def golden(request) -> Golden:
     return Golden(request.param)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the long forms: more mutations, more kills, the soak")
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig) -> bool:
+    """Whether the long form of a test is wanted."""
+    return pytestconfig.getoption("--long")
+
+
 def pytest_generate_tests(metafunc):
     marker = metafunc.definition.get_closest_marker("golden")
     if marker is None:

@@ -65,8 +65,8 @@ def one_line(error: object) -> str:
     """What an error says, or its kind: one line that can be printed anywhere, and not endless."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = f"no {text}" if isinstance(error, KeyError) else text
-    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[: LONGEST + 1])
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def read_text(file: Path) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..configs import TeacherConfig
 from ..files.atomic import replacing
+from ..files.reading import reading
 from ..shapes import check_shapes
 
 
@@ -101,9 +102,9 @@ def load_text(path: Path, config: TeacherConfig) -> TextEmbeddings:
     """Read what ``save_text`` wrote; float32."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no text embeddings at {path}; make them with 'lyra encode-text', or leave text off")
-    with safe_open(path, "pt") as file:
+    with reading(path), safe_open(path, "pt") as file:
         missing = {"prompt", "negative"} - set(file.keys())
         if missing:
-            raise ValueError(f"{path} holds no {' and no '.join(sorted(missing))}; expected a file of encode-text")
+            raise ValueError(f"holds no {' and no '.join(sorted(missing))}; expected a file of encode-text")
         prompt, negative = (fit_rows(file.get_tensor(name).float(), config) for name in ("prompt", "negative"))
-    return TextEmbeddings(prompt=prompt, negative=negative)
+        return TextEmbeddings(prompt=prompt, negative=negative)

@@ -91,8 +91,8 @@ def check_pinhole(path: Path) -> None:
         return
     with reading(path):
         kinds = {line.split(":")[-1].strip() for line in read_text(path).splitlines() if line.strip()}
-    if other := sorted(kinds - {"PINHOLE"}):
-        raise ValueError(f"{path}: camera type {other[0]}; only PINHOLE is read, so run ViPE with a pinhole camera")
+        if other := sorted(kinds - {"PINHOLE"}):
+            raise ValueError(f"camera type {other[0]}; only PINHOLE is read, so run ViPE with a pinhole camera")
 
 
 def read_rows_at(path: Path, reader: Callable, wanted: np.ndarray, total: int, strict: bool) -> np.ndarray:

@@ -115,7 +115,7 @@ def list_tar(path: Path, cache: Path | str | None) -> list[Member]:
     plain = plain_tar(path, stored)
     if stored is not None and stored.is_file():
         with reading(stored):
-            rows = parse_json(stored.read_bytes())
+            rows = [(str(name), int(size), int(start)) for name, size, start in parse_json(stored.read_bytes())]
     else:
         try:
             with tarfile.open(plain, "r:", errors="surrogateescape") as tar:

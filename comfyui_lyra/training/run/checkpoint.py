@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ...files.atomic import writing
-from ...files.reading import parse_json
+from ...files.reading import one_line, parse_json, reading
 from ...versions import pack_version
 
 log = logging.getLogger("lyra")
@@ -113,7 +113,8 @@ def load_snapshot(path: Path | str) -> Snapshot:
     """Read the checkpoint of a json file; ValueError unless every file is there with its SHA-256."""
     path = Path(path)
     try:
-        about = parse_json(path.read_bytes())
+        with reading(path) as file:
+            about = parse_json(file.read_bytes())
         if about["format"] != VERSION:
             raise ValueError(f"layout {about['format']}, this program reads {VERSION}")
         if about["config_hash"] != config_hash(about["config"]):
@@ -134,7 +135,7 @@ def load_snapshot(path: Path | str) -> Snapshot:
             **{name: about[name] for name in ("ema_updates", "rng", "config", "metrics")},
         )
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"checkpoint {path} cannot be loaded: {error}") from error
+        raise ValueError(f"checkpoint {path} cannot be loaded: {one_line(error)}") from error
 
 
 def latest(folder: Path | str, required: bool = False) -> Snapshot | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...files.atomic import writing
 from ...files.media.images import save_image
-from ...files.reading import parse_json
+from ...files.reading import parse_json, reading
 
 log = logging.getLogger("lyra")
 
@@ -82,9 +82,11 @@ def open_board(folder: Path):
 def read_log(path: Path | str) -> list[dict[str, object]]:
     """The lines of a log; one that a kill cut short is left out, and of a step done twice both are there."""
     lines = []
-    for line in filter(None, Path(path).read_text(encoding="utf-8").splitlines()):
+    with reading(path) as file:
+        data = file.read_bytes()
+    for line in filter(None, data.splitlines()):
         try:
             lines.append(parse_json(line))
         except ValueError:
-            log.warning("%s: a line of %d characters was cut short", path, len(line))
+            log.warning("%s: a line of %d bytes was cut short", path, len(line))
     return lines

@@ -12,6 +12,7 @@ FOLDERS = ("", "transformer", "unet", "vae", "text_encoder")  # of a diffusers r
 STATISTICS = ("mean_std.pt", "image_mean_std.pt")  # of a tokenizer
 RELEASED = (("model.pt",), ("autoencoder.jit",), ("encoder.jit", "decoder.jit"))  # what stands for NVIDIA's tokenizer
 TRACED = {"autoencoder.jit", "encoder.jit", "decoder.jit"}
+LONGEST = 255  # bytes of a file's name, anywhere
 SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".ckpt", ".bin", ".jit")
 
 
@@ -38,9 +39,14 @@ def of_index(path: Path) -> tuple[Path, ...]:
         names = sorted(set(parse_json(path.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path.name} is no index of weights; choose the file with the weights") from error
-    if not names or any(Path(name).name != name for name in names):
+    if not names or not all(map(is_name, names)):
         raise ValueError(f"{path.name} names no files of its own folder; choose the file with the weights")
     return all_there(path, [path.with_name(name) for name in names])
+
+
+def is_name(name: object) -> bool:
+    """Whether it can be the name of a file in a folder, and no way to another."""
+    return isinstance(name, str) and Path(name).name == name and len(name.encode(errors="replace")) <= LONGEST
 
 
 def of_shard(path: Path) -> tuple[Path, ...] | None:
