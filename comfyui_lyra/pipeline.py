@@ -1,4 +1,4 @@
-"""The whole story in one page: a picture or a clip -> geometry -> camera paths -> latents -> Gaussians -> frames.
+"""The whole story in one page: a picture or a clip -> geometry -> camera paths -> latents -> Gaussians.
 
 What the shell verbs and the nodes call. Each step takes what the one before gives, and may be replaced.
 """
@@ -35,7 +35,6 @@ from .refine.report import Refined, measure
 from .refine.schedule import RefineSettings
 from .sources.geometry import depth_of_size, from_depth
 from .splats.gaussians import Gaussians, GaussianSequence
-from .splats.render import Frames, render
 from .tokenizer.clips import decode
 from .tokenizer.protocol import Tokenizer
 from .tokenizer.streaming import CHUNK
@@ -220,9 +219,3 @@ def refine(
 def onward(on_step: OnStep, number: int, count: int, done: int, total: int) -> None:
     """Report a step of one of several runs of equal length."""
     on_step(number * total + done, count * total)
-
-
-def watch(scene: Scene, view: int, time: int = 0, on_step: OnStep = no_progress) -> Frames:
-    """Frames along one of a scene's paths, of the splats of one of its bullet times (the number in the list)."""
-    splats = scene.splats.frames[time]
-    return render(splats, scene.cameras[view].to(splats.means.device), on_step=on_step)

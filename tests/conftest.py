@@ -27,7 +27,11 @@ NEEDS = {  # a word of a skip's reason, and how many of what are told
     "COMFYUI_DIR": "in a real ComfyUI (need COMFYUI_DIR)",
     "CUDA": "on a GPU (need CUDA)",
 }
-FILLER = ("in.rgb0",)  # decoder/README.md names it
+UNUSED = (  # patterns of keys that nothing here computes; a folder of LYRA_GOLDENS may hold them
+    "in.rgb0",  # filler
+    "cond_frame_*",  # the reference's condition frame
+    "patch*",  # renders in parts
+)
 
 
 def bound(name: str, file: Path):
@@ -147,14 +151,19 @@ def pytest_collection_modifyitems(items):
             counts.setdefault(area, [0, 0])[0] += 1
 
 
+def is_unused(key: str | None) -> bool:
+    """Whether a key is one of UNUSED."""
+    return key is not None and any(fnmatch(key, pattern) for pattern in UNUSED)
+
+
 def unread(area: str) -> list[str]:
-    """Keys and files of an area that no test has used, besides filler."""
+    """Keys and files of an area that no test has used, besides UNUSED."""
     left = []
     for name in golden_names():
         if name.split("/")[0] != area:
             continue
         keys = list(Golden(name)) if holds_tensors(golden_names()[name]) else [None]
-        left += [f"{name}:{k}" if k else name for k in keys if (name, k) not in read and k not in FILLER]
+        left += [f"{name}:{k}" if k else name for k in keys if (name, k) not in read and not is_unused(k)]
     return left
 
 

@@ -115,21 +115,3 @@ def crop_as_reference(geometry: Geometry, height: int, width: int) -> Geometry:
 def condition_frame(geometry: Geometry) -> Tensor:
     """The picture [1, 3, 1, H, W] in [-1, 1] that a video starts from."""
     return geometry.frames[:1].permute(0, 3, 1, 2)[:, :, None] * 2 - 1
-
-
-def reference_picture(rgb: Tensor) -> Tensor:
-    """What the reference shows to MoGe: bytes [H, W, 3] resized to 1280 x 720 of any shape, [720, 1280, 3] in [0, 1].
-
-    OpenCV rounds otherwise than torch: bytes may differ by one.
-    """
-    resized = F.interpolate(rgb.float().permute(2, 0, 1)[None], REFERENCE_SIZE, mode="bilinear")
-    return resized[0].permute(1, 2, 0).round() / 255
-
-
-def reference_condition_frame(rgb: Tensor, height: int, width: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The reference's condition frame [1, 3, 1, height, width] of bytes [H, W, 3]: x / 128 - 1, so white is 0.992.
-
-    Rounded to ``dtype`` before and after the bicubic resize, as the reference does in bfloat16.
-    """
-    values = (rgb.float() / 128 - 1).to(dtype).float().permute(2, 0, 1)[None]
-    return F.interpolate(values, (height, width), mode="bicubic", antialias=True).to(dtype)[:, :, None]

@@ -8,16 +8,22 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.geometry.fit import (
+    REFERENCE_SIZE,
     condition_frame,
     crop_as_reference,
     fit,
-    reference_condition_frame,
-    reference_picture,
     resize_as_reference,
 )
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry, unproject
 from lyra_pack.comfyui_lyra.sources.geometry import from_moge
 from PIL import Image
+from torch.nn.functional import interpolate
+
+
+def shown_to_moge(rgb: torch.Tensor) -> torch.Tensor:
+    """Bytes [H, W, 3] as the reference resizes them, whatever their shape: [720, 1280, 3] in [0, 1]."""
+    resized = interpolate(rgb.float().permute(2, 0, 1)[None], REFERENCE_SIZE, mode="bilinear")
+    return resized[0].permute(1, 2, 0).round() / 255
 
 
 def fake_moge(formula: str, picture: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -42,7 +48,7 @@ def test_a_picture_is_prepared_as_in_the_reference(golden):
     assert torch.equal(rgb, golden["input_rgb_u8"].to(torch.uint8))
     assert list(rgb.shape[:2]) == golden.meta["source_hw"]
     height, width = golden.meta["target_hw"]
-    picture = reference_picture(rgb)
+    picture = shown_to_moge(rgb)
     shown = golden["resized_720x1280_sub16"]
     step = picture.shape[0] // shown.shape[1]
     assert (picture[::step, ::step].movedim(-1, 0) - shown).abs().max() <= 1.01 / 255  # OpenCV rounds otherwise
@@ -53,13 +59,6 @@ def test_a_picture_is_prepared_as_in_the_reference(golden):
     assert torch.equal(found.valid.float(), golden["mask"][0, 0])
     assert torch.allclose(found.cameras.viewmats, golden["w2c"][0], atol=1e-6)
     assert torch.allclose(found.cameras.K, golden["K"][0], atol=1e-4)
-    exact = reference_condition_frame(rgb, height, width, torch.float32)
-    assert torch.allclose(exact[:, :, 0], golden["cond_frame_fp32"], atol=2e-5)
-    rounded = reference_condition_frame(rgb, height, width)
-    assert rounded.dtype == torch.bfloat16
-    wrong = (rounded[:, :, 0].float() - golden["cond_frame_bf16_reference"]).abs()
-    assert wrong.max() <= 2**-8  # one step of bfloat16 below 1, where a last bit of the resize tips it over
-    assert (wrong > 0).float().mean() <= 1e-3
 
 
 def wall(height: int, width: int, frames: int = 1) -> Geometry:
