@@ -25,25 +25,18 @@ def render_deferred(
     gaussians: Gaussians,
     cameras: CameraTrajectory,
     renderer: Renderer = draw_view,
-    patch: tuple[int, int] | None = None,
     at_once: int = 1,
 ) -> Frames:
     """All cameras' pictures, in float32; gradients reach the splats' five fields, never the cameras.
 
-    ``patch`` (height, width) lets one graph cover only so much of a picture, for renderers that look at each pixel
-    alone; ``at_once`` lets it cover so many cameras, which is faster where splats are few. The loop runs over views,
-    then patches, in their order, so that sums of gradients are the same in every run.
+    ``at_once`` lets one graph cover so many cameras, which is faster where splats are few. The loop runs over views in
+    their order, so that sums of gradients are the same in every run.
     """
-    if patch is not None and renderer is draw_view:
-        raise ValueError(
-            "our rasteriser leaves splats out by the margins of the picture, so its patches are not parts of the "
-            "whole; render whole views"
-        )
     if gaussians.sh_rest is not None:
         raise ValueError("splats in training have one colour each; spherical harmonics get no gradient here")
     cameras = replace(cameras, c2w=cameras.c2w.detach(), K=cameras.K.detach())
     tensors = (getattr(gaussians, name).float() for name in FIELDS)
-    rgb, alpha, depth = Deferred.apply(renderer, cameras, (patch, at_once), *tensors)
+    rgb, alpha, depth = Deferred.apply(renderer, cameras, at_once, *tensors)
     return Frames(rgb=rgb, alpha=alpha, depth=depth)
 
 
@@ -51,16 +44,16 @@ class Deferred(torch.autograd.Function):
     """Pictures without a graph; the backward pass renders view after view again."""
 
     @staticmethod
-    def forward(ctx, renderer, cameras, parts, *tensors):
+    def forward(ctx, renderer, cameras, at_once, *tensors):
         """Colours [F, H, W, 3], alpha [F, H, W], depth [F, H, W]."""
-        ctx.renderer, ctx.cameras, ctx.parts = renderer, cameras, parts
+        ctx.renderer, ctx.cameras, ctx.at_once = renderer, cameras, at_once
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         size = (len(cameras), cameras.height, cameras.width)
         pictures = tensors[0].new_empty(*size, 3), tensors[0].new_empty(size), tensors[0].new_empty(size)
         gaussians = Gaussians(**dict(zip(FIELDS, tensors, strict=True)))
         with torch.autocast(tensors[0].device.type, enabled=False):
-            for place, camera in views(cameras, *parts):
+            for place, camera in views(cameras, at_once):
                 for picture, part in zip(pictures, outputs(renderer(gaussians, camera)), strict=True):
                     picture[place] = part
         return pictures
@@ -72,7 +65,7 @@ class Deferred(torch.autograd.Function):
         needed = ctx.needs_input_grad[-len(FIELDS) :]
         leaves = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, needed, strict=True)]
         gaussians = Gaussians(**dict(zip(FIELDS, leaves, strict=True)))
-        for place, camera in views(ctx.cameras, *ctx.parts):
+        for place, camera in views(ctx.cameras, ctx.at_once):
             with torch.enable_grad(), torch.autocast(leaves[0].device.type, enabled=False):
                 drawn = outputs(ctx.renderer(gaussians, camera))
             # a picture that shows no splat, or that the loss does not look at, has nothing to give
@@ -88,18 +81,8 @@ def outputs(frames: Frames) -> tuple[Tensor, Tensor, Tensor]:
     return frames.rgb, frames.alpha, frames.depth
 
 
-def views(
-    cameras: CameraTrajectory, patch: tuple[int, int] | None, at_once: int = 1
-) -> Iterator[tuple[tuple, CameraTrajectory]]:
-    """Each few cameras, or each patch of their pictures, with its place in tensors [F, H, W, ...]."""
-    rows, columns = patch or (cameras.height, cameras.width)
+def views(cameras: CameraTrajectory, at_once: int) -> Iterator[tuple[slice, CameraTrajectory]]:
+    """Each few cameras, with their place in tensors [F, ...]."""
     for start in range(0, len(cameras), at_once):
-        some = slice(start, start + at_once)
-        for top in range(0, cameras.height, rows):
-            for left in range(0, cameras.width, columns):
-                height, width = min(rows, cameras.height - top), min(columns, cameras.width - left)
-                K = cameras.K[some].clone()
-                K[:, 0, 2] -= left
-                K[:, 1, 2] -= top
-                place = (some, slice(top, top + height), slice(left, left + width))
-                yield place, replace(cameras, c2w=cameras.c2w[some], K=K, height=height, width=width)
+        place = slice(start, start + at_once)
+        yield place, cameras[place]
