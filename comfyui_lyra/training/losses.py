@@ -5,14 +5,12 @@ Pictures are frames [B, N, H, W, 3]: N renders of each of B scenes over white, n
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..quality.perceptual import Perceptual
-from ..quality.scores import ssim
 
 SPREADS = (1e-3, 1e3)  # least and greatest mean deviation that a depth map is divided by
 
@@ -22,7 +20,6 @@ class LossWeights:
     """Weights of the terms beside the squared error; a term of weight 0 is not computed."""
 
     perceptual: float = 0.5
-    ssim: float = 0.0
     depth: float = 0.05
     opacity: float = 0.0  # 0.1 in the stages that prune
 
@@ -50,9 +47,6 @@ def total_loss(
             raise ValueError("the perceptual term has a weight but no network; give one, or weight 0")
         terms[perceptual.name] = perceptual(pictures, targets, chunk).mean()
         total = total + weights.perceptual * terms[perceptual.name]
-    if weights.ssim:
-        terms["ssim"] = ssim_loss(pictures, targets)
-        total = total + weights.ssim * terms["ssim"]
     if weights.depth:
         terms["depth"] = depth_loss(depth, target_depth)
         total = total + weights.depth * terms["depth"]
@@ -62,17 +56,9 @@ def total_loss(
     return {"total": total, **terms}
 
 
-def ssim_loss(pictures: Tensor, targets: Tensor) -> Tensor:
-    """(1 - SSIM) / 2 of frames [..., H, W, 3], averaged; population covariance, borders left out."""
-    height, width, channels = pictures.shape[-3:]
-    pictures, targets = (frames.reshape(-1, height, width, channels) for frames in (pictures, targets))
-    return (1 - ssim(pictures, targets, sample_covariance=False).mean()) / 2
-
-
-def opacity_loss(opacities: Tensor, kind: Literal["sigmoid", "l1"] = "sigmoid") -> Tensor:
-    """Mean opacity, pushed through one more sigmoid as in the reference (slope about 0.235), or as it is (``l1``)."""
-    opacities = opacities.float()
-    return (torch.sigmoid(opacities) if kind == "sigmoid" else opacities).mean()
+def opacity_loss(opacities: Tensor) -> Tensor:
+    """Mean opacity, pushed through one more sigmoid as in the reference (slope about 0.235)."""
+    return torch.sigmoid(opacities.float()).mean()
 
 
 def sanitise_depth(depth: Tensor) -> Tensor:
@@ -80,7 +66,7 @@ def sanitise_depth(depth: Tensor) -> Tensor:
     return torch.where(torch.isfinite(depth) & (depth > 0), depth, 0)
 
 
-def depth_loss(depth: Tensor, target: Tensor, median: Literal["masked_zero", "valid_only"] = "masked_zero") -> Tensor:
+def depth_loss(depth: Tensor, target: Tensor) -> Tensor:
     """Distance of two depth maps [..., H, W] after each has lost its own shift and scale, per picture.
 
     The mean of smooth L1 over all pixels. Where the target is unknown (not finite, not positive) nothing is compared.
@@ -88,22 +74,16 @@ def depth_loss(depth: Tensor, target: Tensor, median: Literal["masked_zero", "va
     """
     depth, target = depth.float().flatten(-2), sanitise_depth(target.float()).flatten(-2)
     mask = target > 0
-    return F.smooth_l1_loss(normalise_depth(depth, mask, median), normalise_depth(target, mask, median))
+    return F.smooth_l1_loss(normalise_depth(depth, mask), normalise_depth(target, mask))
 
 
-def normalise_depth(
-    depth: Tensor, mask: Tensor, median: Literal["masked_zero", "valid_only"] = "masked_zero"
-) -> Tensor:
+def normalise_depth(depth: Tensor, mask: Tensor) -> Tensor:
     """Depth [..., n] minus its median, over its mean deviation, 0 outside the mask [..., n] (bool).
 
     The lower median over *all* pixels with 0 for the masked ones, as in the reference: once half of a picture is
-    unknown the shift is 0. ``valid_only`` takes the median of the known pixels.
+    unknown the shift is 0.
     """
     known = depth * mask  # not a selection: NaN outside the mask must show, too
-    if median == "masked_zero":
-        middle = known.median(-1, keepdim=True).values
-    else:
-        middle = torch.where(mask, depth, torch.nan).nanmedian(-1, keepdim=True).values.nan_to_num(0)
-    centred = (known - middle) * mask
+    centred = (known - known.median(-1, keepdim=True).values) * mask
     spread = centred.abs().sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
     return centred / spread.clamp(*SPREADS)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...recon.inputs import view_order
 from ..stages import Stage, TargetDraw
 from .streams import Streams
 
@@ -71,16 +70,6 @@ def draw_dynamic(stage: Stage, streams: Streams, frames: int, paths: int, views:
         seen = streams.numpy.permutation([order[i % views] for i in range(stage.target_views)])
     targets = tuple((int(view), time) for view in seen)
     return Draw(views=order, inputs=(inputs,) * views, targets=targets, time=time)
-
-
-def evaluation_draw(
-    frames: int, paths: int, stride: int = 1, time: int | None = None, order: Sequence[int] | None = None
-) -> Draw:
-    """All views in the order of ``view_order``, all frames as input, every ``stride``-th frame of each as target."""
-    order = tuple(view_order(paths) if order is None else order)
-    shown = range(0, frames, stride)
-    targets = tuple((view, frame) for view in order for frame in shown)
-    return Draw(views=order, inputs=(tuple(range(frames)),) * len(order), targets=targets, time=time)
 
 
 def draw_span(streams: Streams, frames: int, least: int) -> tuple[int, int]:

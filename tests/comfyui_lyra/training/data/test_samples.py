@@ -4,7 +4,7 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras.path import relative_to
 from lyra_pack.comfyui_lyra.training.data.samples import Clip, ClipScene, make_sample
-from lyra_pack.comfyui_lyra.training.data.sampling import Draw, evaluation_draw
+from lyra_pack.comfyui_lyra.training.data.sampling import Draw
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 from lyra_pack.comfyui_lyra.training.world.draw_scenes import draw_scenes, scene_paths
 from lyra_pack.comfyui_lyra.training.world.raytrace import trace
@@ -12,6 +12,9 @@ from lyra_pack.comfyui_lyra.training.world.raytrace import trace
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 STAGE = replace(MINI_STAGES["m4"], size=(HEIGHT, WIDTH), input_frames=FRAMES)
 EVERY = tuple(range(FRAMES))
+WHOLE = Draw(
+    views=(2, 0, 1), inputs=(EVERY,) * 3, targets=tuple((view, frame) for view in (2, 0, 1) for frame in EVERY[::4])
+)
 
 
 def clips(kind: torch.dtype = torch.float32) -> tuple[Clip, ...]:
@@ -62,22 +65,19 @@ def test_another_size_changes_pictures_depth_and_cameras_alike(scene):
 
 
 def test_bytes_are_as_good_as_floats(scene):
-    drawn = evaluation_draw(FRAMES, 3, stride=4)
     small = ClipScene(name="zero", paths=3, clips=clips(torch.uint8))
-    found, expected = (make_sample(STAGE, one, drawn) for one in (small, scene))
+    found, expected = (make_sample(STAGE, one, WHOLE) for one in (small, scene))
     assert (found.targets - expected.targets).abs().max() < 0.003 and len(found.targets) == 9
-    assert [view for view, _ in drawn.targets[::3]] == [2, 0, 1]
 
 
 def test_without_fitting_latents_pictures_take_their_place_only_if_allowed(scene):
     bare = replace(scene, clips=tuple(replace(clip, latents=None, depth=None) for clip in scene.clips))
-    drawn = evaluation_draw(FRAMES, 3, stride=4)
-    sample = make_sample(STAGE, bare, drawn, may_encode=True)
+    sample = make_sample(STAGE, bare, WHOLE, may_encode=True)
     assert sample.latents is None and sample.pictures.shape[:2] == (3, FRAMES) and (sample.depth == 0).all()
     with pytest.raises(ValueError, match=r"scene zero has no latents \[T h w\] \(2, 4, 6\) of all views \(2, 0, 1\)"):
-        make_sample(STAGE, bare, drawn)
+        make_sample(STAGE, bare, WHOLE)
     with pytest.raises(ValueError, match="has no latents"):
-        make_sample(replace(STAGE, size=(16, 24)), scene, drawn)
+        make_sample(replace(STAGE, size=(16, 24)), scene, WHOLE)
     part = Draw(views=(0,), inputs=((0, 1, 2),), targets=((0, 1),))
     with pytest.raises(ValueError, match="has clips of 9 frames and latents of these only; 3 are wanted"):
         make_sample(replace(STAGE, input_frames=3), scene, part)

@@ -16,7 +16,6 @@ from lyra_pack.comfyui_lyra.training.data import sampling
 from lyra_pack.comfyui_lyra.training.data.sampling import (
     draw,
     draw_weighted,
-    evaluation_draw,
     mirrored,
     normalised_times,
 )
@@ -59,26 +58,6 @@ def test_training_draws_equal_the_reference_number_by_number(golden):
             assert [str(view) for view in found.views] == case["view_indices"]
             assert found.targets == tuple((view, frame) for view in found.views for frame in frames[:count])
             assert found.time is None
-
-
-@pytest.mark.golden(GOLDEN)
-def test_evaluation_draws_equal_the_reference(golden):
-    cases = [case for case in golden.meta["cases"] if not case["training"]]
-    assert cases
-    for case in cases:
-        options = case["overrides"]
-        paths = [int(view) for view in options["static_view_indices_fixed"]][: options["num_input_multi_views"]]
-        time = options.get("target_index_manual")
-        found = evaluation_draw(case["total_frames"], len(paths), options["target_index_subsample"], time, paths)
-        shown = [frame for view, frame in found.targets if view == paths[0]]
-        assert list(found.views) == paths and found.time == time
-        assert found.targets == tuple((view, frame) for view in paths for frame in shown)
-        if stage_named(case["config"]).dynamic:
-            assert [*found.inputs[0], *shown] == case["frame_indices"]
-            assert [str(view) for view in (*found.views, *paths)] == case["view_indices"]
-        else:
-            assert [frame for view in found.inputs for frame in view] + shown == case["frame_indices"]
-            assert [str(view) for view in found.views] == case["view_indices"]
 
 
 @pytest.mark.golden(GOLDEN)
