@@ -90,7 +90,7 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(disk, name):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_that_does_not_fit_is_one_sentence(disk, name, monkeypatch):
-    for writer in ("sequence", "sdg_writer"):  # which look beforehand, and may be overtaken
+    for writer in ("splats.sequence", "scenes.sdg_writer"):  # which look beforehand, and may be overtaken
         monkeypatch.setattr(f"lyra_pack.comfyui_lyra.files.{writer}.check_disk", lambda *_: None)
     with pytest.raises(ValueError, match=r"cannot write .*: No space left on device; free some space"):
         FOLDERS[name](disk / name)
