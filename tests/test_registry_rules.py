@@ -65,4 +65,4 @@ def test_calls_that_run_data_are_seen(line):
 
 def test_tests_and_ci_are_not_shipped():
     ignored = (ROOT / ".comfyignore").read_text().split()
-    assert {"run.py", "tests/", "dev/", ".ci/"} <= set(ignored)
+    assert {"run.py", "tests/", ".ci/", "dev/", ".github/"} <= set(ignored)

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from ...kernels_glue.registry import KernelUnavailable
 from ..training.run.checkpoint import steps
+from ..versions import pack_version
 from .options import close_bars
 from .training_verbs import add_training_verbs
 from .verbs import add_scene_verbs, add_splat_verbs
@@ -24,6 +25,7 @@ KEPT = {  # of verbs that go on where they were
 def parser() -> argparse.ArgumentParser:
     """Every verb and its options."""
     top = argparse.ArgumentParser(prog="lyra", description=__doc__)
+    top.add_argument("--version", action="version", version=f"lyra {pack_version()}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     add_splat_verbs(verbs)
     add_scene_verbs(verbs)

@@ -6,6 +6,7 @@ import torch
 
 from ...kernels_glue import OPS
 from .. import bench
+from ..bench import record
 from ..cameras.drawing import draw_paths
 from ..cameras.sets import end_to_end
 from ..files.cameras.load import load_cameras, save_cameras
@@ -100,6 +101,12 @@ def run_bench(options: argparse.Namespace) -> None:
     """Measure, and print the table."""
     device = options.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{where}, torch {torch.__version__}\n", flush=True)
+    machine, lines = f"{where}, torch {torch.__version__}", []
+    if options.append:
+        record.check_record(options.append)
+    print(f"{machine}\n", flush=True)
     for line in bench.rows(options.what, device):
         print(line, flush=True)
+        lines.append(line)
+    if options.append:
+        record.append(options.append, options.what, machine, lines)

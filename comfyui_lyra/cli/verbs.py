@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from .. import bench
+from ..bench import record
 from ..cameras.moves import PRESETS, ROTATIONS
 from ..configs import RECON_PRESETS
 from ..files.media.depth_values import UNITS
@@ -68,6 +69,10 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
 
     verb = verbs.add_parser("bench", help="repeat the figures of the README")
     verb.add_argument("what", choices=bench.NAMES)
+    verb.add_argument(
+        "--append", type=Path, nargs="?", const=record.RECORD, metavar="FILE",
+        help="also append the table to a Markdown file, with date, commit and machine; without FILE dev/benchmarks.md",
+    )  # fmt: skip
     add_device(verb)
     verb.set_defaults(run="splats.run_bench")
 

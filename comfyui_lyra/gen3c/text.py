@@ -13,6 +13,7 @@ from ..configs import TeacherConfig
 from ..files.atomic import replacing
 from ..files.reading import reading
 from ..shapes import check_shapes
+from ..versions import pack_version
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,8 +95,13 @@ def encode_text(
 def save_text(path: Path, text: TextEmbeddings, note: str = "") -> None:
     """Write both embeddings as bfloat16 safetensors (2 MiB at full size); ``note`` says what they are of."""
     tensors = {name: getattr(text, name).bfloat16().contiguous() for name in ("prompt", "negative")}
+    about = {"pack": pack_version(), "note": note}
     with replacing(path) as temporary:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, metadata={"note": note})
+        save_file(
+            {name: tensor.clone() for name, tensor in tensors.items()},
+            temporary,
+            about,
+        )
 
 
 def load_text(path: Path, config: TeacherConfig) -> TextEmbeddings:

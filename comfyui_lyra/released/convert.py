@@ -19,6 +19,7 @@ from ..recon.model import Recon
 from ..tokenizer.files import files_of, read_weights, statistics_of
 from ..tokenizer.keys import rules as tokenizer_rules
 from ..tokenizer.model import build_autoencoder
+from ..versions import pack_version
 from ..weights.checkpoints.quantised import Scaled
 from ..weights.checkpoints.state import read_about, read_state
 from ..weights.checkpoints.writing import stream_safetensors
@@ -49,7 +50,8 @@ def convert_weights(
     config, state = read(Path(source), config)
     kept = frozenset({"mean", "std"}) if loader == "tokenizer" else frozenset()
     target = dtype or BY_DEFAULT[loader]
-    about = {"family": config.family, "config": json.dumps(asdict(config)), "licence": licence_of(source)}
+    told = {"family": config.family, "config": json.dumps(asdict(config)), "licence": licence_of(source)}
+    about = told | {"pack": pack_version()}
     return stream_safetensors(out, state, about, lambda name: torch.float32 if name in kept else target, on_step)
 
 

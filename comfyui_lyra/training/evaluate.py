@@ -30,6 +30,7 @@ from ..recon.reconstruct import reconstruct
 from ..splats.gaussians import Gaussians, concatenate
 from ..splats.render import draw_view
 from ..tokenizer.model import CosmosTokenizer
+from ..versions import pack_version
 from .data.claims import Table, dynamic_claims, markdown_claims, static_claims
 from .data.clips import to_frames, to_latents, to_video
 from .data.samples import ClipScene
@@ -312,7 +313,7 @@ def write_report(out: Path, tables: Mapping[str, Table], evaluation: Evaluation)
     pages = [line for name, rows in tables.items() for line in markdown(name, rows) + markdown_claims(claims[name])]
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "evaluation.json") as temporary:
-        about = {"evaluation": asdict(evaluation), "tables": tables, "claims": found}
+        about = {"pack": pack_version(), "evaluation": asdict(evaluation), "tables": tables, "claims": found}
         Path(temporary).write_text(json.dumps(about, indent=1))
     with replacing(out / "evaluation.md") as temporary:
         Path(temporary).write_text("\n".join(pages), encoding="utf-8")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...kernels_glue.memory import recall, remember
 from ..files.atomic import replacing
 from ..files.reading import parse_json
+from ..versions import pack_version
 from .checkpoints.quantised import Scaled, real
 from .checkpoints.state import read_about
 
@@ -134,7 +135,8 @@ def save_weights(file: Path, state: Mapping[str, Tensor], config: Any, licence: 
 
     ``config`` is a dataclass of numbers, words and tuples that has a ``family``.
     """
-    about = {"family": config.family, "config": json.dumps(asdict(config)), "licence": licence}
+    told = {"family": config.family, "config": json.dumps(asdict(config)), "licence": licence}
+    about = told | {"pack": pack_version()}
     # copies, since weights may share memory and safetensors refuses that
     tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in state.items()}
     with replacing(file) as temporary:

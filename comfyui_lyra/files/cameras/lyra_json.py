@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cameras.path import CameraTrajectory
+from ...versions import pack_version
 from ..atomic import replacing
 from ..reading import parse_json, read_text, reading
 from .pinhole import as_matrix, camera_path, picture_size, pinhole_numbers
@@ -26,6 +27,7 @@ FORMAT = {"format": "lyra-cameras", "version": 1, "axes": "opencv"}
 def save_cameras_json(path: Path | str, paths: Sequence[CameraTrajectory]) -> None:
     """Write a path set."""
     document = FORMAT | {
+        "pack": pack_version(),
         "paths": [
             {
                 "name": cameras.name,
@@ -38,7 +40,7 @@ def save_cameras_json(path: Path | str, paths: Sequence[CameraTrajectory]) -> No
                 ],
             }
             for cameras in paths
-        ]
+        ],
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")

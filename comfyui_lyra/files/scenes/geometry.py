@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from ...cameras.path import CameraTrajectory
 from ...geometry.geometry import Geometry
+from ...versions import pack_version
 from ..atomic import replacing
 from ..reading import reading
 
@@ -28,7 +29,7 @@ def save_geometry(path: Path | str, geometry: Geometry) -> None:
         "c2w": cameras.c2w,
         "K": cameras.K,
     }
-    about = {"name": cameras.name, "fps": repr(cameras.fps), "scale": repr(geometry.scale)}
+    about = {"pack": pack_version(), "name": cameras.name, "fps": repr(cameras.fps), "scale": repr(geometry.scale)}
     with replacing(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, FORMAT | about)
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from ...cameras.path import CameraTrajectory
 from ...latents import MultiViewLatents, VideoLatents
+from ...versions import pack_version
 from ..atomic import replacing
 from ..reading import parse_json, reading
 
@@ -34,7 +35,7 @@ def save_latents(path: Path | str, latents: MultiViewLatents) -> None:
         "paths": [{"name": c.name, "fps": c.fps, "height": c.height, "width": c.width} for c in latents.cameras],
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, FORMAT | {"about": json.dumps(about)})
+        save_file(tensors, temporary, FORMAT | {"pack": pack_version(), "about": json.dumps(about)})
 
 
 def load_latents(path: Path | str) -> MultiViewLatents:

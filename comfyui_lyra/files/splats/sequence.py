@@ -16,6 +16,7 @@ from pathlib import Path
 from ...callbacks import OnStep, no_progress
 from ...cameras.path import CameraTrajectory
 from ...splats.gaussians import GaussianSequence
+from ...versions import pack_version
 from ..atomic import replacing_folder
 from ..cameras.lyra_json import save_cameras_json
 from ..disk import check_disk
@@ -52,5 +53,5 @@ def save_sequence(
             on_step(index + 1, len(splats))
         if cameras:
             save_cameras_json(staging / CAMERAS, [path.scaled(scale) for path in cameras])
-        about = {"fps": fps, "scale": scale, "cameras": CAMERAS if cameras else None, "frames": frames}
-        (staging / MANIFEST).write_text(json.dumps(FORMAT | about, indent=1), encoding="utf-8")
+        about = {"pack": pack_version(), "fps": fps, "scale": scale, "cameras": CAMERAS if cameras else None}
+        (staging / MANIFEST).write_text(json.dumps(FORMAT | about | {"frames": frames}, indent=1), encoding="utf-8")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...callbacks import OnPicture, OnStep, no_picture, no_progress
 from ...files.atomic import replacing
 from ...files.media.contact_sheet import contact_sheet
+from ...versions import pack_version
 from ..data.streams import Streams
 from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
 from .graphs import Replay, recordable
@@ -285,7 +286,8 @@ class Run:
     def report(self, **more: Json) -> Path:
         """metrics.json: what was measured last, and with what."""
         path = self.out / f"{self.stage}_metrics.json"
-        about = {"stage": self.stage, "step": self.step, "config": self.config, "metrics": self.metrics, **more}
+        found = {"step": self.step, "config": self.config, "metrics": self.metrics}
+        about = {"pack": pack_version(), "stage": self.stage, **found, **more}
         with replacing(path) as temporary:
             Path(temporary).write_text(json.dumps(about, indent=1))
         return path

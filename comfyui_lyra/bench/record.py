@@ -1,0 +1,47 @@
+"""What was measured, where and when, kept in dev/benchmarks.md."""
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from ..files.atomic import replacing
+from ..versions import pack_version
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "dev" / "benchmarks.md"
+
+
+def check_record(file: Path) -> None:
+    """Raise ValueError where there is no such file to append to, before anything is measured."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file to append to; make it, or name another one")
+
+
+def append(file: Path, what: str, machine: str, lines: Sequence[str]) -> None:
+    """Add a section to a Markdown file: date, command, machine, the pack and its commit, and the table."""
+    check_record(file)
+    made_by = f"{pack_version()} at {commit(ROOT) or 'no commit that is known'}"
+    section = f"## {date.today()}, `lyra bench {what}`\n\n{machine}; pack {made_by}.\n\n" + "\n".join(lines)
+    with replacing(file) as temporary:
+        temporary.write_text(f"{file.read_text('utf-8').rstrip()}\n\n{section}\n", encoding="utf-8")
+
+
+def commit(checkout: Path) -> str:
+    """The first seven digits of the commit that is checked out, from git's own files; an empty word if it has none."""
+    git = checkout / ".git"
+    try:
+        if git.is_file():  # of a second work tree
+            git = checkout / git.read_text("utf-8").removeprefix("gitdir:").strip()
+        head = (git / "HEAD").read_text("utf-8").strip()
+        if not head.startswith("ref: "):
+            return head[:7]
+        shared = git / (git / "commondir").read_text("utf-8").strip() if (git / "commondir").is_file() else git
+        branch = head.removeprefix("ref: ")
+        if (shared / branch).is_file():
+            return (shared / branch).read_text("utf-8")[:7]
+        packed = (shared / "packed-refs").read_text("utf-8")
+        found = re.search(rf"^([0-9a-f]{{7}})\S* {re.escape(branch)}$", packed, re.M)
+        return found[1] if found else ""
+    except OSError:
+        return ""

@@ -1,0 +1,53 @@
+from datetime import date
+
+import pytest
+from lyra_pack.comfyui_lyra.bench import record
+from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.versions import pack_version
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_table_is_appended_with_date_command_machine_and_commit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.bench.rows", lambda what, device: iter(["| s |", "|---|", "| 1 |"]))
+    file = tmp_path / "benchmarks.md"
+    file.write_text("# Benchmarks\n\nold\n")
+    assert main(["bench", "ply", "--device", "cpu", "--append", str(file)]) == 0
+    assert "| 1 |" in capsys.readouterr().out
+    before, section = file.read_text().split("\n## ")
+    assert before == "# Benchmarks\n\nold\n"
+    title, _, machine, *rest = section.splitlines()
+    assert title == f"{date.today()}, `lyra bench ply`"
+    assert machine.startswith("CPU, ") and f"pack {pack_version()} at " in machine
+    assert rest == ["", "| s |", "|---|", "| 1 |"]
+
+
+def test_nothing_is_measured_for_a_file_that_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.bench.rows", lambda what, device: pytest.fail("measured"))
+    assert main(["bench", "ply", "--device", "cpu", "--append", str(tmp_path / "none.md")]) == 1
+    assert "none.md: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["loose", "packed", "detached", "second tree"])
+def test_the_commit_is_read_from_gits_own_files(tmp_path, where):
+    git = tmp_path / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text(f"{COMMIT}\n" if where == "detached" else "ref: refs/heads/main\n")
+    if where == "packed":
+        (git / "packed-refs").write_text(f"# pack-refs\n{'f' * 40} refs/heads/other/main\n{COMMIT} refs/heads/main\n")
+    else:
+        (git / "refs" / "heads" / "main").write_text(f"{COMMIT}\n")
+    checkout = tmp_path
+    if where == "second tree":
+        tree = git / "worktrees" / "two"
+        tree.mkdir(parents=True)
+        (tree / "HEAD").write_text("ref: refs/heads/main\n")
+        (tree / "commondir").write_text("../..\n")
+        checkout = tmp_path / "two"
+        checkout.mkdir()
+        (checkout / ".git").write_text(f"gitdir: {tree}\n")
+    assert record.commit(checkout) == COMMIT[:7]
+
+
+def test_without_git_there_is_no_commit(tmp_path):
+    assert record.commit(tmp_path) == ""
