@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +30,7 @@ def test_a_sample_s_depth_is_read_as_any_other(tmp_path):
 
 @pytest.mark.parametrize("kind", ["picture", "clip"])
 def test_the_shipped_pictures_lose_nothing_on_the_way_of_any_other(kind):
-    shown, depth = sample_files(Path(shipped.__file__).parent / "mini", kind)
+    shown, depth = sample_files(shipped.MINI, kind)
     found, own = picture_geometry(shown, depth, scale="as_is"), shipped.shipped_sample(kind)
     assert torch.equal(found.valid, own.valid) and torch.equal(found.depth, own.depth)
     assert found.depth.isinf().any()

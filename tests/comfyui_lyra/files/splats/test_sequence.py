@@ -8,6 +8,7 @@ from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from lyra_pack.comfyui_lyra.files.splats.sequence import SPLAT_BYTES, save_sequence
 from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians, GaussianSequence
+from lyra_pack.comfyui_lyra.versions import pack_version
 
 
 def splats(count: int, seed: int) -> Gaussians:
@@ -35,7 +36,7 @@ def test_a_folder_holds_every_time_its_cameras_and_what_they_are(tmp_path, seque
     ]  # fmt: skip
     manifest = json.loads((tmp_path / "scene" / "manifest.json").read_text())
     assert manifest == {
-        "format": "lyra-splat-sequence", "version": 1, "axes": "opencv", "fps": 12.5, "scale": 2.0,
+        "format": "lyra-splat-sequence", "version": 1, "axes": "opencv", "pack": pack_version(), "fps": 12.5, "scale": 2.0,
         "cameras": "cameras.json",
         "frames": [{"file": "00000.ply", "time": 60, "splats": 5}, {"file": "00001.ply", "time": 8, "splats": 3}],
     }  # fmt: skip
