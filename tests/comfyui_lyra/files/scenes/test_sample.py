@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.files.media.depth import load_depth
-from lyra_pack.comfyui_lyra.files.scenes.sample import load_sample, sample_files, save_sample
+from lyra_pack.comfyui_lyra.files.scenes.sample import load_sample, sample_files, save_sample, shipped_sample
 from lyra_pack.comfyui_lyra.pipeline import picture_geometry
 from lyra_pack.comfyui_lyra.training.world.draw_scenes import draw_scene, source_geometry
 from lyra_pack.comfyui_lyra.weights import shipped
@@ -31,7 +31,7 @@ def test_a_sample_s_depth_is_read_as_any_other(tmp_path):
 @pytest.mark.parametrize("kind", ["picture", "clip"])
 def test_the_shipped_pictures_lose_nothing_on_the_way_of_any_other(kind):
     shown, depth = sample_files(shipped.MINI, kind)
-    found, own = picture_geometry(shown, depth, scale="as_is"), shipped.shipped_sample(kind)
+    found, own = picture_geometry(shown, depth, scale="as_is"), shipped_sample(kind)
     assert torch.equal(found.valid, own.valid) and torch.equal(found.depth, own.depth)
     assert found.depth.isinf().any()
 

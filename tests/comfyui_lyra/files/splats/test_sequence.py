@@ -36,8 +36,8 @@ def test_a_folder_holds_every_time_its_cameras_and_what_they_are(tmp_path, seque
     ]  # fmt: skip
     manifest = json.loads((tmp_path / "scene" / "manifest.json").read_text())
     assert manifest == {
-        "format": "lyra-splat-sequence", "version": 1, "axes": "opencv", "pack": pack_version(), "fps": 12.5, "scale": 2.0,
-        "cameras": "cameras.json",
+        "format": "lyra-splat-sequence", "version": 1, "axes": "opencv", "fps": 12.5, "scale": 2.0,
+        "pack": pack_version(), "cameras": "cameras.json",
         "frames": [{"file": "00000.ply", "time": 60, "splats": 5}, {"file": "00001.ply", "time": 8, "splats": 3}],
     }  # fmt: skip
     for entry, frame in zip(manifest["frames"], sequence.frames, strict=True):
