@@ -1,7 +1,5 @@
 """The nodes. Only this folder knows ComfyUI; each node calls one function of comfyui_lyra."""
 
-import logging
-
 from comfy_api.latest import ComfyExtension, io
 
 from .camera import paths as camera
@@ -15,8 +13,6 @@ from .models import check, plan, teacher
 from .models import load as load_models
 from .splats import evaluate, load, reconstruct, refine, render, save, save_sequence
 from .training import train
-
-log = logging.getLogger("lyra")
 
 NODES = (
     camera.CameraPaths,
@@ -69,8 +65,5 @@ class LyraExtension(ComfyExtension):
         host.keep_memory()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """All nodes that this ComfyUI can show."""
-        usable = [node for node in NODES if not host.missing(node)]
-        for node in set(NODES) - set(usable):
-            log.warning("%s needs %s; update ComfyUI to 0.25 or newer", node.__name__, ", ".join(host.missing(node)))
-        return usable
+        """All nodes."""
+        return list(NODES)

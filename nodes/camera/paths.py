@@ -10,7 +10,6 @@ from ...comfyui_lyra.cameras.moves import DRAWS, PRESETS, ROTATIONS, camera_path
 from ...comfyui_lyra.cameras.path import pinhole_camera
 from ...comfyui_lyra.cameras.sets import combine
 from ...comfyui_lyra.geometry.geometry import point_cloud
-from ..comfy import host
 from ..comfy import types as sockets
 
 PIXELS = {"min": 16, "max": 8192, "step": 16}  # limits of widgets
@@ -24,7 +23,7 @@ class CameraPaths(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraCameraPaths",
             display_name="Camera Paths",
             category="Lyra/camera",
@@ -99,7 +98,7 @@ class CameraPaths(io.ComfyNode):
                     step=0.01,
                     tooltip="How far ahead the centre of the moves lies, in scene units. 1 fits every geometry source "
                     "of this pack; raise it for splats in metres.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "draw",
@@ -107,7 +106,7 @@ class CameraPaths(io.ComfyNode):
                     default="seeded",
                     tooltip="seeded: each path draws its own distance. reference: all at the same share of their "
                     "range, as the reference program does.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 sockets.Geometry.Input(
                     "geometry",
@@ -156,7 +155,7 @@ class CombineCameras(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraCombineCameras",
             display_name="Combine Camera Paths",
             category="Lyra/camera",
@@ -189,7 +188,7 @@ class PreviewCameras(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraPreviewCameras",
             display_name="Preview Camera Paths",
             category="Lyra/camera",
@@ -200,7 +199,7 @@ class PreviewCameras(io.ComfyNode):
                 sockets.Cameras.Input("cameras", tooltip="The paths to draw."),
                 io.Int.Input("width", default=1024, min=256, max=4096, step=16, tooltip="Picture width in pixels."),
                 io.Int.Input("height", default=512, min=160, max=4096, step=16, tooltip="Picture height in pixels."),
-                sockets.Splat.Input("splat", optional=True, tooltip="A scene to draw behind the paths."),
+                io.Splat.Input("splat", optional=True, tooltip="A scene to draw behind the paths."),
                 sockets.Geometry.Input(
                     "geometry", optional=True, tooltip="A picture or clip whose first frame to draw behind the paths."
                 ),

@@ -6,7 +6,6 @@ from comfy_api.latest import io
 
 from ...comfyui_lyra.cameras.moves import EASINGS, through_keyframes
 from ...comfyui_lyra.cameras.viewer import keyframes_from_viewer, to_viewer
-from ..comfy import host
 from ..comfy import types as sockets
 from .paths import FRAMES, PIXELS, SPEED
 
@@ -17,7 +16,7 @@ class CamerasFromCore(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraCamerasFromCore",
             display_name="Camera Paths from 3D View",
             category="Lyra/camera",
@@ -27,7 +26,7 @@ class CamerasFromCore(io.ComfyNode):
                 io.Autogrow.Input(
                     "keyframes",
                     template=io.Autogrow.TemplatePrefix(
-                        sockets.Load3DCamera.Input("keyframe", tooltip="A camera that the path passes."),
+                        io.Load3DCamera.Input("keyframe", tooltip="A camera that the path passes."),
                         prefix="keyframe",
                         min=1,
                         max=32,
@@ -79,7 +78,7 @@ class CameraToCore(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraCameraToCore",
             display_name="Camera to 3D View",
             category="Lyra/camera",
@@ -90,7 +89,7 @@ class CameraToCore(io.ComfyNode):
                 io.Int.Input("path", default=0, min=0, max=999, tooltip="Which path of the set; 0 is the first."),
                 io.Int.Input("frame", default=0, min=0, max=9999, tooltip="Which frame of the path; 0 is the first."),
             ],
-            outputs=[sockets.Load3DCamera.Output("camera_info", tooltip="Position, target and field of view.")],
+            outputs=[io.Load3DCamera.Output("camera_info", tooltip="Position, target and field of view.")],
         )
 
     @classmethod

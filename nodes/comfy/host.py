@@ -1,8 +1,6 @@
 """Everything asked of ComfyUI: devices, memory, folders, progress, interruption, and what this version can do."""
 
-import dataclasses
 import gc
-import inspect
 import logging
 import re
 import sys
@@ -15,6 +13,7 @@ from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
+import comfyui_version
 import folder_paths
 import torch
 from comfy_api.latest import io
@@ -35,21 +34,6 @@ WEB = Path(__file__).absolute().parents[1] / "web"
 SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".ckpt")
 NO_MODEL = re.compile(r"mean_std\.pt$|(^|[\\/])step-\d+[^\\/]*$")  # a tokenizer's statistics, a training's checkpoints
 PRECISIONS = ("auto", "float32", "bfloat16")
-
-# Marks an expert widget, where the core knows the word.
-EXPERT = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
-
-
-def schema(**fields) -> io.Schema:
-    """A node's schema, without the fields that an older core does not know."""
-    known = {field.name for field in dataclasses.fields(io.Schema)}
-    return io.Schema(**{name: value for name, value in fields.items() if name in known})
-
-
-def missing(node: type[io.ComfyNode]) -> list[str]:
-    """Parts of ComfyUI's node API that a node's schema names and this version lacks."""
-    named = node.define_schema.__code__.co_names
-    return [part for part in ("Autogrow", "Color", "MultiType") if part in named and not hasattr(io, part)]
 
 
 def serve_help() -> None:
@@ -129,8 +113,7 @@ def training() -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that the device's memory is used up."""
-    known = getattr(comfy.model_management, "is_oom", None)
-    return known(error) if known else isinstance(error, comfy.model_management.OOM_EXCEPTION)
+    return comfy.model_management.is_oom(error)
 
 
 def precision(choice: str) -> torch.dtype:
@@ -147,9 +130,8 @@ def intermediate_device() -> torch.device:
 
 
 def intermediate_dtype() -> torch.dtype:
-    """Number format of pictures between nodes; cores that offer no choice use float32."""
-    choose = getattr(comfy.model_management, "intermediate_dtype", None)
-    return choose() if choose else torch.float32
+    """Number format of pictures between nodes."""
+    return comfy.model_management.intermediate_dtype()
 
 
 def progress(label: str) -> OnStep:
@@ -172,11 +154,7 @@ def progress(label: str) -> OnStep:
 
 def version() -> dict[str, str]:
     """ComfyUI and its version, for reports."""
-    try:
-        from comfyui_version import __version__  # deferred: older cores have no such module
-    except ImportError:
-        return {"ComfyUI": "of an unknown version"}
-    return {"ComfyUI": __version__}
+    return {"ComfyUI": comfyui_version.__version__}
 
 
 def bar() -> comfy.utils.ProgressBar:

@@ -23,24 +23,10 @@ Teacher = io.Custom("LYRA_TEACHER")  # a model in a ModelPatcher, with its confi
 Tokenizer = io.Custom("LYRA_TOKENIZER")
 Recon = io.Custom("LYRA_RECON")
 
-# Core's own types; a core that lacks one gets the same wire name, so that workflows still load.
-Splat = getattr(io, "Splat", None) or io.Custom("SPLAT")  # since 0.23
-Load3DCamera = getattr(io, "Load3DCamera", None) or io.Custom("LOAD3D_CAMERA")
-File3DPly = getattr(io, "File3DPLY", None) or io.Custom("FILE_3D_PLY")
-File3DSplatAny = getattr(io, "File3DSplatAny", None) or io.Custom("FILE_3D_SPLAT_ANY")
-File3DAny = getattr(io, "File3DAny", None) or io.Custom("FILE_3D")
-MogeGeometry = io.Custom("MOGE_GEOMETRY")  # since 0.22; dictionaries of tensors
-Da3Geometry = io.Custom("DA3_GEOMETRY")  # since 0.25
+# Core's own, which its node files declare: dictionaries of tensors, and MoGe's model
+MogeGeometry = io.Custom("MOGE_GEOMETRY")
+Da3Geometry = io.Custom("DA3_GEOMETRY")
 MogeModel = io.Custom("MOGE_MODEL")
-
-
-class StandInSplat:
-    """What core's SPLAT carries, for cores before 0.23: a batch padded with zeros to one length."""
-
-    def __init__(self, positions, scales, rotations, opacities, sh, counts=None):
-        self.positions, self.scales, self.rotations = positions, scales, rotations  # [B,N,3] [B,N,3] [B,N,4] wxyz
-        self.opacities, self.sh = opacities, sh  # [B,N,1] in [0,1], [B,N,K,3] coefficients
-        self.counts = counts  # [B], or None where all are N long
 
 
 def to_splat(frames: Sequence[Gaussians]):
@@ -59,7 +45,7 @@ def to_splat(frames: Sequence[Gaussians]):
     sh = batch(lambda f: ((f.colors - 0.5) / SH_C0)[:, None], 1 + bands, 3)
     if bands:
         sh[:, :, 1:] = batch(lambda f: f.means.new_zeros(0, 0, 0) if f.sh_rest is None else f.sh_rest, bands, 3)
-    return getattr(Types, "SPLAT", StandInSplat)(
+    return Types.SPLAT(
         batch(lambda f: f.means, 3),
         batch(lambda f: f.scales, 3),
         batch(lambda f: f.quats, 4),
@@ -144,8 +130,6 @@ def from_depth_image(depth: Tensor) -> Tensor:
 
 def file_3d(path: Path):
     """Core's 3D file object, left on disk."""
-    if not hasattr(Types, "File3D"):
-        raise ValueError(f"{path} is written, but this ComfyUI has no 3D file type to pass it on; update to 0.25")
     return Types.File3D(str(path))
 
 

@@ -15,7 +15,7 @@ class PreviewCache(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraPreviewCache",
             display_name="Preview 3D Cache",
             category="Lyra/geometry",

@@ -3,7 +3,6 @@
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.scenes.sample import shipped_sample
-from ..comfy import host
 from ..comfy import types as sockets
 from .sources import shown
 
@@ -14,7 +13,7 @@ class SampleScene(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraSampleScene",
             display_name="Sample Scene",
             category="Lyra/geometry",

@@ -20,7 +20,7 @@ class GeometryFromMoGe(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraGeometryFromMoGe",
             display_name="Geometry from MoGe",
             category="Lyra/geometry",
@@ -56,7 +56,7 @@ class GeometryFromMoGe(io.ComfyNode):
                     default="auto",
                     tooltip="auto: divide depth by its median, so that camera moves fit the scene. as_is: keep MoGe's "
                     "unit (metres from MoGe 2 on), as Lyra's own programs do with MoGe 1.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Geometry.Output("geometry", tooltip="The picture with depth and its camera.")],
@@ -77,7 +77,7 @@ class GeometryFromDA3(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraGeometryFromDA3",
             display_name="Geometry from Depth Anything 3",
             category="Lyra/geometry",
@@ -118,7 +118,7 @@ class GeometryFromDA3(io.ComfyNode):
                     default="auto",
                     tooltip="auto: divide depth and camera positions by the first frame's median depth, so that camera "
                     "moves fit the scene. as_is: keep the model's unit.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Geometry.Output("geometry", tooltip="The frames with depth and cameras.")],
@@ -139,7 +139,7 @@ class GeometryFromDepth(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraGeometryFromDepth",
             display_name="Geometry from Depth",
             category="Lyra/geometry",
@@ -203,7 +203,7 @@ class GeometryFromDepth(io.ComfyNode):
                     default="auto",
                     tooltip="auto: divide depth and camera positions by the first frame's median depth, so that camera "
                     "moves fit the scene. as_is: keep the unit that the depth is in.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 sockets.Cameras.Input(
                     "cameras",

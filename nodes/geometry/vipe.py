@@ -18,7 +18,7 @@ class LoadViPE(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadViPE",
             display_name="Load ViPE Results",
             category="Lyra/geometry",
@@ -65,13 +65,13 @@ class LoadViPE(io.ComfyNode):
                     default="auto",
                     tooltip="auto: divide depth and camera positions by the first frame's median depth, so that camera "
                     "moves fit the scene. as_is: keep ViPE's unit.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Boolean.Input(
                     "strict",
                     default=False,
                     tooltip="Stop at a frame whose camera ViPE has lost. Off: its neighbour's camera stands in.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[

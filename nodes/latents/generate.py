@@ -24,7 +24,7 @@ class GenerateLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraGenerateLatents",
             display_name="Generate Latents",
             category="Lyra/latents",
@@ -104,13 +104,13 @@ class GenerateLatents(io.ComfyNode):
                     "save_video",
                     default=True,
                     tooltip="Also write each finished path as a video (mp4) beside its latents.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Boolean.Input(
                     "foreground_masking",
                     default=True,
                     tooltip="Hide background that shows through gaps of the stretched foreground.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Conditioning.Input(
                     "positive",

@@ -19,7 +19,7 @@ class LoadLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadLatents",
             display_name="Load Latents",
             category="Lyra/latents",
@@ -38,14 +38,14 @@ class LoadLatents(io.ComfyNode):
                     "clip",
                     default="",
                     tooltip="Name of one clip in a folder that holds several. Empty: the only one.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Boolean.Input(
                     "dynamic",
                     default=False,
                     tooltip="For Lyra's own folders, which do not say it: the source was a moving scene. Files of this "
                     "pack know it themselves.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Latents.Output("latents", tooltip="All paths, with their cameras.")],
@@ -76,7 +76,7 @@ class SaveLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraSaveLatents",
             display_name="Save Latents",
             category="Lyra/latents",
@@ -96,13 +96,13 @@ class SaveLatents(io.ComfyNode):
                     "clip",
                     default="clip",
                     tooltip="Name of the scene's files inside the folder.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Boolean.Input(
                     "reference_format",
                     default=False,
                     tooltip="Write the latents also as Lyra's own programs read them (.pkl), about as large again.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[],
@@ -124,7 +124,7 @@ class LatentsToCore(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLatentsToCore",
             display_name="Latents to LATENT",
             category="Lyra/latents",
@@ -152,7 +152,7 @@ class LatentsFromCore(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLatentsFromCore",
             display_name="Latents from LATENT",
             category="Lyra/latents",
@@ -169,7 +169,7 @@ class LatentsFromCore(io.ComfyNode):
                     "family",
                     default="lyra",
                     tooltip="Which models the latents fit: lyra for Cosmos CV8x8x8, mini for this pack's small ones.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Latents.Output("latents", tooltip="The latents with their cameras.")],
@@ -187,7 +187,7 @@ class DecodeLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraDecodeLatents",
             display_name="Decode Latents to Frames",
             category="Lyra/latents",

@@ -25,7 +25,7 @@ class Check(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraCheck",
             display_name="Check Setup",
             category="Lyra/models",

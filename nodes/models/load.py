@@ -19,7 +19,7 @@ class LoadTokenizer(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadTokenizer",
             display_name="Load Tokenizer",
             category="Lyra/models",
@@ -38,7 +38,7 @@ class LoadTokenizer(io.ComfyNode):
                     options=list(host.PRECISIONS),
                     default="auto",
                     tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Tokenizer.Output("tokenizer", tooltip="For every node that encodes or decodes frames.")],
@@ -69,7 +69,7 @@ class LoadRecon(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadRecon",
             display_name="Load Splat Decoder",
             category="Lyra/models",
@@ -88,7 +88,7 @@ class LoadRecon(io.ComfyNode):
                     options=list(host.PRECISIONS),
                     default="auto",
                     tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Recon.Output("recon", tooltip="For Reconstruct Splats.")],

@@ -17,7 +17,7 @@ class Plan(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraPlan",
             display_name="Plan",
             category="Lyra/models",
@@ -48,7 +48,7 @@ class Plan(io.ComfyNode):
                     min=2,
                     max=1000,
                     tooltip="Steps of generation, as in Generate Latents.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Float.Input(
                     "guidance",
@@ -58,7 +58,7 @@ class Plan(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     tooltip="As in Generate Latents: a step is two passes of the teacher, and at 0 one.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[io.String.Output("text", tooltip="The plan, to read.")],

@@ -48,9 +48,8 @@ class Held(nn.Module):
 
 def streamed(network: nn.Module) -> ModelPatcher:
     """A patcher that may keep any part of a network's weights off the device, and brings each layer's when it runs."""
-    # looked up now: ComfyUI replaces the class where weights can be paged
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    patcher = comfy.model_patcher.CoreModelPatcher  # looked up now: ComfyUI replaces it where weights can be paged
     return patcher(Held(castable(network)), load_device=device, offload_device=offload)
 
 
@@ -60,7 +59,7 @@ class LoadTeacher(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadTeacher",
             display_name="Load Teacher",
             category="Lyra/models",
@@ -81,7 +80,7 @@ class LoadTeacher(io.ComfyNode):
                     options=list(host.PRECISIONS),
                     default="auto",
                     tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "attention",
@@ -89,7 +88,7 @@ class LoadTeacher(io.ComfyNode):
                     default="auto",
                     tooltip="What computes attention. auto: the fastest exact one. sage: SageAttention, where it is "
                     "installed: faster, and a little different.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "memory",
@@ -97,7 +96,7 @@ class LoadTeacher(io.ComfyNode):
                     default="auto",
                     tooltip="auto: as much of the weights as fits stays on the GPU. stream: they stay in RAM (14.5 GB "
                     "for GEN3C), and each layer's are copied when it runs: slower, in the least GPU memory.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Teacher.Output("teacher", tooltip="For Generate Latents and Plan.")],

@@ -21,7 +21,7 @@ class Evaluate(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraEvaluate",
             display_name="Evaluate Splats",
             category="Lyra/splat",
@@ -40,7 +40,7 @@ class Evaluate(io.ComfyNode):
                     tooltip="What the frames should show: as many pictures, in the same order. Another size is cropped "
                     "and resized to theirs.",
                 ),
-                sockets.Splat.Input(
+                io.Splat.Input(
                     "splat",
                     optional=True,
                     tooltip="Instead of frames: splats to score along the paths of their latents. Needs cameras, "
@@ -89,14 +89,14 @@ class Evaluate(io.ComfyNode):
                     default="",
                     tooltip="Adds LPIPS. Your file of VGG16 (torchvision's vgg16-397923af.pth, or a whole saved LPIPS "
                     "model): its name below models/lyra, or its whole path. Empty: no LPIPS.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.String.Input(
                     "lpips_heads",
                     display_name="LPIPS heads file",
                     default="",
                     tooltip="The lpips package's weights/v0.1/vgg.pth, likewise. Empty where the first holds both.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[

@@ -17,7 +17,7 @@ class LoadSplats(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadSplats",
             display_name="Load Splats",
             category="Lyra/splat",
@@ -33,12 +33,12 @@ class LoadSplats(io.ComfyNode):
                 ),
                 io.MultiType.Input(
                     "model_3d",
-                    types=[sockets.File3DAny, sockets.File3DSplatAny, sockets.File3DPly],
+                    types=[io.File3DAny, io.File3DSplatAny, io.File3DPLY],
                     optional=True,
                     tooltip="A PLY file from another node, for instance Load 3D; it goes before the file above.",
                 ),
             ],
-            outputs=[sockets.Splat.Output("splat", tooltip="One scene.")],
+            outputs=[io.Splat.Output("splat", tooltip="One scene.")],
         )
 
     @classmethod
@@ -67,7 +67,7 @@ class LoadCameraPaths(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraLoadCameraPaths",
             display_name="Load Camera Paths",
             category="Lyra/camera",
@@ -87,7 +87,7 @@ class LoadCameraPaths(io.ComfyNode):
                     min=0,
                     max=8192,
                     tooltip="Picture width in pixels, for npz files that lie beside no video. 0: as the files say.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "height",
@@ -95,13 +95,13 @@ class LoadCameraPaths(io.ComfyNode):
                     min=0,
                     max=8192,
                     tooltip="Picture height in pixels, for npz files that lie beside no video. 0: as the files say.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.String.Input(
                     "clip",
                     default="",
                     tooltip="Name of one clip in a folder of npz files that holds several. Empty: the only one.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[sockets.Cameras.Output("cameras", tooltip="Every path of the file.")],

@@ -20,7 +20,7 @@ class Reconstruct(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraReconstruct",
             display_name="Reconstruct Splats",
             category="Lyra/splat",
@@ -51,7 +51,7 @@ class Reconstruct(io.ComfyNode):
                     step=0.05,
                     tooltip="Share of the splats that are kept, the most opaque ones. 0: what the splat decoder was "
                     "made for (0.2).",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "chunk",
@@ -60,11 +60,11 @@ class Reconstruct(io.ComfyNode):
                     max=999,
                     tooltip="Which part of a long clip that was generated in several; 0 is the first. Bullet times "
                     "count from its beginning.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[
-                sockets.Splat.Output("splat", tooltip="One scene for each bullet time."),
+                io.Splat.Output("splat", tooltip="One scene for each bullet time."),
                 sockets.Cameras.Output("cameras", tooltip="The latents' paths in the world of the splats, to render."),
                 io.String.Output("times", display_name="bullet times", tooltip="The frame of each scene."),
             ],
@@ -97,19 +97,19 @@ class SelectTime(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraSelectTime",
             display_name="Select Bullet Time",
             category="Lyra/splat",
             description="Takes one scene out of a SPLAT with several bullet times, for nodes that take one.",
             search_aliases=["choose frame", "splat from batch", "pick time", "4d"],
             inputs=[
-                sockets.Splat.Input("splat", tooltip="Scenes of several bullet times."),
+                io.Splat.Input("splat", tooltip="Scenes of several bullet times."),
                 io.Int.Input(
                     "index", default=0, min=0, max=9999, tooltip="Which scene, in their order; 0 is the first."
                 ),
             ],
-            outputs=[sockets.Splat.Output("splat", tooltip="The one scene.")],
+            outputs=[io.Splat.Output("splat", tooltip="The one scene.")],
         )
 
     @classmethod

@@ -24,7 +24,7 @@ class RefineSplats(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraRefineSplats",
             display_name="Refine Splats",
             category="Lyra/splat",
@@ -33,7 +33,7 @@ class RefineSplats(io.ComfyNode):
             search_aliases=["sharpen", "optimize splats", "gaussian splatting training", "fit", "post-optimization"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                sockets.Splat.Input("splat", tooltip="From Reconstruct Splats: one scene, or one for each moment."),
+                io.Splat.Input("splat", tooltip="From Reconstruct Splats: one scene, or one for each moment."),
                 sockets.Cameras.Input("cameras", tooltip="From Reconstruct Splats: the paths in the splats' world."),
                 sockets.Latents.Input("latents", tooltip="What the splats were made from."),
                 io.MultiType.Input(
@@ -71,7 +71,7 @@ class RefineSplats(io.ComfyNode):
                     max=2**32 - 1,
                     control_after_generate="fixed",
                     tooltip="Of the order in which frames are looked at.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.String.Input(
                     "times",
@@ -81,7 +81,7 @@ class RefineSplats(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Splat.Output("splat", tooltip="As many splats, sharper."),
+                io.Splat.Output("splat", tooltip="As many splats, sharper."),
                 io.String.Output("text", tooltip="PSNR before and after, in dB: more is better."),
             ],
         )

@@ -21,7 +21,7 @@ class RenderSplats(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraRenderSplats",
             display_name="Render Splats",
             category="Lyra/splat",
@@ -29,7 +29,7 @@ class RenderSplats(io.ComfyNode):
             "plain torch.",
             search_aliases=["rasterize", "gaussian splatting", "3dgs render", "render video", "depth map"],
             inputs=[
-                sockets.Splat.Input("splat", tooltip="One scene: a SPLAT with a single bullet time."),
+                io.Splat.Input("splat", tooltip="One scene: a SPLAT with a single bullet time."),
                 sockets.Cameras.Input("cameras", tooltip="Paths to draw along, one after another."),
                 io.Int.Input(
                     "width",
@@ -61,14 +61,14 @@ class RenderSplats(io.ComfyNode):
                     options=["auto", "torch", "gsplat"],
                     default="auto",
                     tooltip="What draws. auto: the fastest installed. torch runs anywhere, gsplat needs CUDA.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "mode",
                     options=["ut_eval3d", "ewa"],
                     default="ut_eval3d",
                     tooltip="ut_eval3d: 3DGUT, what Lyra was trained with. ewa: classic splatting, as most viewers.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[
@@ -117,7 +117,7 @@ class CropSplats(io.ComfyNode):
         """Sockets and widgets."""
         limit = {"default": 0.0, "min": 0.0, "max": 100000.0, "step": 0.01}
         place = {"min": -100000.0, "max": 100000.0, "step": 0.01}
-        return host.schema(
+        return io.Schema(
             node_id="LyraCropSplats",
             display_name="Prune and Crop Splats",
             category="Lyra/splat",
@@ -125,7 +125,7 @@ class CropSplats(io.ComfyNode):
             "bullet times is cropped time by time.",
             search_aliases=["clean splat", "filter gaussians", "floaters", "cut", "bounding box"],
             inputs=[
-                sockets.Splat.Input("splat", tooltip="The scene, or one scene for each bullet time."),
+                io.Splat.Input("splat", tooltip="The scene, or one scene for each bullet time."),
                 io.Float.Input(
                     "min_opacity",
                     default=0.005,
@@ -154,7 +154,7 @@ class CropSplats(io.ComfyNode):
                     tooltip="Centre of both: ahead, scene units.",
                 ),
             ],
-            outputs=[sockets.Splat.Output("splat", tooltip="What is left.")],
+            outputs=[io.Splat.Output("splat", tooltip="What is left.")],
         )
 
     @classmethod

@@ -18,7 +18,7 @@ class SaveSplats(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraSaveSplats",
             display_name="Save Splats",
             category="Lyra/splat",
@@ -28,7 +28,7 @@ class SaveSplats(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                sockets.Splat.Input("splat", tooltip="One scene: a SPLAT with a single bullet time."),
+                io.Splat.Input("splat", tooltip="One scene: a SPLAT with a single bullet time."),
                 io.String.Input(
                     "filename_prefix",
                     default="3d/lyra",
@@ -45,7 +45,7 @@ class SaveSplats(io.ComfyNode):
                     tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
                 ),
             ],
-            outputs=[sockets.File3DPly.Output("model_3d", tooltip="The saved file, for Preview Splat and others.")],
+            outputs=[io.File3DPLY.Output("model_3d", tooltip="The saved file, for Preview Splat and others.")],
         )
 
     @classmethod
@@ -64,7 +64,7 @@ class SaveCameraPaths(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraSaveCameraPaths",
             display_name="Save Camera Paths",
             category="Lyra/camera",

@@ -16,7 +16,7 @@ class SaveSplatSequence(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraSaveSplatSequence",
             display_name="Save Splat Sequence",
             category="Lyra/splat",
@@ -26,7 +26,7 @@ class SaveSplatSequence(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                sockets.Splat.Input("splat", tooltip="Scenes of several bullet times, or one."),
+                io.Splat.Input("splat", tooltip="Scenes of several bullet times, or one."),
                 io.String.Input(
                     "times",
                     display_name="bullet times",

@@ -27,7 +27,7 @@ class TrainRecon(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Sockets and widgets."""
-        return host.schema(
+        return io.Schema(
             node_id="LyraTrainRecon",
             display_name="Train Splat Decoder",
             category="Lyra/models",
@@ -87,7 +87,7 @@ class TrainRecon(io.ComfyNode):
                     default="",
                     tooltip="Name of a finished training to begin with, for instance a static one for dynamic. Its "
                     "steps count, so ask for more steps than it has. Empty: begin with random weights.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "batch",
@@ -95,14 +95,14 @@ class TrainRecon(io.ComfyNode):
                     min=0,
                     max=64,
                     tooltip="Scenes a step. 0: 8 to 2, as the stages have it. 1 takes the least memory.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Boolean.Input(
                     "flipped",
                     default=False,
                     tooltip="For dynamic: learn from time-flipped twins too, which keep far views solid at early times."
                     " The dataset must hold them, as paths 6 to 11.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "seed",
@@ -111,7 +111,7 @@ class TrainRecon(io.ComfyNode):
                     max=2**32 - 1,
                     control_after_generate="fixed",
                     tooltip="Of the first weights and the order of the scenes.",
-                    **host.EXPERT,
+                    advanced=True,
                 ),
             ],
             outputs=[

@@ -1,4 +1,3 @@
-import asyncio
 import os
 import sys
 import weakref
@@ -13,7 +12,6 @@ import comfy.model_management  # noqa: E402
 import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 import lyra_pack.nodes  # noqa: E402
-from comfy_api.latest import io  # noqa: E402
 from lyra_pack.kernels_glue import memory  # noqa: E402
 from lyra_pack.nodes.comfy import host  # noqa: E402
 
@@ -28,20 +26,6 @@ def test_progress_moves_the_bar_and_stops_when_the_user_cancels(monkeypatch):
         on_step(2, 3)
     on_step(3, 3)
     assert seen == [(1, 3), (3, 3)]
-
-
-def test_a_schema_drops_what_this_core_does_not_know():
-    schema = host.schema(node_id="LyraTest", search_aliases=["a"], from_the_future=True)
-    assert (schema.node_id, schema.search_aliases) == ("LyraTest", ["a"])
-
-
-def test_nodes_that_an_old_core_cannot_show_are_left_out_and_named(monkeypatch, caplog):
-    nodes = asyncio.run(lyra_pack.nodes.LyraExtension().get_node_list())
-    assert len(nodes) == len(lyra_pack.nodes.NODES)
-    monkeypatch.delattr(io, "Autogrow")
-    left = asyncio.run(lyra_pack.nodes.LyraExtension().get_node_list())
-    assert {node.__name__ for node in nodes} - {node.__name__ for node in left} == {"CombineCameras", "CamerasFromCore"}
-    assert "CombineCameras needs Autogrow; update ComfyUI to 0.25 or newer" in caplog.text
 
 
 def test_every_schema_is_valid():

@@ -87,11 +87,3 @@ def test_colours_are_hexadecimal():
     for wrong in ("white", "#fff", "#ff80000"):
         with pytest.raises(ValueError, match="not of the form #RRGGBB"):
             sockets.rgb(wrong)
-
-
-def test_a_core_without_splats_gets_a_stand_in(monkeypatch):
-    monkeypatch.delattr(Types, "SPLAT")
-    scene = gaussians(4, bands=3)
-    splat = sockets.to_splat([scene])
-    assert isinstance(splat, sockets.StandInSplat)
-    assert same(sockets.from_splat(splat)[0], scene)
