@@ -89,13 +89,12 @@ class SdgDataset:
         split: str = "train",
         paths: int = 6,
         seed: int = 0,
-        may_encode: bool = False,
     ):
         """``state`` is a folder for the split manifest, the quarantine and the tars' tables of contents.
 
-        ``paths`` is how many forward views a scene has; ``may_encode``: see make_sample.
+        ``paths`` is how many forward views a scene has.
         """
-        self.stage, self.state, self.paths, self.seed, self.may_encode = stage, Path(state), paths, seed, may_encode
+        self.stage, self.state, self.paths, self.seed = stage, Path(state), paths, seed
         self.views = range(2 * paths if stage.dynamic and stage.flipped else paths)
         self.members = find_members(roots, self.state)
         self.missing = {name: gaps for name in sorted(self.members) if (gaps := self._gaps(name))}
@@ -162,16 +161,16 @@ class SdgDataset:
         self._lengths[name] = scene.frames
         drawn = draw(self.stage, streams, scene.frames, self.paths, views)
         try:
-            return make_sample(self.stage, scene, drawn, self.may_encode)
+            return make_sample(self.stage, scene, drawn)
         except BrokenScene:
             raise
         except ValueError as error:
             raise BrokenScene(name, "latent", str(error)) from error
 
     def _gaps(self, name: str) -> list[str]:
-        """Files that a scene lacks; depth is optional, and latents too where pictures may be encoded."""
+        """Files that a scene lacks; depth is optional, and latents too where a stage encodes pictures."""
         wanted = [(view, kind) for view in self.views for kind in ("rgb", "pose", "intrinsics")]
-        if not (self.stage.encodes_frames or self.may_encode):
+        if not self.stage.encodes_frames:
             wanted += [(view, "latent") for view in range(self.paths)]
         return [f"{view}/{kind}" for view, kind in wanted if (view, kind) not in self.members[name]]
 

@@ -108,11 +108,11 @@ class Sample:
         )
 
 
-def make_sample(stage: Stage, source: SceneSource, draw: Draw, may_encode: bool = False) -> Sample:
+def make_sample(stage: Stage, source: SceneSource, draw: Draw) -> Sample:
     """The drawn views and frames of a scene at the stage's size.
 
-    Latents are those of whole clips: where other frames are drawn, or there are no latents that fit, the pictures are
-    given instead if ``may_encode`` (a tokenizer is at hand), else ValueError.
+    A stage that encodes frames gets pictures. Others get latents, which are those of whole clips: ValueError where
+    other frames are drawn, or there are no latents that fit.
     """
     origin = source.cameras(draw.views[0]).c2w[draw.inputs[0][0]]
 
@@ -122,7 +122,7 @@ def make_sample(stage: Stage, source: SceneSource, draw: Draw, may_encode: bool 
     cameras = tuple(
         placed(source.cameras(view)[torch.tensor(frames)]) for view, frames in zip(draw.views, draw.inputs, strict=True)
     )
-    latents = None if stage.encodes_frames else whole_latents(stage, source, draw, may_encode)
+    latents = None if stage.encodes_frames else whole_latents(stage, source, draw)
     pictures = None
     if latents is None:
         shown = zip(draw.views, draw.inputs, strict=True)
@@ -136,8 +136,8 @@ def make_sample(stage: Stage, source: SceneSource, draw: Draw, may_encode: bool 
     )  # fmt: skip
 
 
-def whole_latents(stage: Stage, source: SceneSource, draw: Draw, may_encode: bool) -> Tensor | None:
-    """Latents [V, C, T, h, w] of the input views, or None where they have to be encoded and may be."""
+def whole_latents(stage: Stage, source: SceneSource, draw: Draw) -> Tensor:
+    """Latents [V, C, T, h, w] of the input views."""
     found, wanted = [], (1 + (source.frames - 1) // COMPRESSION, *(size // COMPRESSION for size in stage.size))
     if all(frames == tuple(range(source.frames)) for frames in draw.inputs):
         found = [source.latents(view) for view in draw.views]
@@ -146,8 +146,6 @@ def whole_latents(stage: Stage, source: SceneSource, draw: Draw, may_encode: boo
         problem = f"has clips of {source.frames} frames and latents of these only; {stage.input_frames} are wanted"
     if found and all(latents is not None and tuple(latents.shape[1:]) == wanted for latents in found):
         return torch.stack(found)
-    if may_encode:
-        return None
     raise ValueError(f"scene {source.name} {problem}")
 
 

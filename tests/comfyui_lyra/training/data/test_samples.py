@@ -70,9 +70,9 @@ def test_bytes_are_as_good_as_floats(scene):
     assert (found.targets - expected.targets).abs().max() < 0.003 and len(found.targets) == 9
 
 
-def test_without_fitting_latents_pictures_take_their_place_only_if_allowed(scene):
+def test_without_fitting_latents_a_stage_must_encode_pictures(scene):
     bare = replace(scene, clips=tuple(replace(clip, latents=None, depth=None) for clip in scene.clips))
-    sample = make_sample(STAGE, bare, WHOLE, may_encode=True)
+    sample = make_sample(replace(STAGE, encodes_frames=True), bare, WHOLE)
     assert sample.latents is None and sample.pictures.shape[:2] == (3, FRAMES) and (sample.depth == 0).all()
     with pytest.raises(ValueError, match=r"scene zero has no latents \[T h w\] \(2, 4, 6\) of all views \(2, 0, 1\)"):
         make_sample(STAGE, bare, WHOLE)
