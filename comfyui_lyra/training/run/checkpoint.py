@@ -46,31 +46,24 @@ class Snapshot:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save_snapshot(
-    folder: Path | str,
-    snapshot: Snapshot,
-    keep_last: int = 5,
-    keep_every: int = 2500,
-    most_bytes: int | None = None,
-) -> Path:
-    """Write a checkpoint, then remove older ones but the last ``keep_last`` and every multiple of ``keep_every``.
+def save_snapshot(folder: Path | str, snapshot: Snapshot) -> Path:
+    """Write a checkpoint, then remove older ones.
 
-    Files come to the disk under temporary names, are renamed, and only then named by the json. ``most_bytes`` splits
-    them, for places that take small files only (a tensor is never split). Returns the json's path.
+    Files come to the disk under temporary names, are renamed, and only then named by the json. Returns its path.
     """
     folder = Path(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clear_temporaries(folder)  # of a save that was killed
         try:
-            target = write_snapshot(folder, snapshot, most_bytes)
+            target = write_snapshot(folder, snapshot)
         finally:
             clear_temporaries(folder)
-    prune(folder, snapshot.step, keep_last, keep_every)
+    prune(folder, snapshot.step)
     return target
 
 
-def write_snapshot(folder: Path, snapshot: Snapshot, most_bytes: int | None) -> Path:
+def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     """Write the files of a checkpoint, the json last; its path."""
     groups = {
         "": snapshot.weights | {f"ema.{name}": tensor for name, tensor in snapshot.ema.items()},
@@ -78,8 +71,8 @@ def write_snapshot(folder: Path, snapshot: Snapshot, most_bytes: int | None) -> 
     }
     digests, written = {}, []
     for group, tensors in groups.items():
-        for part in split(tensors, most_bytes):
-            data, path = save(part), free_name(folder, snapshot.step, group, digests)
+        if tensors:
+            data, path = save(on_cpu(tensors)), free_name(folder, snapshot.step, group, digests)
             digests[path.name] = hashlib.sha256(data).hexdigest()
             written.append((write_temporary(path, data), path))
     for temporary, path in written:
@@ -215,17 +208,9 @@ def unused(path: Path) -> Path:
     return path
 
 
-def split(tensors: Mapping[str, Tensor], most_bytes: int | None) -> list[dict[str, Tensor]]:
-    """The tensors on the CPU, in as few groups as their order allows; none for no tensors."""
-    parts, size = [], 0
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous().clone()  # a copy: safetensors refuses memory that two names share
-        size += tensor.nbytes
-        if not parts or (most_bytes is not None and size > most_bytes):
-            parts.append({})
-            size = tensor.nbytes
-        parts[-1][name] = tensor
-    return parts
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: safetensors refuses memory that two names share."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def write_temporary(path: Path, data: bytes) -> Path:
@@ -248,11 +233,9 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def prune(folder: Path, newest: int, keep_last: int, keep_every: int) -> None:
-    """Remove checkpoints that are no longer wanted, and files that none lists: of a repeated save, or a killed one."""
-    there = [step for step in steps(folder) if step <= newest]
-    kept = {*there[-max(keep_last, 1) :], *(step for step in there if keep_every and step % keep_every == 0)}
-    for step in set(there) - kept:
+def prune(folder: Path, newest: int) -> None:
+    """Remove older checkpoints, and files that none lists: of a repeated save, or a killed one."""
+    for step in [step for step in steps(folder) if step < newest]:
         for path in sorted(files_of(folder, step), key=lambda p: p.suffix != ".json"):  # without it, it is none
             path.unlink()
     listed = {path for step in steps(folder) for path in listed_files(folder, step)}

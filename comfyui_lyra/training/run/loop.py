@@ -31,7 +31,7 @@ AVERAGED_EVERY = 4  # steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
 LEAST_SECONDS = 1e-3  # of a run whose reserve is all the time it is given
 SAVE_SECONDS = 60.0  # between two checkpoints: what a kill may cost
-MOST_BYTES, MOST_TOGETHER = 15 << 20, 48 << 20  # of a checkpoint's file, and of all with the optimiser's memory
+MOST_TOGETHER = 48 << 20  # bytes of a checkpoint with the optimiser's memory
 OWN_SEED = 1_000_003  # between the seeds of two processes
 SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 
@@ -124,7 +124,7 @@ class Run:
         log.info("%s: resumed at step %d", self.stage, self.step)
 
     def save(self, folder: Path | None = None) -> None:
-        """Write a checkpoint, by default into the run's folder, in files small enough for any machine.
+        """Write a checkpoint, by default into the run's folder.
 
         Adam's memory is in bfloat16 on a GPU, and left out where the checkpoint would grow beyond MOST_TOGETHER: Adam
         then starts afresh when the run is resumed.
@@ -141,7 +141,7 @@ class Run:
             ema_updates=self.ema.updates, rng=self.streams.state(), config=self.config, metrics=self.metrics,
             optimizer=memory,
         )  # fmt: skip
-        save_snapshot(folder or self.out, snapshot, keep_last=1, keep_every=0, most_bytes=MOST_BYTES)
+        save_snapshot(folder or self.out, snapshot)
 
     def averaged(self) -> nn.Module:
         """A copy of the network in float32 with the averaged weights, those that are shipped."""
