@@ -58,3 +58,10 @@ def test_the_readme_s_table_names_every_file_of_the_table():
         assert release.folder.partition("/")[0] in line
         assert all(f"{file.source.rpartition('/')[2]}`" in line for file in release.files)
         assert all(file.md5[:8] in line for file in release.files if file.md5)
+
+
+def test_the_readme_s_commands_name_places_where_fetch_puts_files():
+    words = (ROOT / "README.md").read_text(encoding="utf-8").split()
+    places = [word.removeprefix("ComfyUI/models/") for word in words if word.startswith("ComfyUI/models/")]
+    assert places
+    assert set(places) <= {f"{release.folder}/{file.name}" for release in RELEASES.values() for file in release.files}
