@@ -1,4 +1,4 @@
-"""Names in GEN3C checkpoints -> diffusers' names (teacher_diffusers_mapping.md 3): NVIDIA's, and FastVideo's."""
+"""Names in GEN3C checkpoints -> diffusers' names (teacher.md 6.6): NVIDIA's, and FastVideo's."""
 
 from ..weights.checkpoints.prefixes import PREFIXES
 

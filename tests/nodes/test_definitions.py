@@ -193,7 +193,7 @@ def test_a_workflow_has_a_note_and_a_thumbnail(path):
 
 @each_workflow
 def test_downloads_are_such_as_the_editor_offers(path):
-    """It takes Hugging Face's addresses of model files that a widget names (comfyui-host.md 6)."""
+    """It takes Hugging Face's addresses of model files that a widget names (graph.md 6)."""
     for node in read_json(path)["nodes"]:
         for about in node["properties"].get("models", ()):
             assert about["name"] in node["widgets_values"], node["type"]
