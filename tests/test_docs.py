@@ -10,7 +10,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 ROOMS = ("comfyui_lyra", "nodes", "kernels_glue", "tests", "dev")
 PAGES = sorted(DOCS.glob("*.md"))
-TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "dev").glob("*.md"))]
+TEXTS = [
+    *PAGES,
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "dev").glob("*.md")),
+    *(ROOT / "comfyui_lyra").rglob("*.md"),
+]
 # "teacher.md 1, 2", "decoder.md 2.3 step 3", "decoder.md section 13"
 CITATION = re.compile(r"\b([\w-]+)\.md((?:,? (?:section )?\d+(?:\.\d+)?(?![\d,]*\d))+)")
 HEADING = re.compile(r"^#+ (\d+(?:\.\d+)?)\.? ", re.M)

@@ -1,11 +1,10 @@
-"""What the README says is there, is there: links, pictures, nodes, templates, verbs and commands."""
+"""What the README says is there, is there: pictures, nodes, templates, verbs, commands, numbers."""
 
 import json
 import re
 import shlex
 from pathlib import Path
 
-import pytest
 from lyra_pack.comfyui_lyra.cli import parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,29 +19,10 @@ def section(title: str) -> str:
     return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def first_cells(title: str, column: int = 0) -> list[str]:
-    """One column of the first table of a section, its heading left out."""
-    rows = re.search(r"(?:^\|.*\n)+", section(title), re.MULTILINE)[0].splitlines()[2:]
+def cells(title: str, column: int = 0, table: int = 0) -> list[str]:
+    """One column of a table of a section, its heading left out."""
+    rows = re.findall(r"(?:^\|.*\n)+", section(title), re.MULTILINE)[table].splitlines()[2:]
     return [row.split("|")[column + 1].strip() for row in rows]
-
-
-def anchors(page: Path) -> set[str]:
-    """What links into a page may name: its headings, as GitHub writes them."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def broken(page: Path, text: str) -> list[str]:
-    """Links of a page's text to files or headings that are not there."""
-    missing = []
-    for link in LINK.findall(text):
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        if link.startswith(("https://", "http://")):
-            continue
-        if not target.exists() or (anchor and anchor not in anchors(target)):
-            missing.append(link)
-    return missing
 
 
 def programs() -> list[list[str]]:
@@ -58,44 +38,31 @@ def verbs() -> dict:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_to_files_and_headings_that_are_there(page):
-    assert broken(page, page.read_text(encoding="utf-8")) == []
-
-
-def test_a_broken_link_is_seen():
-    page = ROOT / "README.md"
-    assert broken(page, "[a](no/such.md) [b](#no-such-heading) [c](LICENSE) [d](#install)") == [
-        "no/such.md",
-        "#no-such-heading",
-    ]
-
-
 def test_the_readme_shows_every_picture_of_assets():
     shown = {link for link in LINK.findall(README) if link.startswith("assets/")}
     assert shown == {path.relative_to(ROOT).as_posix() for path in (ROOT / "assets").iterdir()}
 
 
 def test_the_nodes_table_names_every_node_and_no_other():
-    told = [name.strip() for cell in first_cells("Nodes", 1) for name in cell.split(",")]
+    told = [name.strip() for cell in cells("Nodes", 1) for name in cell.split(",")]
     texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert sorted(told) == sorted(node["display_name"] for node in texts.values())
 
 
 def test_the_templates_table_names_every_template_and_no_other():
-    told = [name for cell in first_cells("Templates") for name in re.findall(r"`(\w+)`", cell)]
+    told = [name for cell in cells("Templates") for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(told) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
 def test_templates_that_need_nothing_offer_no_download():
-    for row, needs in zip(first_cells("Templates"), first_cells("Templates", 1), strict=True):
+    for row, needs in zip(cells("Templates"), cells("Templates", 1), strict=True):
         template = json.loads((ROOT / "workflows" / f"{row.strip('`')}.json").read_text(encoding="utf-8"))
         offered = any(node["properties"].get("models") for node in template["nodes"])
         assert offered == (needs != "nothing"), row
 
 
 def test_the_verbs_table_names_every_verb_and_no_other():
-    told = [name for cell in first_cells("Shell") for name in re.findall(r"`([\w-]+)`", cell)]
+    told = [name for cell in cells("Shell") for name in re.findall(r"`([\w-]+)`", cell)]
     assert sorted(told) == sorted(verbs())
 
 
@@ -139,8 +106,17 @@ def test_the_training_table_is_the_evaluation_s():
     page = (ROOT / "comfyui_lyra" / "mini" / "evaluation.md").read_text(encoding="utf-8")
     table = page.split("### static, large paths")[1].split("###")[0]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
-    measured = {cells[0]: dict(zip(lines[0], cells, strict=False)) for cells in lines}
-    assert set(first_cells("Training")) == set(ROWS)
+    measured = {line[0]: dict(zip(lines[0], line, strict=False)) for line in lines}
+    assert set(cells("Training")) == set(ROWS)
     for column, (name, digits) in enumerate((("psnr", 1), ("psnr_visible", 1), ("psnr_hole", 1), ("ssim", 2)), 1):
-        for row, cell in zip(first_cells("Training"), first_cells("Training", column), strict=True):
+        for row, cell in zip(cells("Training"), cells("Training", column), strict=True):
             assert cell.strip("*") == f"{float(measured[ROWS[row]][name].split()[0]):.{digits}f}", (row, name)
+
+
+def test_measured_times_stand_among_the_benchmarks():
+    told = cells("Templates", 3) + cells("Templates", 4)
+    told += [cell for column in (1, 2, 3) for cell in cells("Memory and speed", column, table=1)]
+    told += cells("Memory and speed", 1, table=2)
+    numbers = {number for cell in told for number in re.findall(r"\d+(?:\.\d+)?", cell)}
+    assert {"13.9", "86.4", "0.0092"} <= numbers
+    assert numbers <= set(re.findall(r"\d+(?:\.\d+)?", (ROOT / "dev" / "benchmarks.md").read_text(encoding="utf-8")))
