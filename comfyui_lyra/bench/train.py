@@ -7,15 +7,15 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ..configs import RECON_PRESETS
+from ..configs import RECON_PRESETS, ReconConfig
 from ..quality.tpips import tokenizer_tpips
-from ..tokenizer.model import load_tokenizer
+from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..training.data.clips import plain_attention
 from ..training.data.recon_batches import Encoder, draw_batch
 from ..training.data.sdg_memory import film_scenes
 from ..training.data.streams import Streams
 from ..training.deferred import render_deferred
-from ..training.stages import MINI_STAGES
+from ..training.stages import MINI_STAGES, Stage
 from ..training.train_recon import AllSplats, ReconTraining, Trainer, decode, initial_recon
 from ..weights.shipped import shipped_model
 
@@ -40,10 +40,18 @@ class Stopwatch:
 
 
 @torch.enable_grad()
-def rows(device: torch.device) -> Iterator[str]:
-    """Lines of a Markdown table: stage m4 with one view and with six, on filmed scenes and with new weights."""
-    tokenizer = load_tokenizer(shipped_model("tokenizer")).float().to(device).requires_grad_(False)
-    config, stage = RECON_PRESETS["mini_static"], MINI_STAGES["m4"]
+def rows(
+    device: torch.device,
+    config: ReconConfig = RECON_PRESETS["mini_static"],
+    stage: Stage = MINI_STAGES["m4"],
+    tokenizer: CosmosTokenizer | None = None,
+) -> Iterator[str]:
+    """Lines of a Markdown table: a stage with one view and with six, on filmed scenes and with new weights.
+
+    Without a ``tokenizer``, the shipped one.
+    """
+    tokenizer = tokenizer or load_tokenizer(shipped_model("tokenizer"))
+    tokenizer = tokenizer.float().to(device).requires_grad_(False)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     network = initial_recon(config, 0).to(device, dtype)
     shape = {"size": config.trained_size, "frames": config.trained_frames, "device": device}

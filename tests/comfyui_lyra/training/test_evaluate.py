@@ -19,11 +19,12 @@ SETTINGS = GenerateSettings(steps=2, solver="dpmpp_2m", guidance=0)
 
 
 @pytest.mark.slow
-def test_two_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_recon):
+def test_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_recon, long):
+    seeds = (900_000, 900_001) if long else (900_000,)
     static, dynamic = (initial_recon(replace(nano_recon, dynamic=moves), 0).eval() for moves in (False, True))
     tables = evaluate(
         tmp_path, nano_tokenizer, nano_teacher, static, dynamic,
-        Evaluation(seeds=(900_000, 900_001), lengths=("large",), stride=8, settings=SETTINGS),
+        Evaluation(seeds=seeds, lengths=("large",), stride=8, settings=SETTINGS),
     )  # fmt: skip
     still, moving = (tables[f"{kind}, large paths"] for kind in ("static", "dynamic"))
     rows = {name.split(" ")[0] for name in still}
@@ -31,7 +32,8 @@ def test_two_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_r
     for what in ("psnr", "psnr_visible", "psnr_hole", "ssim", "tpips", "sharpness"):
         assert f"e student {what}" in still
     assert still["d depth splats psnr"][0] > still["e student psnr"][0]  # untrained splats are grey
-    assert still["d depth splats psnr_visible"][0] > 15 and still["d depth splats psnr"][1] > 0
+    assert still["d depth splats psnr_visible"][0] > 15
+    assert not long or still["d depth splats psnr"][1] > 0
     assert still["g 1 views, unseen paths psnr"] != still["e student, unseen by 1 psnr"]
     assert still["g clockwise alone, unseen paths psnr"] == pytest.approx(still["g 1 views, unseen paths psnr"])
     assert still["g left alone, unseen paths psnr"] != still["e student, unseen by left psnr"]

@@ -30,7 +30,7 @@ TEACHER = TeacherConfig(
     text_rows=2, max_grid=(2, 2, 4), bf16_angles=False,
 )  # fmt: skip
 SMALL = TokenizerTraining(
-    steps=12, size=(16, 32), frames=9, scenes=2, others=1, validation=1, renders_a_step=2, warps_a_step=1,
+    steps=8, size=(16, 32), frames=9, scenes=1, others=1, validation=1, renders_a_step=2, warps_a_step=1,
     others_a_step=1, warmup=2, lr=3e-3,
 )  # fmt: skip
 
@@ -48,15 +48,15 @@ def test_tokenizer_then_teacher_learn_resume_and_ship(tmp_path):
     assert len(list((tmp_path / "a").glob("tokenizer-*.png"))) == 6
     assert metrics["psnr"] > 5
     resumed = train_tokenizer(
-        tmp_path / "a", config=TOKENIZER, training=replace(SMALL, steps=16), resume=True, max_seconds=60
+        tmp_path / "a", config=TOKENIZER, training=replace(SMALL, steps=10), resume=True, max_seconds=600
     )
-    assert json.loads((tmp_path / "a" / "tokenizer_metrics.json").read_text())["step"] == 16
+    assert json.loads((tmp_path / "a" / "tokenizer_metrics.json").read_text())["step"] == 10
 
     again = train_tokenizer(tmp_path / "again", init_from=first, training=replace(SMALL, steps=1, lr=1e-9))
     weights, before = (load_tokenizer(file).autoencoder.state_dict() for file in (again, first))
     assert all(torch.allclose(weights[name], before[name], atol=1e-3) for name in before)
 
-    training = TeacherTraining(steps=6, scenes=1, validation=2, batch=4, warmup=1, sampling_steps=2)
+    training = TeacherTraining(steps=4, scenes=1, validation=2, batch=2, warmup=1, sampling_steps=2)
     file = train_teacher(tmp_path / "b", resumed, config=TEACHER, training=training)
     teacher = load_teacher(file)
     assert (teacher.config, teacher.licence) == (TEACHER, "Apache-2.0")
@@ -192,7 +192,7 @@ def test_the_learning_rate_ends_with_the_time(tmp_path, monkeypatch):
     now = [0.0]  # a clock of our own: on a busy machine one slow step may take all of a short time
     clock = SimpleNamespace(monotonic=lambda: now[0])
     for module in ("loop", "time_box"):
-        monkeypatch.setattr(f"lyra_pack.comfyui_lyra.training.{module}.time", clock)
+        monkeypatch.setattr(f"lyra_pack.comfyui_lyra.training.run.{module}.time", clock)
 
     def learn_for_a_while(network):
         now[0] += 0.25

@@ -1,5 +1,6 @@
 """The splat decoder's training at a size for tests: stages, resuming, ablations, data from memory and from disk."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,14 @@ def scenes(nano_teacher, nano_tokenizer):
 @pytest.fixture(scope="module")
 def films(nano_tokenizer, nano_size):
     return sum(film_scenes(nano_tokenizer, [10_000, 10_001], size=nano_size, frames=9), [])
+
+
+@pytest.fixture(scope="module")
+def sdg(tmp_path_factory, nano_teacher, nano_tokenizer):
+    """A folder with one scene; a test that changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("scenes") / "sdg"
+    write_sdg(folder, nano_teacher, nano_tokenizer, [10_000], settings=SETTINGS)
+    return folder
 
 
 @pytest.fixture
@@ -151,30 +160,31 @@ def test_tpips_sees_levels_of_the_encoder_and_is_zero_for_equal_pictures(nano_to
 @pytest.mark.slow
 def test_stages_follow_each_other_and_resume_where_they_were(tmp_path, stage, nano_files, nano_recon):
     tokenizer, teacher = nano_files
-    shared = {"config": nano_recon, "training": SMALL, "optim": OPTIM, "settings": SETTINGS}
-    plan = [stage("m1", 3, size=(16, 32)), stage("m3", 6), stage("m4", 8)]
+    shared = {"config": nano_recon, "training": replace(SMALL, scenes=1), "optim": OPTIM, "settings": SETTINGS}
+    plan = [stage("m1", 2, size=(16, 32)), stage("m3", 4), stage("m4", 6)]
     whole = train_recon(tmp_path / "whole", tokenizer, teacher, stages=plan, **shared)
     assert {line["event"] for line in read_log(tmp_path / "whole" / "log.jsonl") if "event" in line} == {"data"}
     snapshot = latest(tmp_path / "whole")
-    assert (snapshot.step, snapshot.stage) == (8, "m4")
+    assert (snapshot.step, snapshot.stage) == (6, "m4")
     assert sorted(tmp_path.glob("whole/recon-*.png")) and load_recon(whole).config.keep == 1
     train_recon(tmp_path / "parts", tokenizer, teacher, stages=plan[:2], **shared)
     train_recon(tmp_path / "parts", tokenizer, teacher, stages=plan, resume=True, **shared)
     parts = latest(tmp_path / "parts")
     assert all(torch.equal(parts.weights[name], tensor) for name, tensor in snapshot.weights.items())
 
-    moving = [stage("m6", 10), stage("m7", 11, keep=0.5)]
+    moving = [stage("m6", 7), stage("m7", 8, keep=0.5)]
     file = train_recon(tmp_path / "moving", tokenizer, teacher, stages=moving, after=tmp_path / "whole", **shared)
     model = load_recon(file)
     assert file.name == "mini_recon_dynamic.safetensors" and model.config.dynamic and model.config.keep == 0.5
     moving = latest(tmp_path / "moving")
-    assert moving.step == 11 and moving.weights["patch_time_embed.proj.weight"].abs().max() > 0
+    assert moving.step == 8 and moving.weights["patch_time_embed.proj.weight"].abs().max() > 0
 
 
 @pytest.mark.slow
 def test_training_from_disk_holds_scenes_out_and_gives_each_process_samples_of_its_own(
-    tmp_path, stage, nano_teacher, nano_tokenizer, nano_files, nano_recon
+    tmp_path, stage, sdg, nano_teacher, nano_tokenizer, nano_files, nano_recon
 ):
+    shutil.copytree(sdg.parent, tmp_path, dirs_exist_ok=True)
     for seeds, kind, other in (([10_000], "training", "held_out"), ([10_000, 10_068], "held_out", "training")):
         write_sdg(tmp_path / "sdg", nano_teacher, nano_tokenizer, seeds, settings=SETTINGS)
         file = train_recon(
@@ -209,9 +219,7 @@ def test_training_from_disk_holds_scenes_out_and_gives_each_process_samples_of_i
 
 
 @pytest.mark.slow
-def test_whoever_watches_the_steps_may_stop_them_and_go_on_later(
-    tmp_path, stage, nano_teacher, nano_tokenizer, nano_files, nano_recon
-):
+def test_whoever_watches_the_steps_may_stop_them_and_go_on_later(tmp_path, stage, sdg, nano_files, nano_recon):
     class Cancelled(BaseException):
         pass
 
@@ -220,9 +228,8 @@ def test_whoever_watches_the_steps_may_stop_them_and_go_on_later(
         if done == 2:
             raise Cancelled
 
-    write_sdg(tmp_path / "sdg", nano_teacher, nano_tokenizer, [10_000], settings=SETTINGS)
     shared = {
-        "roots": [tmp_path / "sdg"], "stages": [stage("m3", 3), stage("m4", 4)], "config": nano_recon,
+        "roots": [sdg], "stages": [stage("m3", 3), stage("m4", 4)], "config": nano_recon,
         "training": SMALL, "optim": OPTIM,
     }  # fmt: skip
     seen, pictures = [], []
