@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -155,8 +156,8 @@ class Composite(torch.autograd.Function):
         transmittance = rows.new_ones(sums.shape[:2])
         behind = (sums * grad).sum(-1)  # [blocks, S * S] S of the last splat composited
         for part, splats in front_to_back(boxes, blocks, transmittance):
-            chunk, centres = table[splats].movedim(-1, 0), blocks.centres(part, rows)
-            alpha, exponent, denominator = footprints(chunk, *centres)
+            chunk, (x, y) = table[splats].movedim(-1, 0), blocks.centres(part, rows)
+            alpha, exponent, denominator = footprints(chunk, x, y)
             before, kept = attenuate(alpha, transmittance, part)
             weight = alpha * before * kept
             upstream, values = grad[part], extras[splats]  # [A, S * S, F + 1], [A, C, F]
@@ -165,7 +166,7 @@ class Composite(torch.autograd.Function):
             behind[part] = rest[..., -1]
             slope = (before * along - rest / (1 - alpha)) * kept
             steep = torch.where(alpha < ALPHA_MAX, slope * alpha, 0)  # along the exponent, whose exp the alpha is
-            grad_chunk = row_gradients(chunk, *centres, steep, exponent, denominator)
+            grad_chunk = row_gradients(chunk, x, y, steep, exponent, denominator)
             grad_table.index_add_(0, splats.flatten(), grad_chunk.movedim(0, -1).flatten(0, 1))
             grad_extras.index_add_(0, splats.flatten(), product(weight.mT, upstream[..., :-1]).flatten(0, 1))
         return grad_table[:-1], grad_extras[:-1], None, None
@@ -216,7 +217,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def summed(left: Tensor, right: Tensor) -> Tensor:
     """The same by sums over whichever of I, K and J is least."""
     if left.shape[2] <= min(left.shape[1], right.shape[2]):
-        return sum(left[:, :, k, None] * right[:, k, None] for k in range(left.shape[2]))
+        return reduce(torch.add, (left[:, :, k, None] * right[:, k, None] for k in range(left.shape[2])))
     if left.shape[1] <= right.shape[2]:
         return torch.stack([(left[:, i, :, None] * right).sum(1) for i in range(left.shape[1])], dim=1)
     return torch.stack([(left * right[:, None, :, j]).sum(2) for j in range(right.shape[2])], dim=2)

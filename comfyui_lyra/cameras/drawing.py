@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def draw_paths(
     shown, moved = np.linalg.norm(high - low), np.linalg.norm(np.ptp(np.concatenate(centres), axis=0))
     reach = float(np.clip(0.1 * moved, 0.03 * shown, 0.1 * shown))  # length of a frustum
     k = SUPERSAMPLE
-    font = ImageFont.load_default(size=k * max(10, round(height / 40)))
+    font: Any = ImageFont.load_default(size=k * max(10, round(height / 40)))
     canvas = Image.new("RGB", (width * k, height * k), PAGE)
     legend_top = _legend(canvas, paths, font)
     for view in _views(low - reach, high + reach, width * k, legend_top, font):

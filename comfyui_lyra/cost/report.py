@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -111,7 +112,7 @@ def generate_bytes(
 @cache
 def encode_flops(config: TokenizerConfig, frames: int, height: int, width: int) -> float:
     """Operations of encoding one clip, counted on a network without weights."""
-    network = build_autoencoder(config, "meta").to("meta")
+    network: Any = build_autoencoder(config, "meta").to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.encode(torch.empty(1, 3, frames, height, width, device="meta"))
     return float(counter.get_total_flops())

@@ -71,8 +71,10 @@ class GridTpips:
         height, width = (size // GRID * GRID for size in pictures.shape[2:4])
         if not height or not width:
             raise ValueError(f"TPIPS needs frames of at least {GRID}x{GRID} pixels, got {tuple(pictures.shape[2:4])}")
-        middle = (centre_crop(p.flatten(0, 1), height, width).unflatten(0, p.shape[:2]) for p in (pictures, targets))
-        return self.distance(*middle, chunk)
+        seen, wanted = (
+            centre_crop(p.flatten(0, 1), height, width).unflatten(0, p.shape[:2]) for p in (pictures, targets)
+        )
+        return self.distance(seen, wanted, chunk)
 
 
 def compare_bytes(height: int, width: int, lpips: bool = False) -> int:

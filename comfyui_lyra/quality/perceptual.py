@@ -5,8 +5,9 @@ non-negative heads, mean over the picture, sum over depths.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ class Perceptual(Protocol):
 
     def __call__(self, pictures: Tensor, targets: Tensor, chunk: int = 1) -> Tensor:
         """Distance of each pair of frames [B, N, H, W, 3] in [0, 1]: [B, N], ``chunk`` views at a time."""
+        ...
 
 
 class Lpips(nn.Module):
@@ -68,7 +70,8 @@ class Lpips(nn.Module):
         if self.largest is not None:
             a, b = shrink(a, self.largest), shrink(b, self.largest)
         layers = zip(self.activations(a), self.activations(b), self.heads, strict=True)
-        return sum(((unit(x) - unit(y)).square() * head).sum(1).mean((1, 2)) for x, y, head in layers)
+        parts = (((unit(x) - unit(y)).square() * head).sum(1).mean((1, 2)) for x, y, head in layers)
+        return reduce(torch.add, parts)
 
     def activations(self, pictures: Tensor) -> list[Tensor]:
         """Of pictures [I, 3, H, W] in [-1, 1]: what comes out of each block, before its pool."""
@@ -100,7 +103,8 @@ class Tpips:
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances [I] of pictures [I, 3, H, W] in [-1, 1]."""
         pairs = [*zip(self.activations(a), self.activations(b), strict=True)]
-        return sum((unit(x) - unit(y)).square().sum(1).flatten(1).mean(1) for x, y in pairs) / len(pairs)
+        parts = ((unit(x) - unit(y)).square().sum(1).flatten(1).mean(1) for x, y in pairs)
+        return reduce(torch.add, parts) / len(pairs)
 
 
 def load_lpips(vgg: Path | str, heads: Path | str | None = None, largest: int | None = LARGEST) -> Lpips:
@@ -108,7 +112,7 @@ def load_lpips(vgg: Path | str, heads: Path | str | None = None, largest: int | 
 
     ``heads`` is left out for a file that holds both, as the lpips package saves a whole model. ``largest``: see Lpips.
     """
-    state = read_state(Path(vgg))
+    state: dict[str, Any] = read_state(Path(vgg))
     if heads is not None:
         state |= read_state(Path(heads))
     with torch.device("meta"):

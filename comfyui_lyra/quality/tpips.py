@@ -1,9 +1,10 @@
 """The frozen tokenizer's encoder as a judge of pictures: what TPIPS compares (training.md 13.4)."""
 
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..tokenizer.model import CosmosTokenizer
 from ..tokenizer.streaming import HAAR_LEVELS, Past, convolve_twice, downsample, haar, resnet_and_attention
@@ -15,7 +16,7 @@ def tokenizer_tpips(tokenizer: CosmosTokenizer) -> Tpips:
     return Tpips(partial(activations, tokenizer.autoencoder))
 
 
-def activations(autoencoder: nn.Module, pictures: Tensor) -> list[Tensor]:
+def activations(autoencoder: Any, pictures: Tensor) -> list[Tensor]:
     """What comes out of each level of the encoder for pictures [I, 3, H, W] in [-1, 1], each a clip of its own."""
     encoder, past, found = autoencoder.encoder, Past(len(pictures)), []
     frames = torch.stack((pictures,) * 2**HAAR_LEVELS)  # the first frame of a clip is a patch of its own

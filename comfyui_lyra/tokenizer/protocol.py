@@ -19,10 +19,16 @@ class Tokenizer(Protocol):
     time_compression: int  # frames a latent after the first: F = 1 + time_compression * (T - 1)
     space_compression: int  # pixels a latent cell, each way
     family: str  # "lyra", "mini": latents of one family fit models of the same only
-    identity: str  # names weights and precision: equal strings mean equal results, for cache keys
+
+    @property
+    def identity(self) -> str:
+        """Names weights and precision: equal strings mean equal results, for cache keys."""
+        ...
 
     def encode(self, video: Tensor) -> Tensor:
         """Raw latents [B, C, T, h, w] of a video [B, 3, F, H, W]: pictures in [-1, 1], or any values, never clamped."""
+        ...
 
     def decode(self, latents: Tensor, at_once: int = CHUNK) -> Tensor:
         """Video [B, 3, F, H, W], about [-1, 1] and not clamped, of raw latents [B, C, T, h, w], so many at once."""
+        ...

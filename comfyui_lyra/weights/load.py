@@ -98,7 +98,7 @@ class Fingerprint:
         """Take in a tensor: its name, precision, shape and values; of a quantised one also the scale."""
         for tensor in value.stored if isinstance(value, Scaled) else (value,):
             self._digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-            self._digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            self._digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
     def __str__(self) -> str:
         return self._digest.hexdigest()[:16]
