@@ -1,5 +1,4 @@
 import io
-import math
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
@@ -10,7 +9,6 @@ import torch
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
-from lyra_pack.comfyui_lyra.quality.perceptual import CONVOLUTIONS, WIDTHS, load_lpips
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
 from lyra_pack.comfyui_lyra.training.train_teacher import initial_teacher
 from lyra_pack.comfyui_lyra.training.train_tokenizer import initial_autoencoder
@@ -24,46 +22,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def wave(shape, rate: float, phase: float) -> torch.Tensor:
-    """sin(rate * i + phase) over the flat index i, in float64."""
-    return torch.sin(rate * torch.arange(math.prod(shape), dtype=torch.float64) + phase).view(shape)
-
-
-def formula_vgg() -> dict[str, torch.Tensor]:
-    """VGG16 as torchvision names it, with the weights of losses.json: vgg_formula, and a classifier to pass over."""
-    state, channels, number = {"classifier.0.weight": torch.zeros(4, 4)}, 3, 0
-    order = [width for width, count in zip(WIDTHS, CONVOLUTIONS, strict=True) for _ in range(count)]
-    places = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
-    for width, place in zip(order, places, strict=True):
-        scale = math.sqrt(6 / (9 * channels))
-        weight = scale * wave((width, channels, 3, 3), 0.7 + 0.013 * number, 0.3 * number)
-        state[f"features.{place}.weight"] = weight.float()
-        state[f"features.{place}.bias"] = (0.05 * wave((width,), 0.31, 0.2 * number)).float()
-        channels, number = width, number + 1
-    return state
-
-
-def formula_heads() -> dict[str, torch.Tensor]:
-    """The heads of losses.json: vgg_formula, as the lpips package names them."""
-    return {
-        f"lin{k}.model.1.weight": ((0.05 * wave((1, width, 1, 1), 0.9, 0.5 * k)).abs() + 0.01).float()
-        for k, width in enumerate(WIDTHS)
-    }
-
-
-@pytest.fixture(scope="session")
-def lpips_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lpips")
-    torch.save(formula_vgg(), folder / "vgg16.pth")
-    torch.save(formula_heads(), folder / "vgg.pth")
-    return folder / "vgg16.pth", folder / "vgg.pth"
-
-
-@pytest.fixture(scope="session")
-def lpips(lpips_files):
-    return load_lpips(*lpips_files)
 
 
 def rays_of(camera: CameraTrajectory) -> torch.Tensor:
