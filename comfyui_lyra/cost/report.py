@@ -17,7 +17,7 @@ from ..tokenizer.model import build_autoencoder
 from .recon import bytes_needed, count_flops, count_tokens
 from .timing import measure
 
-# Shares of a matrix product's speed that the stages reach: the README's figures of an H200 (567, 127 and 342 TFLOP/s)
+# Shares of a matrix product's speed that the stages reach: of an H200, from dev/benchmarks.md (567, 127, 342 TFLOP/s)
 # over the 700 TFLOP/s that such a product is assumed to reach there.
 TEACHER_SHARE, TOKENIZER_SHARE, RECON_SHARE = 0.8, 0.2, 0.5
 # Peaks measured there in bfloat16, without weights and clip: numbers a pixel of one frame for the tokenizer, whose
