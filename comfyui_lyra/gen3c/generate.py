@@ -36,6 +36,7 @@ log = logging.getLogger("lyra")
 
 OnPreview = Callable[[int, Tensor], None]  # (path, x0 [16, T, h, w] as it looks after a step)
 OnFrames = Callable[[int, Tensor], None]  # (path, frames [F, H, W, 3] in [0, 1] as its video has them)
+WITHOUT_CHOICE = {"reliable": "None", "cache_noise": "0.0"}  # of recipes; the keys of what is stored hold them
 EstimateDepth = Callable[[Tensor], Tensor]  # picture [H, W, 3] in [0, 1] -> depth [H, W], inf where background
 
 
@@ -48,8 +49,6 @@ class GenerateSettings:
     solver: Literal["euler", "dpmpp_2m"] = "euler"  # dpmpp_2m: of second order, for fewer steps
     seed: int = 1
     foreground_masking: bool = True  # hides the background behind stretched foreground
-    reliable: float | None = None  # depth range of a window up to which it is drawn; 1 draws all; None: edge_range
-    cache_noise: float = 0.0  # noise on the drawn pictures of newer cache buffers
     step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
     attention: str = "auto"  # backend; "sage" deviates
 
@@ -60,8 +59,8 @@ class GenerateSettings:
             raise ValueError(f"solver '{self.solver}' is neither 'euler' nor 'dpmpp_2m'")
         if self.attention not in attention.backends:
             raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.backends)}")
-        if not min(self.guidance, self.reliable or 0, self.cache_noise, self.step_cache) >= 0:
-            raise ValueError("guidance, reliable, cache_noise and step_cache must not be negative")
+        if not min(self.guidance, self.step_cache) >= 0:
+            raise ValueError("guidance and step_cache must not be negative")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,7 +154,7 @@ def share(
     """What the paths have in common, where the geometry lies."""
     device = geometry.depth.device
     return Shared(
-        cache=Cache3D.of(geometry, settings.reliable),
+        cache=Cache3D.of(geometry),
         first=encode_clip(tokenizer, condition_frame(geometry)),  # alone: what follows cannot change its latent
         text=text.prompt.to(device),
         negative=text.negative.to(device),
@@ -179,7 +178,6 @@ def follow(
 ) -> Tensor:
     """Latents [1, 16, chunks T, h, w] along one path, chunk after chunk."""
     cache, first, latents = shared.cache, shared.first, []
-    generator = torch.Generator().manual_seed(settings.seed)  # of the cache's noise
     for number, part in enumerate(parts):
         if number:
             frame = to_uint8(decode_clip(tokenizer, latents[-1][0])[:, -1:]).float() / 255  # [1, H, W, 3]
@@ -190,8 +188,8 @@ def follow(
                 depth = estimate_depth(frame[0]).to(frame)[None]
                 depth = depth.masked_fill(depth.isinf(), REFERENCE_BACKGROUND)
                 camera = path[part][:1].to(frame.device)
-                cache = cache.updated(picture, depth, camera, settings.reliable)
-        drawn = cache[part].render(path[part], settings.foreground_masking, settings.cache_noise, generator)
+                cache = cache.updated(picture, depth, camera)
+        drawn = cache[part].render(path[part], settings.foreground_masking)
         warps = compose_warp_latents(partial(encode_clip, tokenizer), drawn.pixels[None], drawn.masks[None])
         del drawn
         conditions = Conditions(first=first, warps=warps, text=shared.text, negative=shared.negative)
@@ -242,5 +240,6 @@ def describe(
         "text": fingerprint({"prompt": text.prompt, "negative": text.negative}),
         "noise": fingerprint({"noise": noise}),
         **{name: str(value) for name, value in asdict(settings).items()},
+        **WITHOUT_CHOICE,
         "results": str(RESULTS),
     }

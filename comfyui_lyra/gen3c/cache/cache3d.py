@@ -133,9 +133,7 @@ class Cache3D:
         return Cache3D(buffers=tuple(buffer[frames] for buffer in self.buffers)) if self.is_dynamic else self
 
     @torch.inference_mode()
-    def updated(
-        self, image: Tensor, depth: Tensor, camera: CameraTrajectory, threshold: float | None = None
-    ) -> "Cache3D":
+    def updated(self, image: Tensor, depth: Tensor, camera: CameraTrajectory) -> "Cache3D":
         """Remember one more picture [1, 3, H, W] with depth [1, H, W], aligned to what its camera sees of the newest.
 
         Once BUFFERS pictures are held the newest gives way and the first of all stays, as in the reference. The
@@ -148,8 +146,7 @@ class Cache3D:
         aligned = align(depth[0], seen.depth[0], seen.mask[0, 0] > 0, camera.K[0], camera.c2w[0])
         aligned = aligned[None].clamp(max=FARTHEST_NEW)
         edges = edge_range(camera.width)
-        kept = edges if threshold is None else threshold
-        newest = remember(image, aligned, camera.K, camera.c2w, threshold=kept, edges=edges)
+        newest = remember(image, aligned, camera.K, camera.c2w, threshold=edges, edges=edges)
         return Cache3D(buffers=(newest, *(self.buffers if len(self.buffers) < BUFFERS else self.buffers[1:])))
 
     def warp(self, w2c: Tensor, K: Tensor, meshes: Sequence[Sequence[BoundaryMesh]] | None = None) -> Warped:
@@ -177,14 +174,9 @@ class Cache3D:
         self,
         cameras: CameraTrajectory,
         foreground_masking: bool = True,
-        noise: float = 0.0,
-        generator: torch.Generator | None = None,
         on_step: OnStep = no_progress,
     ) -> Rendered:
-        """Draw each buffer into each camera; ``foreground_masking`` removes background seen through the foreground.
-
-        Gaussian ``noise`` from ``generator`` grows by its strength from the oldest buffer, which gets none, on.
-        """
+        """Draw each buffer into each camera; ``foreground_masking`` removes background seen through the foreground."""
         frames, height, width = self.buffers[0].points.shape[:3]
         if (cameras.height, cameras.width) != (height, width):
             raise ValueError(
@@ -205,8 +197,4 @@ class Cache3D:
             pixels[part] = warped.image.unflatten(0, (-1, count))
             masks[part] = warped.mask.unflatten(0, (-1, count))
             on_step(min(start + step, len(cameras)), len(cameras))
-        if noise:
-            strength = noise * torch.arange(count - 1, -1, -1, device=pixels.device)[:, None, None, None]
-            drawn = torch.randn(pixels.shape, generator=generator, device=generator.device if generator else "cpu")
-            pixels = pixels + drawn.to(pixels.device) * strength
         return Rendered(pixels=pixels, masks=masks)

@@ -86,7 +86,7 @@ def source_caches(sources: Sequence[Source], settings: GenerateSettings) -> Warp
     joined = {name: torch.cat([getattr(source.geometry, name) for source in sources]) for name in names}
     cameras = join([source.geometry.cameras for source in sources]).to(joined["depth"].device)
     geometry = Geometry(**joined, cameras=cameras)
-    return draw_caches(geometry, [source.paths for source in sources], settings.reliable, settings.foreground_masking)
+    return draw_caches(geometry, [source.paths for source in sources], settings.foreground_masking)
 
 
 @torch.no_grad()

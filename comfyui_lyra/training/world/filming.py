@@ -108,14 +108,13 @@ def film_mix(
 def draw_caches(
     geometry: Geometry,
     paths: Sequence[Sequence[CameraTrajectory]],
-    threshold: float | None = None,
     foreground_masking: bool = True,
 ) -> Warped:
     """What the 3D caches of S sources show along P paths each, as ``Cache3D.render`` draws one: S P F pictures.
 
     ``geometry`` holds the sources one after another, all one picture or all a clip; ``paths`` [S][P] have one length.
     """
-    cache, moments = Cache3D.of(geometry, threshold), len(geometry.frames) // len(paths)
+    cache, moments = Cache3D.of(geometry), len(geometry.frames) // len(paths)
     (buffer,), device = cache.buffers, geometry.depth.device
     meshes = cache.meshes()[0] if foreground_masking else None
     clips = [(row, path) for row, of_source in enumerate(paths) for path in of_source]

@@ -166,16 +166,6 @@ def test_cameras_of_another_size_are_refused():
         Cache3D.of(scene()).render(pinhole_camera(64, 48, 50))
 
 
-def test_noise_spares_the_oldest_buffer_and_depends_on_the_generator():
-    cache = Cache3D(buffers=Cache3D.of(scene()).buffers * 2)
-    clean = cache.render(sideways(2))
-    noisy, again = (cache.render(sideways(2), noise=0.5, generator=torch.Generator().manual_seed(1)) for _ in range(2))
-    added = noisy.pixels - clean.pixels
-    assert torch.equal(noisy.pixels, again.pixels)
-    assert (added[:, 1] == 0).all()
-    assert added[:, 0].std() == pytest.approx(0.5, rel=0.05)
-
-
 def test_new_pictures_come_first_and_the_first_of_all_stays():
     ramp = torch.linspace(1, 1.12, HEIGHT)[None, :, None] * torch.linspace(1, 1.05, WIDTH)
     first, camera = Cache3D.of(replace(scene(), depth=ramp)), sideways(3)[1:2]
