@@ -1,7 +1,7 @@
 """Video latents of several camera paths, in a space that is always named."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -9,6 +9,9 @@ from .cameras.path import CameraTrajectory
 from .configs import COMPRESSION
 from .shapes import check_shapes
 
+Space = Literal["diffusion", "tokenizer"]
+
+SPACES = get_args(Space)
 SIGMA_DATA = 0.5  # EDM data deviation; diffusion latents are normalised to it (teacher.md 7.1)
 
 
@@ -17,12 +20,12 @@ class VideoLatents:
     """Latents of V videos: ``diffusion`` space (the teacher's x0) or raw ``tokenizer`` space."""
 
     values: Tensor  # [V, C, T, h, w]
-    space: Literal["diffusion", "tokenizer"] = "diffusion"
+    space: Space = "diffusion"
 
     def __post_init__(self) -> None:
         check_shapes(self, values="V C T h w")
-        if self.space not in ("diffusion", "tokenizer"):
-            raise ValueError(f"VideoLatents.space: '{self.space}' is neither 'diffusion' nor 'tokenizer'")
+        if self.space not in SPACES:
+            raise ValueError(f"VideoLatents.space: '{self.space}' is neither {' nor '.join(map(repr, SPACES))}")
 
     def to(self, *args: Any) -> "VideoLatents":
         """Move or cast the values, as ``Tensor.to``."""

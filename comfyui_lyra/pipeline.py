@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from .callbacks import OnPicture, OnStep, no_picture, no_progress
-from .cameras.moves import camera_paths
+from .cameras.moves import Preset, Turn, camera_paths
 from .cameras.path import CameraTrajectory
 from .configs import TeacherConfig
 from .files.media.depth import load_depth
@@ -108,10 +108,10 @@ def encode_prompt(
 def paths_for(
     geometry: Geometry,
     config: TeacherConfig,
-    preset: str = "six_paths",
+    preset: Preset = "six_paths",
     *,
     movement: float = 1.0,
-    rotation: str = "center_facing",
+    rotation: Turn = "center_facing",
     seed: int = 1,
     frames: int | None = None,
 ) -> tuple[CameraTrajectory, ...]:
@@ -142,7 +142,7 @@ def build_scene(
     recon: Recon,
     geometry: Geometry,
     *,
-    preset: str = "six_paths",
+    preset: Preset = "six_paths",
     settings: GenerateSettings = GenerateSettings(),  # noqa: B008  (frozen)
     text: TextEmbeddings | None = None,
     times: Sequence[int] = (0,),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ FIELD_MARGIN = 0.3  # ewa: the Jacobian is taken at most 30 % of the half field 
 UT_ALPHA, UT_BETA, UT_KAPPA = 0.1, 2.0, 0.0  # spread of the sigma points
 UT_MARGIN = 0.1  # every sigma point must lie within 10 % of the picture's size around it
 
-Mode = Literal["ut_eval3d", "ewa"]
+Mode = Literal["ut_eval3d", "ewa"]  # 3DGUT, or classic splatting
+MODES = get_args(Mode)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

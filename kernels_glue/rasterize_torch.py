@@ -1,12 +1,10 @@
 """The plain torch rasteriser: defines what ``rasterize`` returns, runs on CPU and CUDA, forward and backward."""
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 
 from .compositing import Composite, cover
-from .projection import Mode, project
+from .projection import MODES, Mode, project
 
 
 def rasterize_torch(
@@ -67,8 +65,8 @@ def check_call(
     mode: str,
 ) -> None:
     """Raise ValueError naming the first argument that does not fit the others."""
-    if mode not in get_args(Mode):
-        raise ValueError(f"rasterize: unknown mode '{mode}'; use one of {', '.join(get_args(Mode))}")
+    if mode not in MODES:
+        raise ValueError(f"rasterize: unknown mode '{mode}'; use one of {', '.join(MODES)}")
     if not 0 < near < far:
         raise ValueError(f"rasterize: near {near} and far {far} must satisfy 0 < near < far")
     if width < 1 or height < 1:

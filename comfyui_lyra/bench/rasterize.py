@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...kernels_glue import rasterize
 from ...kernels_glue.devices import by_device
+from ...kernels_glue.projection import MODES
 from ..cost.timing import measure
 
 FOCAL = 0.8  # of the picture's width
@@ -59,9 +60,8 @@ def rows(device: torch.device, repeats: int = 7) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for sigma in ((0.5, 2.0), (4.0, 4.0)):
         scene = {name: tensor.to(device) for name, tensor in benchmark_scene(count, width, height, sigma).items()}
-        modes = ("ut_eval3d", "ewa")
-        truth = {m: rasterize(**scene, width=width, height=height, mode=m, backend="torch")[0] for m in modes}
-        for mode in modes:
+        truth = {m: rasterize(**scene, width=width, height=height, mode=m, backend="torch")[0] for m in MODES}
+        for mode in MODES:
             for kernel in rasterize.backends[1:]:
                 name = f"| {sigma[0]:g}..{sigma[1]:g} | {mode} | {kernel} |"
                 reason = kernel != "torch" and rasterize.why_not(kernel, **scene)
@@ -70,5 +70,5 @@ def rows(device: torch.device, repeats: int = 7) -> Iterator[str]:
                     continue
                 draw = partial(rasterize, **scene, width=width, height=height, mode=mode, backend=kernel)
                 seconds, peak = measure(draw, device, repeats)
-                same, other = (psnr(draw()[0], truth[m]) for m in (mode, modes[0]))
+                same, other = (psnr(draw()[0], truth[m]) for m in (mode, MODES[0]))
                 yield f"{name} {seconds:.4f} | {peak:.2f} | {same:.1f} dB | {other:.1f} dB |"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,14 +15,17 @@ from torch import Tensor
 from ...kernels_glue.devices import doubled
 from .path import CameraTrajectory, facing
 
-MOVES = ("left", "right", "up", "down", "zoom_out", "zoom_in", "clockwise", "counterclockwise")
-PRESETS = ("six_paths", *MOVES)
-ROTATIONS = ("center_facing", "no_rotation", "trajectory_aligned")
-DRAWS = ("seeded", "reference")
-EASINGS = ("linear", "smooth")
+Move = Literal["left", "right", "up", "down", "zoom_out", "zoom_in", "clockwise", "counterclockwise"]
+Preset = Literal["six_paths", Move]
+Turn = Literal["center_facing", "no_rotation", "trajectory_aligned"]  # how a move's cameras are rotated
+Draw = Literal["seeded", "reference"]
+Easing = Literal["linear", "smooth"]
+
+MOVES, PRESETS, ROTATIONS = get_args(Move), get_args(Preset), get_args(Turn)
+DRAWS, EASINGS = get_args(Draw), get_args(Easing)
 
 # the paths one scene is generated along, in path order 0..5, with the range of their distances (teacher.md 4.1)
-SIX_PATHS = {
+SIX_PATHS: dict[Move, tuple[float, float]] = {
     "left": (0.2, 0.3),
     "right": (0.2, 0.3),
     "up": (0.1, 0.2),
@@ -41,7 +44,7 @@ def still(base: CameraTrajectory, frames: int) -> CameraTrajectory:
 
 
 def displacements(
-    name: str, distance: float, frames: int, circles: float = 1.0, radius_x: float = 1.0, radius_y: float = 1.0
+    name: Move, distance: float, frames: int, circles: float = 1.0, radius_x: float = 1.0, radius_y: float = 1.0
 ) -> Tensor:
     """Where a move of centre depth 1 stands at each frame, [F, 3] in the axes of the base camera (teacher.md 4).
 
@@ -67,9 +70,9 @@ def displacements(
 
 def move(
     base: CameraTrajectory,
-    name: str,
+    name: Move,
     distance: float,
-    rotation: str = "center_facing",
+    rotation: Turn = "center_facing",
     center_depth: float = 1.0,
     circles: float = 1.0,
     radius_x: float = 1.0,
@@ -106,7 +109,7 @@ def move(
     return replace(base, c2w=torch.linalg.inv(w2c).to(base.c2w), name=name)
 
 
-def draw_distances(seed: int = 1, movement: float = 1.0, draw: str = "seeded") -> tuple[float, ...]:
+def draw_distances(seed: int = 1, movement: float = 1.0, draw: Draw = "seeded") -> tuple[float, ...]:
     """Distances of the six paths, uniform in their ranges times ``movement`` (teacher.md 4.1).
 
     ``seeded`` draws one number a path from one seed. ``reference`` seeds anew for each path, as the reference does
@@ -126,8 +129,8 @@ def six_paths(
     frames: int,
     seed: int = 1,
     movement: float = 1.0,
-    rotation: str = "center_facing",
-    draw: str = "seeded",
+    rotation: Turn = "center_facing",
+    draw: Draw = "seeded",
     center_depth: float = 1.0,
     distances: Sequence[float] | None = None,
 ) -> tuple[CameraTrajectory, ...]:
@@ -148,12 +151,12 @@ def six_paths(
 
 def camera_paths(
     base: CameraTrajectory,
-    preset: str,
+    preset: Preset,
     frames: int,
     seed: int = 1,
     movement: float = 1.0,
-    rotation: str = "center_facing",
-    draw: str = "seeded",
+    rotation: Turn = "center_facing",
+    draw: Draw = "seeded",
     center_depth: float = 1.0,
 ) -> tuple[CameraTrajectory, ...]:
     """A path set by the name of its preset: ``six_paths``, or one move as a set of one.
@@ -164,7 +167,8 @@ def camera_paths(
         return six_paths(base, frames, seed, movement, rotation, draw, center_depth)
     if preset not in MOVES:
         raise ValueError(_unknown("camera preset", preset, PRESETS))
-    twin = {"down": "up", "counterclockwise": "clockwise"}.get(preset, preset)
+    twins: dict[Move, Move] = {"down": "up", "counterclockwise": "clockwise"}
+    twin = twins.get(preset, preset)
     distance = sum(SIX_PATHS[twin]) / 2 * movement
     circles = SIX_CIRCLES if twin == "clockwise" else {}
     return (move(_a_frame_each(base, frames), preset, distance, rotation, center_depth, **circles),)
@@ -177,9 +181,7 @@ def _a_frame_each(base: CameraTrajectory, frames: int) -> CameraTrajectory:
     return still(base, frames) if len(base) == 1 else base
 
 
-def through_keyframes(
-    keyframes: CameraTrajectory, frames: int, easing: Literal["linear", "smooth"] = "smooth"
-) -> CameraTrajectory:
+def through_keyframes(keyframes: CameraTrajectory, frames: int, easing: Easing = "smooth") -> CameraTrajectory:
     """A path from the first keyframe to the last that passes the others at equal intervals.
 
     ``linear``: straight lines and even turns between keyframes. ``smooth``: cubic splines of position and rotation

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..recon.times import parse_times
 from ..training.stages import MINI_STAGES
 from ..training.train_mini import SHARES
+from ..training.train_recon import DATA
 from ..training.world.draw_scenes import LENGTHS, SPLITS
 from .verbs import add_device
 
@@ -58,7 +59,7 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     ablation.add_argument("--perceptual", type=float, help="weight of the perceptual term")
     ablation.add_argument("--depth", type=float, help="weight of the depth term")
     ablation.add_argument("--no-pruning", action="store_true", help="keep all splats, and no opacity term")
-    ablation.add_argument("--data", choices=["teacher", "renders"], help="renders: the scenes as they are")
+    ablation.add_argument("--data", choices=DATA, help="renders: the scenes as they are")
     ablation.add_argument("--no-flipped", action="store_true", help="no time-flipped twins for dynamic stages")
     ablation.add_argument("--all-attention", action="store_true", help="no Mamba-2 blocks")
     verb.set_defaults(run="training.run_train_recon")

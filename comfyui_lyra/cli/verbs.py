@@ -5,15 +5,17 @@ from pathlib import Path
 
 import torch
 
+from ...kernels_glue.projection import MODES
 from .. import bench
 from ..bench import record
 from ..cameras.moves import PRESETS, ROTATIONS
 from ..configs import RECON_PRESETS
-from ..files.media.depth_values import UNITS
+from ..files.cameras.load import FORMATS
+from ..files.media.depth_values import MEANINGS, UNITS
+from ..gen3c.sampler import SOLVERS
+from ..geometry.geometry import SCALES
 from ..released.table import RELEASES
 
-MEANINGS = ("depth", "disparity", "near-far")
-FORMATS = ("json", "transforms", "colmap", "npz")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 PRECISIONS = DTYPES | {"float16": torch.float16}  # that weights can be written in
 
@@ -35,7 +37,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     add_path_options(verb)
     add_camera_options(verb)
     verb.add_argument("--every", type=int, default=1, metavar="N", help="draw every Nth camera")
-    verb.add_argument("--mode", choices=["ut_eval3d", "ewa"], default="ut_eval3d", help="3DGUT as Lyra, or classic")
+    verb.add_argument("--mode", choices=MODES, default="ut_eval3d", help="3DGUT as Lyra, or classic")
     verb.add_argument("--backend", default="auto", help="auto, torch or gsplat")
     add_device(verb)
     verb.set_defaults(run="splats.run_render")
@@ -111,7 +113,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")
     verb.add_argument("--start", type=int, default=0, help="of a clip: first frame")
     verb.add_argument("--frames", type=int, default=121, help="of a clip: how many")
-    verb.add_argument("--scale", choices=["auto", "as_is"], default="auto", help="auto: median depth becomes 1")
+    verb.add_argument("--scale", choices=SCALES, default="auto", help="auto: median depth becomes 1")
     verb.set_defaults(run="scene.run_geometry")
 
     verb = verbs.add_parser("generate", help="latents along camera paths around a geometry; a stopped run goes on")
@@ -125,7 +127,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--guidance", type=float, default=1.0, help="1 is what others call a scale of 2; 0 halves the time"
     )
-    verb.add_argument("--solver", choices=["euler", "dpmpp_2m"], default="euler", help="dpmpp_2m needs fewer steps")
+    verb.add_argument("--solver", choices=SOLVERS, default="euler", help="dpmpp_2m needs fewer steps")
     verb.add_argument("--step-cache", type=float, default=0.0, help="reuse blocks that change less; 0 computes all")
     verb.add_argument("--seed", type=int, default=1, help="of the noise")
     verb.add_argument("--no-rgb", action="store_true", help="do not decode and write mp4s")

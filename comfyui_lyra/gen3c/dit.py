@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import CacheMixin, CosmosTransformer3DModel, FirstBlockCacheConfig
@@ -17,11 +17,10 @@ from ...kernels_glue.attention import attention
 from ..callbacks import OnStep, no_progress
 from ..configs import CHANNELS, TEACHER_INPUTS, TeacherConfig
 from .rope import STRETCH, Grid, RotaryTables, rotate
+from .sampler import Branch
 
 EPSILON = 1e-6  # of every norm; diffusers' attention would use 1e-5 for q and k
 ROWS = 8192  # tokens that a token-wise layer takes at a time
-
-Branch = Literal["cond", "uncond"]
 
 
 def by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

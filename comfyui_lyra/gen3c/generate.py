@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +28,15 @@ from ..weights.load import fingerprint
 from .cache.cache3d import Cache3D
 from .load import Teacher
 from .requirements import check_inputs
-from .sampler import Conditions, compose_warp_latents, condition_noise, initial_noise, sample
+from .sampler import (
+    Conditions,
+    Solver,
+    check_solver,
+    compose_warp_latents,
+    condition_noise,
+    initial_noise,
+    sample,
+)
 from .text import TextEmbeddings, zero_text
 
 log = logging.getLogger("lyra")
@@ -46,7 +53,7 @@ class GenerateSettings:
 
     steps: int = 35
     guidance: float = 1.0  # F = Fc + guidance (Fc - Fu), what others call a scale of 2; 0 takes half of the time
-    solver: Literal["euler", "dpmpp_2m"] = "euler"  # dpmpp_2m: of second order, for fewer steps
+    solver: Solver = "euler"
     seed: int = 1
     foreground_masking: bool = True  # hides the background behind stretched foreground
     step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
@@ -55,8 +62,7 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         if self.steps < 2 or not 0 <= self.seed < 2**32:
             raise ValueError(f"steps {self.steps} must be 2 or more, seed {self.seed} lie in 0..{2**32 - 1}")
-        if self.solver not in ("euler", "dpmpp_2m"):
-            raise ValueError(f"solver '{self.solver}' is neither 'euler' nor 'dpmpp_2m'")
+        check_solver(self.solver)
         if self.attention not in attention.backends:
             raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.backends)}")
         if not min(self.guidance, self.step_cache) >= 0:

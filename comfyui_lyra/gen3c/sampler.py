@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,8 +16,17 @@ from ..shapes import check_shapes
 SIGMA_MAX, SIGMA_MIN, RHO = 80.0, 0.0002, 7.0
 CONDITION_SIGMA = 0.001  # noise on the condition frame; from this noise level down, the frame is left to the network
 
-Network = Callable[[Tensor, Tensor, Tensor, Literal["cond", "uncond"]], Tensor]
+Solver = Literal["euler", "dpmpp_2m"]  # the latter is of second order, for fewer steps
+SOLVERS = get_args(Solver)
+Branch = Literal["cond", "uncond"]  # of guidance
+Network = Callable[[Tensor, Tensor, Tensor, Branch], Tensor]
 """(c_in * state and conditions [B, 81, T, h, w], c_noise [B], text [B, M, D], branch) -> F [B, 16, T, h, w]."""
+
+
+def check_solver(solver: str) -> None:
+    """ValueError unless it is one of SOLVERS."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver '{solver}' is neither {' nor '.join(map(repr, SOLVERS))}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,7 +105,7 @@ def network_output(
     scaled = x / (sigma**2 + SIGMA_DATA**2) ** 0.5
     c_noise = x.new_full((len(x),), sigma).log() / 4
 
-    def evaluate(warps: Tensor, text: Tensor, branch: Literal["cond", "uncond"]) -> Tensor:
+    def evaluate(warps: Tensor, text: Tensor, branch: Branch) -> Tensor:
         return network(torch.cat((scaled, mask, warps), dim=1).to(dtype), c_noise, text.to(dtype), branch).float()
 
     output = evaluate(conditions.warps, conditions.text, "cond")
@@ -133,7 +142,7 @@ def sample(
     *,
     steps: int = 35,
     guidance: float = 1.0,
-    solver: Literal["euler", "dpmpp_2m"] = "euler",
+    solver: Solver = "euler",
     dtype: torch.dtype = torch.float32,
     on_step: OnStep = no_progress,
     on_x0: Callable[[Tensor], None] = lambda x0: None,
@@ -143,8 +152,7 @@ def sample(
     The state stays in float32, ``dtype`` is that of what the network is shown. ``dpmpp_2m`` is of second order at the
     same price a step. ``on_x0`` gets the clip as it looks at each step, before ``on_step``; both may raise.
     """
-    if solver not in ("euler", "dpmpp_2m"):
-        raise ValueError(f"solver '{solver}' is neither 'euler' nor 'dpmpp_2m'")
+    check_solver(solver)
     expected = (*conditions.warps.shape[:1], CHANNELS, *conditions.warps.shape[2:])
     for name, tensor in (("noise", noise), ("condition noise", condition_noise)):
         if tensor.shape != expected:

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from .pictures import crop_resize
 log = logging.getLogger("lyra")
 
 Fit = Literal["crop", "reference"]
+FITS = get_args(Fit)
 
 WORTH_SAYING = 0.1  # share of a picture that is cut, or squashed, from which the log says so
 REFERENCE_SIZE = (720, 1280)  # height, width to which the reference resizes every input
@@ -28,8 +29,8 @@ def fit(geometry: Geometry, height: int, width: int, how: Fit = "crop") -> Geome
     ``crop`` cuts the largest centred part of that shape and resizes it. ``reference`` resizes a picture whatever its
     shape, and a clip to 720 rows for every 704 wanted before it cuts, as the reference programs do.
     """
-    if how not in ("crop", "reference"):
-        raise ValueError(f"picture fit '{how}' is neither 'crop' nor 'reference'")
+    if how not in FITS:
+        raise ValueError(f"picture fit '{how}' is neither {' nor '.join(map(repr, FITS))}")
     if (geometry.cameras.height, geometry.cameras.width) == (height, width):
         return geometry
     _say_what_changes(geometry.cameras, height, width, how)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ..shapes import check_shapes
 log = logging.getLogger("lyra")
 
 Scale = Literal["auto", "as_is"]
+SCALES = get_args(Scale)
 
 STILL_SHIFT = 0.02  # camera motion, as a share of the scene's depth, ...
 STILL_TURN = 1.0  # ... and in degrees, that a clip from a tripod may show
@@ -67,8 +68,8 @@ class Geometry:
 
         The camera moves are made for a scene at depth 1; ``as_is`` keeps the source's unit, as the reference does.
         """
-        if scale not in ("auto", "as_is"):
-            raise ValueError(f"geometry: scale '{scale}' is neither 'auto' nor 'as_is'")
+        if scale not in SCALES:
+            raise ValueError(f"geometry: scale '{scale}' is neither {' nor '.join(map(repr, SCALES))}")
         center = self.center_depth
         divisor = center if scale == "auto" else 1.0
         cameras = relative_to((self.cameras,), self.cameras.c2w[0])[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..cameras.path import CameraTrajectory, pinhole_K
-from ..files.media.depth_values import FAR, Meaning, Unit, check_meaning
+from ..files.media.depth_values import FAR, MEANINGS, Meaning, Unit, check_meaning
 from ..files.scenes.vipe import load_vipe
 from ..geometry.geometry import Geometry, Scale
 from ..geometry.pictures import crop_resize
@@ -100,8 +100,8 @@ def from_depth(
     """
     values = _depth_like(frames, picture, "the depth picture")
     count, height, width = values.shape
-    if meaning not in ("depth", "disparity", "near-far"):
-        raise ValueError(f"depth meaning '{meaning}' is none of depth, disparity, near-far")
+    if meaning not in MEANINGS:
+        raise ValueError(f"depth meaning '{meaning}' is none of {', '.join(sorted(MEANINGS))}")
     check_meaning(values, meaning, unit)
     background = torch.zeros_like(values, dtype=torch.bool)
     if meaning == "near-far":

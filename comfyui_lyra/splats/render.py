@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ...kernels_glue.projection import Mode
 from ...kernels_glue.rasterize import rasterize
 from ..callbacks import OnStep, no_progress
 from ..cameras.path import CameraTrajectory
@@ -19,7 +19,7 @@ class RenderSettings:
     """How splats are drawn. The defaults are what Lyra was trained and is rendered with."""
 
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # RGB
-    mode: Literal["ut_eval3d", "ewa"] = "ut_eval3d"  # 3DGUT, or classic splatting
+    mode: Mode = "ut_eval3d"
     near: float = 0.1  # scene units
     far: float = 500.0  # scene units
     backend: str = "auto"  # which kernel draws: auto, torch, gsplat

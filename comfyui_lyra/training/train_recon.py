@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,9 @@ from .world.draw_scenes import SPLITS
 
 log = logging.getLogger("lyra")
 
+Data = Literal["teacher", "renders"]  # what is learnt from; renders: the scenes as they are
+
+DATA = get_args(Data)
 LICENCE = "Apache-2.0"
 DATA_SHARE = 0.4  # most of the time that making data may take
 RESERVE = 20.0  # seconds kept for files
@@ -74,7 +77,7 @@ class ReconTraining:
     validation: int = 8  # scenes
     pace: float | None = 1.0  # of the stages' numbers of steps; None: each takes its share of the time instead
     batch: int | None = None  # samples a step; None is the stage's
-    data: Literal["teacher", "renders"] = "teacher"  # renders: the scenes as they are
+    data: Data = "teacher"
     fusion: bool = True  # without, each path is decoded alone and the splats are joined
     perceptual: float = 0.2  # weights of the loss; the reference's LPIPS has 0.5
     depth: float = 0.05

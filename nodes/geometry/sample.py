@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ...comfyui_lyra.files.scenes.sample import shipped_sample
+from ...comfyui_lyra.files.scenes.sample import KINDS, shipped_sample
 from ..comfy import types as sockets
 from .sources import shown
 
@@ -24,7 +24,7 @@ class SampleScene(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "sample",
-                    options=["picture", "clip"],
+                    options=list(KINDS),
                     default="picture",
                     tooltip="picture: a still scene of 160x96 pixels. clip: 17 frames of a scene that moves, filmed by "
                     "a camera that stands still.",

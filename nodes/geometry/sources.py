@@ -2,15 +2,15 @@
 
 from comfy_api.latest import io
 
-from ...comfyui_lyra.files.media.depth_values import UNITS, in_metres
+from ...comfyui_lyra.files.media.depth_values import MEANINGS, UNITS, in_metres
+from ...comfyui_lyra.geometry.fit import FITS
 from ...comfyui_lyra.geometry.fit import fit as fit_to
+from ...comfyui_lyra.geometry.geometry import SCALES
 from ...comfyui_lyra.sources.geometry import depth_of_size, from_da3, from_depth, from_moge
 from ..camera.paths import PIXELS
 from ..comfy import host
 from ..comfy import types as sockets
 
-FITS = ("crop", "reference")
-SCALES = ("auto", "as_is")
 FOV = {"default": 38.0, "min": 1.0, "max": 170.0, "step": 0.5}
 
 
@@ -156,7 +156,7 @@ class GeometryFromDepth(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "meaning",
-                    options=["near-far", "depth", "disparity"],
+                    options=list(MEANINGS),
                     default="near-far",
                     tooltip="near-far: a grey picture, white is near, as depth estimators draw it. depth: lengths "
                     "along the view axis, 0 is unknown, infinite is sky. disparity: 1 / depth, 0 is sky.",

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ...comfyui_lyra.geometry.fit import FITS
 from ...comfyui_lyra.geometry.fit import fit as fit_to
+from ...comfyui_lyra.geometry.geometry import SCALES
 from ...comfyui_lyra.sources.geometry import from_vipe
 from ..camera.paths import FRAMES, PIXELS
 from ..comfy import hooks, host
 from ..comfy import types as sockets
-from .sources import FITS, SCALES, shown
+from .sources import shown
 
 
 class LoadViPE(io.ComfyNode):

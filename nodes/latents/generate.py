@@ -10,6 +10,7 @@ from torch import Tensor
 from ...comfyui_lyra.configs import TeacherConfig
 from ...comfyui_lyra.cost.report import generate_bytes
 from ...comfyui_lyra.files.scenes.sdg_writer import NumberedStore
+from ...comfyui_lyra.gen3c.sampler import SOLVERS
 from ...comfyui_lyra.gen3c.text import TextEmbeddings, fit_rows, zero_text
 from ...comfyui_lyra.latents import MultiViewLatents
 from ..comfy import host
@@ -75,7 +76,7 @@ class GenerateLatents(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "solver",
-                    options=["euler", "dpmpp_2m"],
+                    options=list(SOLVERS),
                     default="euler",
                     tooltip="euler is Lyra's own. dpmpp_2m is of second order, for fewer steps.",
                 ),

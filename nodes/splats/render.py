@@ -9,6 +9,8 @@ from torch import Tensor
 from ...comfyui_lyra.cameras.sets import end_to_end
 from ...comfyui_lyra.splats.crop import crop
 from ...comfyui_lyra.splats.render import Frames, RenderSettings, depth_view, render
+from ...kernels_glue.projection import MODES
+from ...kernels_glue.rasterize import rasterize
 from ..comfy import host
 from ..comfy import types as sockets
 
@@ -58,14 +60,14 @@ class RenderSplats(io.ComfyNode):
                 io.Color.Input("background", default="#ffffff", tooltip="Colour behind the splats, as #RRGGBB."),
                 io.Combo.Input(
                     "backend",
-                    options=["auto", "torch", "gsplat"],
+                    options=list(rasterize.backends),
                     default="auto",
                     tooltip="What draws. auto: the fastest installed. torch runs anywhere, gsplat needs CUDA.",
                     advanced=True,
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=["ut_eval3d", "ewa"],
+                    options=list(MODES),
                     default="ut_eval3d",
                     tooltip="ut_eval3d: 3DGUT, what Lyra was trained with. ewa: classic splatting, as most viewers.",
                     advanced=True,

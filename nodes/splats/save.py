@@ -2,14 +2,14 @@
 
 from comfy_api.latest import io
 
-from ...comfyui_lyra.files.cameras.load import CAMERAS, save_cameras
+from ...comfyui_lyra.files.cameras.load import CAMERAS, FORMATS, save_cameras
 from ...comfyui_lyra.files.splats.ply import save_ply
 from ...comfyui_lyra.geometry.geometry import Geometry
 from ..comfy import host
 from ..comfy import types as sockets
 
 SCALE = {"default": 1.0, "min": 0.0001, "max": 10000.0, "step": 0.01}
-FILES = {"json": CAMERAS, "transforms": "transforms.json", "colmap": "", "npz": ""}  # in the folder, by format
+FILES = {"json": CAMERAS, "transforms": "transforms.json"}  # in the folder, by format; the others make several
 
 
 class SaveSplats(io.ComfyNode):
@@ -77,7 +77,7 @@ class SaveCameraPaths(io.ComfyNode):
                 sockets.Cameras.Input("cameras", tooltip="One path or several, each frame's camera with its lens."),
                 io.Combo.Input(
                     "format",
-                    options=list(FILES),
+                    options=list(FORMATS),
                     default="json",
                     tooltip="json: this pack's, nothing is lost. transforms: nerfstudio's transforms.json. colmap: a "
                     "text model, cameras.txt and images.txt. npz: poses and lenses as Lyra's own programs read them.",
@@ -106,7 +106,7 @@ class SaveCameraPaths(io.ComfyNode):
         """Write the folder."""
         folder, _ = host.output_path(filename_prefix, "")
         paths = [path.scaled(factor(scale, geometry)) for path in cameras]
-        save_cameras(folder / FILES[format], paths, kind=format)
+        save_cameras(folder / FILES.get(format, ""), paths, kind=format)
         saved = host.below_output(folder)
         text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {saved}"
         host.show_text(cls, text)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ...cameras.path import CameraTrajectory
 from ..scenes.sdg import load_sdg_cameras, read_view, save_sdg_cameras
@@ -11,6 +11,9 @@ from .lyra_json import load_cameras_json, read_object, save_cameras_json
 from .nerfstudio_path import load_camera_path
 from .transforms_json import load_transforms, save_transforms
 
+Format = Literal["json", "transforms", "colmap", "npz"]
+
+FORMATS = get_args(Format)
 CAMERAS = "cameras.json"  # in a folder that a save made
 KNOWN = (
     "a JSON path set of ours, nerfstudio's transforms.json or camera_path.json, a COLMAP text model, or npz files "
@@ -59,7 +62,7 @@ def save_cameras(
     path: Path | str,
     paths: Sequence[CameraTrajectory],
     *,
-    kind: Literal["json", "transforms", "colmap", "npz"] | None = None,
+    kind: Format | None = None,
     clip: str = "clip",
 ) -> None:
     """Write a path set. ``json`` and ``transforms`` are files, ``colmap`` and ``npz`` folders.

@@ -1,7 +1,7 @@
 """What the numbers of depth pictures are: grey levels or lengths, their unit, and whether they can be what is said."""
 
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from torch import Tensor
 log = logging.getLogger("lyra")
 
 Unit = Literal["m", "mm", "levels"]
-Meaning = Literal["depth", "disparity", "near-far"]
+Meaning = Literal["near-far", "depth", "disparity"]
 
-UNITS = ("m", "mm", "levels")
+UNITS, MEANINGS = get_args(Unit), get_args(Meaning)
 FAR = 1e9  # lengths this large are what renderers write where a ray hit nothing (Blender: 1e10)
 OVERSHOOT = 0.01  # by which resizing may leave [0, 1]
 TINT = 1 / 16  # difference of colours up to which a picture is grey; lossy pictures and videos leave some

@@ -9,7 +9,7 @@ stands still.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ..media.video import load_video, save_video
 from ..reading import reading
 
 Kind = Literal["picture", "clip"]
+KINDS = get_args(Kind)
 SUFFIXES = {"picture": "png", "clip": "mp4"}
 
 
