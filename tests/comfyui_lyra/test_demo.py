@@ -9,6 +9,7 @@ from lyra_pack.comfyui_lyra import demo
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.media.images import load_image
 from lyra_pack.comfyui_lyra.files.media.video import load_video
+from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from lyra_pack.comfyui_lyra.weights import shipped
 from PIL import Image
@@ -85,7 +86,7 @@ def test_the_shipped_samples_fit_the_mini_models():
     if not shipped.MINI.is_dir():
         pytest.skip("no mini models yet")
     for kind, frames in (("picture", 1), ("clip", 17)):
-        geometry = shipped.shipped_sample(kind)
+        geometry = shipped_sample(kind)
         assert geometry.frames.shape == (frames, 96, 160, 3)
         assert geometry.center_depth == pytest.approx(1, abs=0.1)
         assert torch.equal(geometry.valid, geometry.depth.isfinite())
