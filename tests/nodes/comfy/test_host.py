@@ -51,6 +51,13 @@ def test_names_that_some_system_does_not_take_are_refused(folders, name):
             host.output_path(f"3d/{name}", ".ply")
 
 
+@pytest.mark.parametrize("name", ["..", "../a", "/tmp/a", "b\\..\\a", "C:\\a", "a/../../b"])
+def test_no_name_leads_out_of_the_output_folder(folders, name):
+    for place in (host.scene_folder, host.decoder_folder, lambda name: host.output_path(name, ".ply")):
+        with pytest.raises(ValueError, match="cannot be the name of"):
+            place(name)
+
+
 def test_a_scene_cannot_be_named_as_the_folder_of_the_decoders(folders):
     with pytest.raises(ValueError, match="'decoders' cannot be the name of a folder: this pack keeps other things"):
         host.scene_folder("decoders")
