@@ -114,6 +114,7 @@ def golden(request) -> Golden:
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the long forms: more mutations, more kills, the soak")
+    parser.addoption("--figures", metavar="FILE", help="write what the soak measured to this Markdown file")
 
 
 @pytest.fixture(scope="session")
