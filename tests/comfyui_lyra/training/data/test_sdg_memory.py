@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg, load_sdg_cameras
+from lyra_pack.comfyui_lyra.files.scenes.sdg import find_views, load_sdg, load_sdg_cameras, read_view
 from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate
 from lyra_pack.comfyui_lyra.tokenizer.clips import decode_clip
@@ -128,7 +128,8 @@ def test_scenes_on_disk_are_those_in_memory(tmp_path, nano_size, nano_teacher, n
     ((scene,),) = make_scenes(nano_teacher, nano_tokenizer, [10_000], moving=True, settings=SETTINGS)
     stored = load_sdg(root, "10000")
     torch.testing.assert_close(stored.latents.values[2], scene.clips[2].latents.float(), atol=5e-3, rtol=0)
-    cameras = load_sdg_cameras(root, "10000")
+    assert len(load_sdg_cameras(root, "10000")) == 6  # the time-flipped twins are for training only
+    cameras = [read_view(view, "10000", None) for view in find_views(root)]
     assert len(cameras) == 12
     for path, clip in zip(cameras, scene.clips, strict=True):
         torch.testing.assert_close(path.c2w, clip.cameras.c2w, atol=1e-6, rtol=0)
