@@ -375,7 +375,7 @@ def main() -> None:
         drawn_here = {place(name) for name in DRAWN} | {p.with_suffix(".jpg") for p in TEMPLATES.glob("*.json")}
         drawn_here |= {ASSETS / f"{name}.jpg" for name in SHOTS}
         for path in sorted((*HELP.glob("*.jpg"), *ASSETS.glob("*.jpg"), *TEMPLATES.glob("*.jpg"))):
-            known = "here" if path in drawn_here else "by hand, of the editor: open what its help page shows"
+            known = "here" if path in drawn_here else "not here: of the editor by hand, or of a longer run"
             sys.stdout.write(f"{path.relative_to(ROOT)}: {known}\n")
         return
     for name in args.names or DRAWN:
