@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("killed.py")
-KILLS = {"six_paths": 5, "training": 4, "ply": 10, "sequence": 10}  # and five times as many with --long
+KILLS = {"six_paths": 5, "training": 3, "ply": 6, "sequence": 6}  # and five times as many with --long
 
 
 @pytest.mark.slow
