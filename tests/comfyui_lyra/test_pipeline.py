@@ -17,11 +17,11 @@ from lyra_pack.comfyui_lyra.pipeline import (
     paths_for,
     picture_geometry,
     refine,
-    watch,
 )
 from lyra_pack.comfyui_lyra.recon.inputs import in_splat_world
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
 from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings
+from lyra_pack.comfyui_lyra.splats.render import render
 from lyra_pack.comfyui_lyra.tokenizer.clips import decode
 
 QUICK = GenerateSettings(steps=2, guidance=0.0)
@@ -60,7 +60,7 @@ def test_from_a_photo_to_frames(photo, tmp_path, small_teacher, small_tokenizer,
     assert [path.name for path in scene.latents.cameras] == ["left", "right", "up", "zoom_out", "zoom_in", "clockwise"]
     assert (len(scene.splats), len(scene.splats.frames[0])) == (2, int(6 * 9 * 4 * 6 * 0.3))
     assert seen[11] == ("generate", 12, 12) and seen[-1][0] == "reconstruct" and seen[-1][1] == seen[-1][2]
-    frames = watch(scene, view=3, time=1)
+    frames = render(scene.splats.frames[1], scene.cameras[3])
     assert frames.rgb.shape == (9, 32, 48, 3) and frames.rgb.isfinite().all() and frames.alpha.max() > 0
     torch.testing.assert_close(scene.cameras[5].c2w[0], torch.eye(4))
     # the folder that was written reconstructs to the same splats
@@ -71,7 +71,7 @@ def test_from_a_photo_to_frames(photo, tmp_path, small_teacher, small_tokenizer,
 def test_from_a_clip_to_frames(clip, small_teacher, small_tokenizer, small_recon):
     scene = build_scene(small_teacher, small_tokenizer, small_recon, clip, preset="zoom_in", settings=QUICK, times=(4,))
     assert scene.latents.dynamic and [path.name for path in scene.cameras] == ["zoom_in"]
-    assert watch(scene, 0).rgb.shape == (9, 32, 48, 3)
+    assert render(scene.splats.frames[0], scene.cameras[0]).rgb.shape == (9, 32, 48, 3)
 
 
 def test_pictures_of_any_size_are_brought_to_the_models(photo, small_teacher):

@@ -1,1 +1,0 @@
-"""Files of weights in every form that they go about in, read without running anything that they hold."""
