@@ -80,7 +80,8 @@ def move(
 ) -> CameraTrajectory:
     """One named move on top of each base camera: ``w2c_i = M_i @ base_w2c_i``, K unchanged (teacher.md 4).
 
-    The distance counts in center depths. ``base`` holds a camera a frame; for a picture that is ``still(camera, F)``.
+    The distance counts in center depths; that of a normalised geometry is 1 (``Geometry.normalized``). ``base`` holds a
+    camera a frame; for a picture that is ``still(camera, F)``.
     M_i turns to face its target and has translation -p, where an exact look-at has -R p: the true position is R^T p
     (a reference quirk the weights were trained with).
     """

@@ -1,4 +1,4 @@
-"""The 3D cache: what has been seen, as coloured points, drawn into the cameras of the next video (teacher.md 3)."""
+"""The 3D cache: what has been seen, as coloured points, drawn into new cameras by ``warp`` (teacher.md 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
