@@ -111,6 +111,9 @@ def prove(
     except torch.OutOfMemoryError:
         memory.forget(RECORDS, name)  # says nothing about the kernel
         raise
+    except (KeyboardInterrupt, SystemExit):  # a person was impatient: no word about the kernel
+        memory.forget(RECORDS, name)
+        raise
     except Exception as error:  # whatever a compiler, a launch or the card says
         seen = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no text'}"
         memory.remember(RECORDS, name, {"state": "left out", "seen": seen})
@@ -190,8 +193,9 @@ def running(process: int) -> bool:
 def tell(label: str, key: tuple, seen: str) -> None:
     """One line on a kernel that is left out."""
     log.warning(
-        "kernel %s is left out on this machine, plain torch stands in: %s. Please report it at %s with %s",
-        label, seen, PAGE, key,
+        "kernel %s is left out on this machine, plain torch stands in: %s. Please report it at %s with %s; "
+        "deleting %s tries it anew",
+        label, seen, PAGE, key, memory.cache_folder() / RECORDS,
     )  # fmt: skip
 
 

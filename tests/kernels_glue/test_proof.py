@@ -102,12 +102,13 @@ def test_not_a_number_is_no_pass(call):
     assert "off by nan" in op_with(lambda x, *_, **__: x * float("nan")).why_not("fast", *call)
 
 
-def test_too_little_memory_says_nothing_about_a_kernel(call, own_memory):
+@pytest.mark.parametrize("ending", [torch.OutOfMemoryError("no room"), KeyboardInterrupt(), SystemExit(1)])
+def test_what_is_not_the_kernels_fault_says_nothing_about_it(call, own_memory, ending):
     def kernel(*args, **kwargs):
-        raise torch.OutOfMemoryError("no room")
+        raise ending
 
     op = op_with(kernel)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(ending)):
         op(*call)
     assert list((own_memory / proof.RECORDS).iterdir()) == [] and op.left_out == {}
 
