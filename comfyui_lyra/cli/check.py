@@ -8,6 +8,7 @@ import torch
 
 from ..check.everything import check_all
 from ..check.models import Models
+from ..files.atomic import replacing
 from ..gen3c.load import Teacher, load_teacher
 from ..recon.load import load_recon
 from ..recon.model import Recon
@@ -32,9 +33,10 @@ def run_check(options: argparse.Namespace) -> None:
         device, Path(), models_of(named, device, DTYPES[options.dtype]) if named else None,
         files=files, whole_machine=not files and not named, tell=say, progress=progress,
     )  # fmt: skip
-    if options.out:
-        options.out.write_text(str(report), encoding="utf-8")
     print(report, flush=True)
+    if options.out:
+        with replacing(options.out) as temporary:
+            temporary.write_text(str(report), encoding="utf-8")
     if not report.works:
         raise NotAllWorks("not all works; the report says what does not")
 

@@ -19,7 +19,7 @@ def frame_losses(drawn: Tensor, wanted: Tensor, similarity: float) -> Tensor:
 def ssim_float32(drawn: Tensor, wanted: Tensor) -> Tensor:
     """Structural similarity of frames [B, H, W, 3]: [B], population covariance, without the border.
 
-    In float32, unlike ``training.metrics.ssim``: a gradient needs no more, and home GPUs are slow at float64. Colours
+    In float32, unlike ``quality.scores``: a gradient needs no more, and home GPUs are slow at float64. Colours
     are taken about 1/2, which keeps the variances' small differences of large numbers exact enough.
     """
     x, y = (frames.permute(0, 3, 1, 2) - 0.5 for frames in (drawn, wanted))

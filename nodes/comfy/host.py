@@ -312,9 +312,18 @@ def existing(name: str, folders: list[Path]) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """Changes when a file, or anything in a folder, is written again."""
+    """Changes when a file, or anything in a folder, is written again; what leads nowhere is not looked at."""
     parts = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
-    return " ".join(f"{part.name}:{part.stat().st_mtime_ns}:{part.stat().st_size}" for part in parts)
+    seen = []
+    for part in parts:
+        try:
+            state = part.stat()
+        except OSError:
+            if part == path:
+                raise
+            continue  # a link to what is gone, or a file that goes meanwhile
+        seen.append(f"{part.name}:{state.st_mtime_ns}:{state.st_size}")
+    return " ".join(seen)
 
 
 def output_folder() -> Path:

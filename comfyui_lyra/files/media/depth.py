@@ -78,7 +78,8 @@ def load_folder(folder: Path, start: int, count: int | None, unit: Unit | None) 
 def holds_lengths(path: Path) -> bool:
     """Whether a file, or a folder's first, holds lengths and not levels, by its name or, of a picture, its mode."""
     if path.is_dir():
-        path = next((file for file in sorted(path.iterdir()) if NUMBERED.fullmatch(file.name)), path)
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))  # as ``load_folder``
+        path = next((file for file in files if NUMBERED.fullmatch(file.name)), path)
     if path.suffix.lower() in (".tif", ".tiff"):
         with reading(path) as file, opened(file) as image:
             return image.mode in ("F", "I")

@@ -4,7 +4,7 @@
     <root>/<view>/latent/<clip>.pkl           on request: the reference's form, the first chunk only, as there
     <root>/<view>/{pose,intrinsics}/<clip>.npz
     <root>/<view>/rgb/<clip>.mp4              on request
-    <root>/<view>/depth/<clip>.zip            of training data, which writes it (see ``training.sdg_disk``)
+    <root>/<view>/depth/<clip>.zip            of training data, which writes it (see ``training.data``)
     <root>.lyra/<clip>.json                   what the clip was made from (see ``sdg_manifest``)
     <root>.lyra/<clip>.unfinished/            files being written; nothing else may lie in the root: it counts as a view
 
@@ -55,7 +55,7 @@ class PathStore:
     """The paths of one clip below a folder; a stopped run goes on with those that are missing.
 
     ``search`` is a folder below which paths that were made from the same things are looked for, and taken over.
-    ``flipped`` is for training data: the paths over the clip played backwards (see gen3c.flips), in the folders after
+    ``flipped`` is for training data: the paths over the clip played backwards (``gen3c.cache.flips``), in folders after
     the forward ones. Their videos and cameras are saved in the clip's own time; their latents cannot be turned round.
     """
 

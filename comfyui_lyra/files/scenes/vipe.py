@@ -69,7 +69,7 @@ def find_clip(path: Path) -> Path:
     """The mp4 itself, or the first of a ViPE folder."""
     if path.is_file():
         return path
-    clips = sorted((path / "rgb").glob("*.mp4"))
+    clips = sorted((path / "rgb").glob("[!.]*.mp4"))
     if not clips:
         raise FileNotFoundError(f"{path}: not a ViPE result: expected an mp4 file, or a folder with rgb/<clip>.mp4")
     return clips[0]

@@ -39,6 +39,14 @@ def test_one_fault_makes_the_exit_status_1_and_the_report_is_printed_all_the_sam
     assert (tmp_path / "report.md").read_text(encoding="utf-8") in said.out
 
 
+def test_the_report_is_printed_whether_or_not_it_can_be_written_and_folders_are_made(stages, capsys, tmp_path):
+    assert main(["check", "--out", str(tmp_path / "a" / "b" / "report.md"), *CPU]) == 0
+    assert (tmp_path / "a" / "b" / "report.md").read_text(encoding="utf-8") in capsys.readouterr().out
+    assert main(["check", "--out", str(tmp_path / "a"), *CPU]) == 1  # a folder
+    said = capsys.readouterr()
+    assert "**All works**" in said.out and "cannot write" in said.err
+
+
 def test_files_alone_are_checked_where_files_are_named(tmp_path, small_recon, capsys):
     save_recon(small_recon, tmp_path / "mine.safetensors")
     assert main(["check", str(tmp_path / "mine.safetensors"), *CPU]) == 0

@@ -84,6 +84,16 @@ def test_a_fingerprint_changes_with_a_file_of_the_folder(tmp_path):
     assert host.fingerprint(tmp_path / "a") != before[1]
 
 
+def test_a_link_that_leads_nowhere_hides_no_change(tmp_path):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    before = host.fingerprint(tmp_path)
+    os.utime(tmp_path / "a", (1, 1))
+    assert host.fingerprint(tmp_path) != before
+    with pytest.raises(OSError):
+        host.fingerprint(tmp_path / "gone")
+
+
 def test_lyra_is_the_folder_of_what_was_made_here(folders):
     for kind in ("input", "output"):
         (folders / kind / "lyra" / "scene").mkdir(parents=True)

@@ -230,6 +230,8 @@ def test_a_folder_holds_a_numbered_file_a_frame(tmp_path):
     assert found[:, 0, 0].tolist() == [8.5, 9.5, 10.5, 11.5]
     assert load_depth(tmp_path, 1, 2, unit="mm")[:, 0, 0].tolist() == pytest.approx([0.0095, 0.0105])
     assert holds_lengths(tmp_path)
+    (tmp_path / "._depth_8.png").write_bytes(b"macOS")  # sorts before all others
+    assert holds_lengths(tmp_path) and len(load_depth(tmp_path)) == 4
     with pytest.raises(ValueError, match="holds 4 depth pictures, none from number 4 on"):
         load_depth(tmp_path, 4)
     write_exr(tmp_path / "depth_11.exr", {"Z": DEPTH[:1]})

@@ -191,6 +191,7 @@ def write_folder(
 def test_the_first_clip_is_taken_and_its_end_repeated(tmp_path):
     folder = write_folder(tmp_path / "vipe")
     shutil.copyfile(folder / "rgb" / "b.mp4", folder / "rgb" / "c.mp4")
+    (folder / "rgb" / "._b.mp4").write_bytes(b"macOS")
     found = load_vipe(folder, start=2, count=4)
     assert found.depth[:, 0, 0].tolist() == [3, 4, 4, 4]
     assert found.cameras.c2w[:, 0, 3].tolist() == [2, 3, 3, 3]
