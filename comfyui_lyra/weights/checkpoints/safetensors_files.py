@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...files.reading import parse_json
 from .containers import LARGEST_HEADER
-from .mapping import mapped
+from .mapping import Windows
 from .unpickle import Damaged
 
 DTYPES = {
@@ -72,10 +72,11 @@ def read_safetensors(path: Path, is_described: bool = False) -> dict[str, Tensor
     header = read_header(path)
     if is_described:
         return header.tensors
-    return {name: placed(path, header.starts[name], tensor) for name, tensor in header.tensors.items()}
+    windows = Windows(path)
+    return {name: placed(windows, header.starts[name], tensor) for name, tensor in header.tensors.items()}
 
 
-def placed(path: Path, start: int, described: Tensor) -> Tensor:
+def placed(windows: Windows, start: int, described: Tensor) -> Tensor:
     """The tensor of a description, over the file's bytes."""
-    data = mapped(path, start, described.numel() * described.element_size())
+    data = windows.storage(start, described.numel() * described.element_size())
     return torch.empty(0, dtype=described.dtype).set_(data, 0, described.shape, described.stride())

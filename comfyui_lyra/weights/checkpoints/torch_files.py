@@ -3,6 +3,7 @@
 ``described`` reads keep their tensors on ``meta``: names, shapes and precisions, whatever the file's size.
 """
 
+import errno
 import io
 import mmap
 import zipfile
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from .mapping import mapped
+from .mapping import Windows
 from .unpickle import STORAGES, Damaged, Inert, Stored, unpickle
 
-# what zipfile raises where an archive contradicts itself; OSError of a seek to nowhere
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, UnicodeDecodeError)
+# what zipfile raises where an archive contradicts itself
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, UnicodeDecodeError)
 LARGEST_PICKLE = 512 * 2**20  # bytes; a checkpoint's has a few million
 
 
@@ -29,11 +30,16 @@ def read_zip(path: Path, described: bool = False) -> object:
         return walk_zip(path, described)
     except BROKEN_ZIP as error:
         raise Damaged(f"a damaged archive ({error})") from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # the machine's: no descriptors, no memory, a broken disk
+            raise
+        raise Damaged(f"a damaged archive ({error})") from error  # a seek to nowhere
 
 
 def walk_zip(path: Path, described: bool) -> object:
     """As ``read_zip``, with the errors of a damaged archive as they come."""
     with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+        windows = Windows(path)
         records = {entry.filename: entry for entry in archive.infolist()}
         root = min((name for name in records if f"/{name}".endswith("/data.pkl")), key=len).removesuffix("data.pkl")
         if f"{root}byteorder" in records and limited(archive, records[f"{root}byteorder"]).strip() == b"big":
@@ -46,7 +52,7 @@ def walk_zip(path: Path, described: bool) -> object:
                 raise Damaged(f"the numbers of '{key}' are missing or too few")
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise Damaged("an archive that was packed again with compression; unpack and save it with torch.save")
-            return Stored(dtype, numel, None if described else mapped(path, start_of(file, entry), size))
+            return Stored(dtype, numel, None if described else windows.storage(start_of(file, entry), size))
 
         return unpickle(io.BytesIO(limited(archive, records[f"{root}data.pkl"])), references(storage))
 
@@ -101,9 +107,10 @@ def walk_legacy(path: Path, stream: mmap.mmap, described: bool) -> object:
     starts = storage_starts(stream, needed)
     if described:
         return found
+    windows = Windows(path)
 
     def storage(dtype: torch.dtype, key: str, numel: int) -> Stored:
-        return Stored(dtype, numel, mapped(path, starts[key], numel * dtype.itemsize))
+        return Stored(dtype, numel, windows.storage(starts[key], numel * dtype.itemsize))
 
     stream.seek(begin)
     return unpickle(stream, references(storage))
