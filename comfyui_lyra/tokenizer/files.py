@@ -38,6 +38,12 @@ def files_of(chosen: Sequence[Path]) -> tuple[Path, ...]:
     return (file, other)
 
 
+def sources_of(file: Path) -> tuple[Path, ...]:
+    """Every file that a tokenizer may be read from where this one is chosen: weights, and the statistics beside."""
+    chosen = files_of([file])
+    return (*(part for each in chosen for part in parts_of(each)), *statistics_files(chosen[0]))
+
+
 def read_weights(files: Sequence[Path]) -> tuple[State, list[Tensor]]:
     """The network's tensors by name, and mean and standard deviation (flat or [C, T]) where the files hold them.
 

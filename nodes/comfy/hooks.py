@@ -3,9 +3,10 @@
 A widget that is linked, or left out of a prompt, has no value then: ComfyUI gives None, or nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ...comfyui_lyra.weights.checkpoints.parts import parts_of
 from . import host
 
 
@@ -31,3 +32,10 @@ def state_of(find: Callable[[str], Path], name: str | None, look: Callable[[Path
         return str(look(find(name)))
     except (OSError, ValueError):
         return "missing"
+
+
+def state_of_weights(
+    find: Callable[[str], Path], name: str | None, files: Callable[[Path], Iterable[Path]] = parts_of
+) -> str:
+    """The same for a file of weights and those that are read with it: its shards, or what ``files`` tells."""
+    return state_of(find, name, lambda path: " ".join(map(host.fingerprint, dict.fromkeys((path, *files(path))))))

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...comfyui_lyra.configs import ReconConfig, TokenizerConfig
 from ...comfyui_lyra.recon.load import load_recon
+from ...comfyui_lyra.tokenizer.files import sources_of
 from ...comfyui_lyra.tokenizer.model import load_tokenizer
 from ...comfyui_lyra.weights.checkpoints.state import read_about
 from ..comfy import hooks, host
@@ -51,8 +52,8 @@ class LoadTokenizer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
-        """Load again when the file has changed."""
-        return hooks.state_of(partial(host.model_path, "vae", TokenizerConfig), file)
+        """Load again when the file has changed, or another that belongs to it."""
+        return hooks.state_of_weights(partial(host.model_path, "vae", TokenizerConfig), file, sources_of)
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:
@@ -101,8 +102,8 @@ class LoadRecon(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
-        """Load again when the file has changed."""
-        return hooks.state_of(partial(host.model_path, "lyra", ReconConfig), file)
+        """Load again when the file has changed, or another that belongs to it."""
+        return hooks.state_of_weights(partial(host.model_path, "lyra", ReconConfig), file)
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:

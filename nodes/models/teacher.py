@@ -109,8 +109,8 @@ class LoadTeacher(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
-        """Load again when the file has changed."""
-        return hooks.state_of(partial(host.model_path, "diffusion_models", TeacherConfig), file)
+        """Load again when the file has changed, or another that belongs to it."""
+        return hooks.state_of_weights(partial(host.model_path, "diffusion_models", TeacherConfig), file)
 
     @classmethod
     def execute(cls, file, precision, attention, memory) -> io.NodeOutput:

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from lyra_pack.comfyui_lyra.recon.load import save_recon  # noqa: E402
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer  # noqa: E402
 from lyra_pack.nodes.comfy import host  # noqa: E402
 from lyra_pack.nodes.models.load import LoadRecon, LoadTokenizer  # noqa: E402
+from lyra_pack.nodes.models.teacher import LoadTeacher  # noqa: E402
 
 
 def offered(node) -> list[str]:
@@ -90,6 +92,26 @@ def test_a_file_written_again_is_loaded_again(models, tiny_recon):
     assert before == LoadRecon.fingerprint_inputs("a.safetensors", "auto")
     save_recon(tiny_recon, models / "lyra" / "a.safetensors", licence="another")
     assert LoadRecon.fingerprint_inputs("a.safetensors", "auto") != before
+
+
+def test_a_model_is_loaded_again_when_what_belongs_to_its_file_changes(models):
+    shards = [f"deep-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    belonging = {
+        "vae": (LoadTokenizer, ["encoder.jit", "decoder.jit", "mean_std.pt", "config.json"]),
+        "lyra": (LoadRecon, shards),
+        "diffusion_models": (LoadTeacher, shards),
+    }
+    for folder, (node, (chosen, *others)) in belonging.items():
+        for name in (chosen, *others):
+            (models / folder / name).touch()
+        for name in others:
+            before = node.fingerprint_inputs(chosen)
+            assert before == node.fingerprint_inputs(chosen) != "missing"
+            os.utime(models / folder / name, (1, 1))
+            assert node.fingerprint_inputs(chosen) != before, name
+        before = node.fingerprint_inputs(chosen)
+        (models / folder / others[0]).unlink()
+        assert node.fingerprint_inputs(chosen) != before
 
 
 def test_a_trained_decoders_folder_may_be_deleted_while_comfyui_runs(models, tiny_recon):
