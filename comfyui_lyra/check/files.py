@@ -1,6 +1,7 @@
 """Whether a file of weights will work: whole, of a known loader, with every tensor in its shape, numbers finite."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -11,6 +12,9 @@ from ..callbacks import OnStep, no_progress
 from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig
 from ..files.cameras.load import load_cameras
 from ..files.scenes.geometry import load_geometry
+from ..files.scenes.latents import load_latents
+from ..files.scenes.latents_pkl import load_latent_pkl
+from ..files.scenes.sdg import find_clips, load_sdg, load_sdg_cameras
 from ..files.splats.ply import load_ply
 from ..gen3c.dit import build
 from ..gen3c.keys import RULES as TEACHER_RULES
@@ -22,6 +26,7 @@ from ..released.sniff import FileFacts, sniff
 from ..released.table import RELEASES
 from ..tokenizer.files import read_statistics
 from ..tokenizer.model import load_tokenizer
+from ..weights.checkpoints.containers import container
 from ..weights.checkpoints.quantised import real
 from ..weights.checkpoints.state import read_state
 from ..weights.load import fitted, stored_config
@@ -35,7 +40,13 @@ READERS: dict[str, Callable[[Path], object]] = {  # of what is no model, by kind
     "geometry": load_geometry,
     "cameras": load_cameras,
     "ply": load_ply,
+    "splats": lambda path: read_all(load_ply, path.glob("[!.]*.ply")),
+    "latents": lambda path: (load_latents if container(path).kind == "safetensors" else load_latent_pkl)(path),
+    "generated": lambda path: read_generated(path),
 }
+OTHERS = (  # known, no weights, and read by nothing here
+    "clips", "sequence", "manifest", "sample", "training", "npz", "npy", "exr", "pfm", "picture", "animation", "video",
+)  # fmt: skip
 UNREADABLE = ("truncated", "empty", "zeros", "damaged")
 
 
@@ -45,6 +56,9 @@ def file_checks(path: Path, on_step: OnStep = no_progress) -> Section:
     broken = facts.kind in UNREADABLE
     if facts.kind in READERS:
         return Section(title=f"File {path.name}", findings=(told_what(facts), hash_finding(path), reads(facts)))
+    if facts.kind in OTHERS:
+        untold = Finding(name="content", found="not weights, not looked into")
+        return Section(title=f"File {path.name}", findings=(told_what(facts), untold))
     found = [
         told_what(facts, broken),
         Finding(
@@ -68,6 +82,21 @@ def reads(facts: FileFacts) -> Finding:
     except FAULTS as error:
         return Finding(name="reads", found=first_line(error), works=False, wanted="no error")
     return Finding(name="reads", found="as it should", works=True, wanted="no error")
+
+
+def read_all(read: Callable[[Path], object], files: Iterable[Path]) -> None:
+    """Read files one after another, and keep none."""
+    for file in files:
+        read(file)
+
+
+def read_generated(folder: Path) -> None:
+    """Read the latents and cameras of every clip, or its cameras alone where it has no latents."""
+    for clip in find_clips(folder):
+        if any(folder.glob(f"*/latent/{escape(clip)}.*")):
+            load_sdg(folder, clip)
+        else:
+            load_sdg_cameras(folder, clip, size=(1, 1))  # of its pictures, which cameras alone do not tell
 
 
 def told_precision(facts: FileFacts) -> Finding:

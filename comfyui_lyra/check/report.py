@@ -56,7 +56,9 @@ class Report:
         judged = sum(finding.works is not None for section in self.sections for finding in section.findings)
         if self.works:
             return f"**All works**: {judged} checks passed."
-        names = "; ".join(finding.name for finding in self.failing) or "nothing was checked"
+        if not self.failing:
+            return "**Nothing fails**: nothing was checked that could."
+        names = "; ".join(finding.name for finding in self.failing)
         return f"**It will not all work**: {len(self.failing)} of {judged} checks failed: {cell(names)}."
 
     def __str__(self) -> str:

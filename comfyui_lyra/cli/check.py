@@ -25,7 +25,7 @@ class NotAllWorks(ValueError):
 
 
 def run_check(options: argparse.Namespace) -> None:
-    """Look at what the options name, or else at the machine; print the report, and fail unless all works."""
+    """Look at what the options name, or else at the machine; print the report, and fail if anything does."""
     device = torch.device(options.device)
     named = {name: getattr(options, name) for name in OURS if getattr(options, name) is not None}
     files = [*options.files, *(file for file in named.values() if file != Path())]
@@ -37,7 +37,7 @@ def run_check(options: argparse.Namespace) -> None:
     if options.out:
         with replacing(options.out) as temporary:
             temporary.write_text(str(report), encoding="utf-8")
-    if not report.works:
+    if report.failing:
         raise NotAllWorks("not all works; the report says what does not")
 
 

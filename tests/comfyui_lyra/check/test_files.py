@@ -1,16 +1,20 @@
 import hashlib
+import shutil
 
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.check import files as module
 from lyra_pack.comfyui_lyra.check.files import file_checks, known_md5
 from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.scenes.latents import load_latents
+from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import save_latent_pkl
 from lyra_pack.comfyui_lyra.files.splats.ply import save_ply
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.load import save_recon
 from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, save_tokenizer
 from lyra_pack.comfyui_lyra.weights.load import save_weights
+from lyra_pack.comfyui_lyra.weights.shipped import MINI
 
 
 @pytest.fixture
@@ -113,3 +117,25 @@ def test_files_that_are_no_models_are_read_by_what_reads_their_kind(tmp_path, pi
     (tmp_path / "splats.ply").write_bytes((tmp_path / "splats.ply").read_bytes()[:-40])
     for name in ("stats.pt", "splats.ply"):
         assert by_name(file_checks(tmp_path / name))["reads"].works is False, name
+
+
+def test_latents_of_the_pack_are_read_file_folder_and_cameras_alone(tmp_path):
+    folder = tmp_path / "latents"
+    shutil.copytree(MINI / "latents", folder)
+    one = folder / "3" / "latent" / "picture.safetensors"
+    latents = load_latents(one).latents.values[0]
+    save_latent_pkl(tmp_path / "one.pkl", latents)
+    for path in (folder, one, tmp_path / "one.pkl"):
+        assert by_name(file_checks(path))["reads"].works, path
+    one.write_bytes(one.read_bytes()[:-9])
+    for path in (folder, one):
+        assert any(finding.works is False for finding in file_checks(path).findings), path
+    for view in folder.glob("[0-9]"):
+        shutil.rmtree(view / "latent")
+    assert by_name(file_checks(folder))["reads"].works
+
+
+def test_known_files_that_nothing_reads_are_told_and_neither_work_nor_fail():
+    for path in (MINI / "picture_depth.npz", MINI / "clip.mp4", MINI / "picture.png"):
+        assert by_name(file_checks(path))["content"].found == "not weights, not looked into"
+        assert {finding.works for finding in file_checks(path).findings} == {None}, path

@@ -5,7 +5,7 @@ from lyra_pack.comfyui_lyra.check import everything
 from lyra_pack.comfyui_lyra.check.report import Finding, Section
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.recon.load import save_recon
-from lyra_pack.comfyui_lyra.weights.shipped import shipped_model
+from lyra_pack.comfyui_lyra.weights.shipped import MINI, shipped_model
 
 CPU = ["--device", "cpu"]
 
@@ -52,6 +52,8 @@ def test_files_alone_are_checked_where_files_are_named(tmp_path, small_recon, ca
     assert main(["check", str(tmp_path / "mine.safetensors"), *CPU]) == 0
     out = capsys.readouterr().out
     assert "## File mine.safetensors" in out and "## Versions" not in out
+    assert main(["check", str(MINI / "picture_depth.npz"), *CPU]) == 0
+    assert "**Nothing fails**" in capsys.readouterr().out
     (tmp_path / "note.txt").write_text("no weights")
     assert main(["check", str(tmp_path / "mine.safetensors"), str(tmp_path / "note.txt"), *CPU]) == 1
     assert "1 of" in capsys.readouterr().out
