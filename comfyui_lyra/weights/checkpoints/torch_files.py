@@ -119,15 +119,20 @@ def walk_legacy(path: Path, stream: mmap.mmap, described: bool) -> object:
 def storage_starts(stream: mmap.mmap, needed: dict[str, int]) -> dict[str, int]:
     """Where each storage's bytes begin; each is preceded by its count of elements, all by a list of their keys."""
     keys = unpickle(stream, no_reference)
-    if not isinstance(keys, list) or needed.keys() != set(map(str, keys)):
+    if not isinstance(keys, list) or needed.keys() != set(map(key_of, keys)):
         raise Damaged("its list of storages does not fit its tensors")
     starts, position = {}, stream.tell()
-    for key in map(str, keys):
+    for key in map(key_of, keys):
         starts[key] = position + 8
         position += 8 + needed[key]
         if position > stream.size():
             raise Damaged(f"it ends after {stream.size():,} bytes of {position:,} or more: a download that broke off")
     return starts
+
+
+def key_of(key: object) -> str:
+    """A storage's key; of what is none only the kind, as tuples of tuples may be endless in words."""
+    return str(key)[:200] if isinstance(key, str | int) else type(key).__name__
 
 
 def references(storage: Callable[[torch.dtype, str, int], Stored]) -> Callable[[object], object]:
@@ -139,7 +144,7 @@ def references(storage: Callable[[torch.dtype, str, int], Stored]) -> Callable[[
             return reference[1]
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
             return Inert("reference", reference)
-        kind, key, numel = reference[1], str(reference[2])[:200], reference[4]
+        kind, key, numel = reference[1], key_of(reference[2]), reference[4]
         dtype = STORAGES.get(kind.name.rpartition(".")[2]) if isinstance(kind, Inert) else None
         if dtype is None or type(numel) is not int or not 0 <= numel < 2**48 or any(reference[5:]):
             return Inert("storage", reference)

@@ -13,7 +13,8 @@ from typing import BinaryIO, Protocol
 import torch
 from torch import Tensor
 
-OPCODES = 20_000_000  # a checkpoint with its optimizer has a hundred thousand
+OPCODES = 20_000_000  # a checkpoint with its optimizer has a hundred thousand; as many elements may be copied
+LONGEST_NAME = 1000  # characters of a global's name
 STORAGES = {
     "BoolStorage": torch.bool, "ByteStorage": torch.uint8, "CharStorage": torch.int8, "ShortStorage": torch.int16,
     "IntStorage": torch.int32, "LongStorage": torch.int64, "HalfStorage": torch.float16,
@@ -87,6 +88,8 @@ def rebuilt(stored: Stored, offset: int, size: tuple, stride: tuple, *rest: obje
 def as_dict(*given: object) -> dict:
     """A plain dictionary of what one is made from."""
     pairs = given[0] if given else ()
+    if not isinstance(pairs, list | tuple | dict):
+        raise ValueError("no pairs")
     found = pairs if isinstance(pairs, dict) else {plain_key(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
     return dict(found)
 
@@ -150,7 +153,7 @@ def unpickle(stream: Stream | BinaryIO, persistent: Persistent) -> object:
 def plain_key(key: object) -> object:
     """A key whose hash takes no time and runs nothing: nested tuples are told apart by identity."""
     if isinstance(key, tuple) and len(key) <= 16 and all(isinstance(part, str | int | float) for part in key):
-        return key
+        return key if all(len(part) <= LONGEST_NAME for part in key if isinstance(part, str)) else Inert("key", key)
     return key if isinstance(key, str | int | float | bytes | None) else Inert("key", key)
 
 
@@ -173,6 +176,27 @@ class _Machine:
         self.marked: list[list] = []
         self.memo: dict[int, object] = {}
         self.persistent = persistent
+        self.copied = 0  # elements of containers and letters of names
+
+    def spend(self, count: int) -> None:
+        """Note that so much is copied: a few bytes of a pickle copy what was made before, however large."""
+        self.copied += count
+        if self.copied > OPCODES:
+            raise Damaged(f"a pickle that copies more than {OPCODES} elements; no checkpoint copies so many")
+
+    def named(self, *parts: str) -> Inert:
+        """A global, by the parts of its name."""
+        length = sum(map(len, parts))
+        if length > LONGEST_NAME:
+            raise Damaged(f"a pickle that names a global in more than {LONGEST_NAME} letters")
+        self.spend(length)
+        return Inert(".".join(parts))
+
+    def made(self, called: object, args: object) -> object:
+        """As ``call``, within what may be copied."""
+        if isinstance(called, Inert) and isinstance(args, tuple):
+            self.spend(sum(len(given) for given in args if isinstance(given, list | tuple | dict)))
+        return call(called, args)
 
     def pop(self) -> object:
         return self.stack.pop()
@@ -258,16 +282,16 @@ class _Machine:
             target.update(pairs(items))
 
     def do_global(self, value: str) -> None:
-        self.stack.append(Inert(value.replace(" ", ".", 1)))
+        self.stack.append(self.named(*value.split(" ", 1)))
 
     def do_stack_global(self, _: object) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise Damaged("a pickle that names no global")
-        self.stack.append(Inert(f"{module}.{name}"))
+        self.stack.append(self.named(module, name))
 
     def do_extension(self, value: object) -> None:
-        self.stack.append(Inert(f"copyreg.extension_{value}"))
+        self.stack.append(self.named("copyreg", f"extension_{value}"))
 
     do_ext1 = do_ext2 = do_ext4 = do_extension
 
@@ -276,7 +300,7 @@ class _Machine:
 
     def do_reduce(self, _: object) -> None:
         args, called = self.pop(), self.pop()
-        self.stack.append(call(called, args))
+        self.stack.append(self.made(called, args))
 
     do_newobj = do_reduce
 
@@ -286,11 +310,11 @@ class _Machine:
 
     def do_obj(self, _: object) -> None:
         called, *args = self.since_mark()
-        self.stack.append(call(called, tuple(args)))
+        self.stack.append(self.made(called, tuple(args)))
 
     def do_inst(self, value: str) -> None:
         args = tuple(self.since_mark())
-        self.stack.append(call(Inert(value.replace(" ", ".", 1)), args))
+        self.stack.append(self.made(self.named(*value.split(" ", 1)), args))
 
     def do_build(self, _: object) -> None:
         state = self.pop()

@@ -272,6 +272,46 @@ def test_bombs_take_neither_time_nor_memory(bomb):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
+def copies(what: bytes, times: int) -> bytes:
+    """A list of 100,000, and ``times`` what a global makes of it."""
+    return b"\x80\x02](" + b"N" * 100_000 + b"eq\x00\x85q\x01c" + what + b"\nq\x02(" + b"h\x02h\x01R" * times + b"l."
+
+
+LONG_NAME = b"\x80\x04X\x40\x42\x0f\x00" + b"x" * 10**6 + b"q\x00(" + b"h\x00h\x00\x93" * 20_000 + b"l."
+COPIES = {
+    "lists": (copies(b"builtins\nlist", 20_000), "copies more than"),
+    "sets": (copies(b"builtins\nset", 20_000), "copies more than"),
+    "sizes": (copies(b"torch\nSize", 20_000), "copies more than"),
+    "dictionaries": (copies(b"collections\nOrderedDict", 20_000), "copies more than"),
+    "a name of 2 MB": (LONG_NAME, "more than 1000 letters"),
+    "a name of 2 MB, older": (b"c" + b"x" * 10**6 + b"\nx\n.", "more than 1000 letters"),
+    "many names": (b"\x80\x04X\xf4\x01\x00\x00" + b"x" * 500 + b"q\x00(" + b"h\x00h\x00\x93" * 20_100, "copies"),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_a_small_pickle_copies_little(case):
+    data, words = COPIES[case]
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(Damaged, match=words):
+        walk(data)
+    assert time.process_time() - begun < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250 * 1024
+
+
+def test_what_a_checkpoint_copies_is_let_through():
+    assert len(walk(copies(b"builtins\nlist", 100))) == 100
+
+
+def test_endless_keys_of_a_storage_are_not_written_out(tmp_path):
+    key: object = "k"
+    for _ in range(60):
+        key = (key, key)
+    (tmp_path / "x.pt").write_bytes(zip_of(tensor(key=key), r0=bytes(16)))
+    with pytest.raises(ValueError, match="'tuple' are missing or too few"):
+        read_state(tmp_path / "x.pt")
+
+
 def test_no_endless_pickle(monkeypatch):
     monkeypatch.setattr(module, "OPCODES", 100)
     with pytest.raises(Damaged, match="more than 100 steps"):
