@@ -195,8 +195,12 @@ def of_parts(path: Path, kind: str) -> FileFacts:
         return FileFacts(path=path, kind=kind, size=size, sentence=f"{what}; {bad.text}", files=files)
     kind = "sharded" if len(files) > 1 and kind == "folder" else kind
     state: dict[str, Tensor] = {}
-    for file in files:
-        state |= tensors_of(read_content(file, is_described=True), file.name)
+    try:
+        for file in files:
+            state |= tensors_of(read_content(file, is_described=True), file.name)
+    except ValueError as error:
+        sentence = f"{what} of which no weights can be read: {error}"
+        return FileFacts(path=path, kind=kind, size=size, sentence=sentence, files=files)
     facts = FileFacts(path=path, kind=kind, size=size, sentence=what, files=files, wrappers=each[0].wrappers)
     return of_state(facts, state)
 
@@ -222,7 +226,7 @@ def said(about: Mapping[str, str]) -> list[str]:
     """What a file of ours says of itself."""
     try:
         size = parse_json(about["config"]).get("trained_size")
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         size = None
     shape = f", for pictures of {size[1]}x{size[0]}" if isinstance(size, list) and len(size) == 2 else ""
     licence = f", {about['licence']}" if about.get("licence") else ""

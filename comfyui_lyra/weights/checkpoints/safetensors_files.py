@@ -42,7 +42,10 @@ def read_header(path: Path) -> Header:
         text = file.read(length)
     try:
         entries = parse_json(text)
-        about = entries.pop("__metadata__", None) or {}
+        about = entries.pop("__metadata__", None)
+        about = {} if about is None else about
+        if not isinstance(about, dict) or not all(isinstance(word, str) for word in about.values()):
+            raise ValueError("its metadata are no words by name")
         tensors = {name: described(entry) for name, entry in entries.items()}
         starts = {name: 8 + length + entry["data_offsets"][0] for name, entry in entries.items()}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
@@ -58,11 +61,13 @@ def described(entry: dict) -> Tensor:
     """One tensor's shape and precision, on ``meta``."""
     start, end = entry["data_offsets"]
     shape, dtype = entry["shape"], DTYPES.get(entry["dtype"])
-    if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+    if type(start) is not int or type(end) is not int or not 0 <= start <= end < 2**62:
         raise ValueError("a tensor that begins behind its end")
     if dtype is None:
         return torch.empty(end - start, dtype=torch.uint8, device="meta")
-    if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) * dtype.itemsize != end - start:
+    if len(shape) > 64 or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        raise ValueError("a tensor of no shape")
+    if math.prod(max(n, 1) for n in shape) >= 2**60 or math.prod(shape) * dtype.itemsize != end - start:
         raise ValueError("a tensor whose shape does not fit its bytes")
     return torch.empty(shape, dtype=dtype, device="meta")
 

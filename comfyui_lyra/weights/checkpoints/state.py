@@ -108,10 +108,10 @@ def unwrapped(content: object) -> tuple[object, tuple[str, ...]]:
 
 def is_level(value: object) -> bool:
     """Whether a checkpoint's entry holds a model."""
-    return (isinstance(value, Mapping) and bool(value)) or (isinstance(value, Inert) and any(inside(value)))
+    return isinstance(value, Mapping | Inert) and any(inside(value))
 
 
-def inside(thing: Inert) -> Iterator[tuple[str, Tensor]]:
+def inside(thing: Inert | Mapping) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a module that was pickled whole, or of a TorchScript program; each module once."""
     waiting, seen = [("", thing, 0)], set()
     while waiting:

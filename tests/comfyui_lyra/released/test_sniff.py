@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.released.sniff import description, sniff
+from lyra_pack.comfyui_lyra.released.sniff import description, said, sniff
+from lyra_pack.comfyui_lyra.weights.checkpoints.state import read_content
 from safetensors.torch import save, save_file
 from torch import nn
 
@@ -137,3 +138,58 @@ def test_29_gigabytes_are_described_from_the_header(tmp_path):
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         sniff(tmp_path / "none")
+
+
+def header_of(entries: object, numbers: bytes = b"") -> bytes:
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + numbers
+
+
+def entry(shape: object, end: object = 0) -> dict:
+    return {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}}
+
+
+ABSURD = {
+    "2**62 and nothing": entry([2**62, 0]),
+    "2**70 and nothing": entry([2**70, 0]),
+    "strides beyond the integers": entry([2**40, 2**40, 0]),
+    "many axes": entry([1] * 100, 4),
+    "words": entry("ab"),
+    "no list": entry(3),
+    "an end beyond the integers": entry([1], 2**70) | {"b": {"dtype": "X9", "shape": [1], "data_offsets": [0, 2**70]}},
+    "metadata of numbers": {"__metadata__": {"config": 7, "family": "teacher"}} | entry([1], 4),
+    "metadata in a list": {"__metadata__": ["config"]} | entry([1], 4),
+    "metadata of one word": {"__metadata__": "config"} | entry([1], 4),
+}
+
+
+@pytest.mark.parametrize("case", ABSURD)
+def test_an_absurd_header_is_one_sentence(tmp_path, case):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(header_of(ABSURD[case], bytes(4)))
+    facts = sniff(file)
+    assert facts.kind == "damaged" and "a damaged safetensors header" in facts.sentence
+    assert "\n" not in description(facts)
+    with pytest.raises(ValueError, match="cannot be read: a damaged safetensors header"):
+        read_content(file)
+
+
+def test_a_config_that_is_no_text_says_nothing():
+    for config in (7, None, [], "[1]", "nothing"):
+        assert said({"family": "teacher", "config": config}) == ["of family 'teacher'"]
+
+
+@pytest.mark.parametrize("data", [saved({"epoch": 3}), saved({"model": {}}), header_of({})])
+def test_a_folder_without_tensors_is_described(tmp_path, data):
+    name = "model.safetensors" if data[8:9] == b"{" else "model.pt"
+    (tmp_path / name).write_bytes(data)
+    assert f"no weights can be read: {name} holds no tensors by name" in description(sniff(tmp_path))
+
+
+def test_an_entry_without_tensors_is_no_wrapper(tmp_path):
+    for other in ({"depth": 3}, {"config": {"depth": [3]}}, {}):
+        torch.save(STATE | {"model": other}, tmp_path / "model.pt")
+        facts = sniff(tmp_path / "model.pt")
+        assert facts.tensors == 2 and facts.wrappers == ()
+    torch.save({"model": {"depth": 3}, "state_dict": {"module": STATE}}, tmp_path / "model.pt")
+    assert sniff(tmp_path / "model.pt").wrappers == ("state_dict", "module")
