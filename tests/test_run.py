@@ -72,7 +72,8 @@ def ci(tmp_path):
     (tmp_path / "checkout" / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", tmp_path / "checkout" / ".ci" / "run")
     (tmp_path / "checkout" / "run.py").write_text("print('Ran on Python 3: 7 passed. Skipped: nothing.')")
-    script(tmp_path / "checkout" / ".venv" / "bin" / "ruff", "exit 0")
+    for tool in ("ruff", "pyright"):
+        script(tmp_path / "checkout" / ".venv" / "bin" / tool, "exit 0")
 
     def run(**environment):
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("COMFYUI", "PYTHONPATH"))}

@@ -17,7 +17,7 @@ import torch
 from ...cameras.moves import still
 from ...cameras.path import CameraTrajectory
 from ...geometry.geometry import Geometry
-from ...weights.shipped import MINI, shipped_file
+from ...weights import shipped
 from ..arrays import read_arrays
 from ..atomic import replacing
 from ..media.images import load_image, save_image
@@ -66,6 +66,6 @@ def load_sample(folder: Path | str, kind: Kind) -> Geometry:
 
 def shipped_sample(kind: Kind) -> Geometry:
     """The picture or clip with its depth: procedural scenes that none of the models saw."""
-    for file in sample_files(MINI, kind):
-        shipped_file(file.name)
-    return load_sample(MINI, kind)
+    for file in sample_files(shipped.MINI, kind):
+        shipped.shipped_file(file.name)
+    return load_sample(shipped.MINI, kind)

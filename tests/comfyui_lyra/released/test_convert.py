@@ -94,5 +94,5 @@ def test_a_file_is_converted_within_a_few_tensors_of_memory(tmp_path):
     del state
     words = [sys.executable, "-c", MEASURED, str(ROOT), str(tmp_path / "big.pt"), str(tmp_path / "half")]
     kilobytes = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    assert kilobytes < 64 * 1024
+    assert kilobytes < 96 * 1024  # of 320 MiB of tensors, 8 MiB each
     assert torch.equal(load_file(tmp_path / "half")["net.7"], torch.full((2**21,), 7.0).bfloat16())
