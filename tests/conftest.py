@@ -27,10 +27,11 @@ NEEDS = {  # a word of a skip's reason, and how many of what are told
     "COMFYUI_DIR": "in a real ComfyUI (need COMFYUI_DIR)",
     "CUDA": "on a GPU (need CUDA)",
 }
-UNUSED = (  # patterns of keys that nothing here computes; a folder of LYRA_GOLDENS may hold them
-    "in.rgb0",  # filler
-    "cond_frame_*",  # the reference's condition frame
-    "patch*",  # renders in parts
+UNUSED = (  # patterns of golden:key that nothing here computes; a folder of LYRA_GOLDENS may hold them
+    "*:in.rgb0",  # filler
+    "*:cond_frame_*",  # the reference's condition frame
+    "*:patch*",  # renders in parts
+    "decoder/visualisation:*",  # the reference's coloured depth and wave video
 )
 
 
@@ -152,9 +153,9 @@ def pytest_collection_modifyitems(items):
             counts.setdefault(area, [0, 0])[0] += 1
 
 
-def is_unused(key: str | None) -> bool:
-    """Whether a key is one of UNUSED."""
-    return key is not None and any(fnmatch(key, pattern) for pattern in UNUSED)
+def is_unused(name: str, key: str | None) -> bool:
+    """Whether a golden's key is one of UNUSED."""
+    return any(fnmatch(f"{name}:{key}", pattern) for pattern in UNUSED)
 
 
 def unread(area: str) -> list[str]:
@@ -164,7 +165,7 @@ def unread(area: str) -> list[str]:
         if name.split("/")[0] != area:
             continue
         keys = list(Golden(name)) if holds_tensors(golden_names()[name]) else [None]
-        left += [f"{name}:{k}" if k else name for k in keys if (name, k) not in read and not is_unused(k)]
+        left += [f"{name}:{k}" if k else name for k in keys if (name, k) not in read and not is_unused(name, k)]
     return left
 
 
