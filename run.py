@@ -3,7 +3,7 @@
 Each makes ``.venv`` beside this file, installs what it needs there (the tests also pytest and its like), and runs. The
 second time it starts at once. Words after the command go on to it: ``python run.py test -m "not slow"``,
 ``python run.py test --long`` (more mutations, more kills, and with COMFYUI_DIR the soak), ``python run.py demo --out
-pictures``.
+pictures``. The tests are spread over up to four processes; ``-n 0`` runs them in one, for a debugger say.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ STAMP = VENV / "lyra-installed"
 TORCH = "torch==2.13.0"  # what the tests were last run with; users of ComfyUI keep their own
 COMMANDS = {
     "demo": ["-m", "lyra_pack.comfyui_lyra", "demo"],
-    "test": ["-m", "pytest"],
+    "test": ["-m", "pytest", "-n", str(min(4, os.cpu_count() or 1))],
 }
 NEEDS = {"demo": ".", "test": ".[dev]"}  # what pip installs for each; the latter holds the former
 

@@ -1,4 +1,8 @@
-"""Binds this checkout as ``lyra_pack``, and reads goldens through one recording fixture."""
+"""Binds this checkout as ``lyra_pack``, and reads goldens through one recording fixture.
+
+With pytest-xdist (``-n 2``) the files of tests are spread over processes, and what each has read and left out comes
+together again in the first one, so that nothing is told or found differently.
+"""
 
 import atexit
 import importlib.util
@@ -13,6 +17,8 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow a busy machine thirtyfold
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 os.environ["LYRA_CACHE"] = tempfile.mkdtemp(prefix="lyra-tests-")  # what tests remember is no user's
 atexit.register(shutil.rmtree, os.environ["LYRA_CACHE"], ignore_errors=True)
 
@@ -46,8 +52,10 @@ def bound(name: str, file: Path):
 pack = bound("lyra_pack", ROOT / "__init__.py")
 packed = bound("packed", ROOT / "tests" / "packed.py")  # as the other test files import it
 
+TOGETHER = ("tests/comfyui/",)  # folders whose files share what is slow to start
 read: set[tuple[str, str | None]] = set()  # (golden, tensor key or None for a keyless file) that tests have used
 counts: dict[str, list[int]] = {}  # area -> [golden tests selected, golden tests deselected]
+left_out = {"deselected": 0}  # tests of any area
 
 
 @cache
@@ -141,6 +149,7 @@ def area_of(item) -> str | None:
 
 
 def pytest_deselected(items):
+    left_out["deselected"] += len(items)
     for item in items:
         if area := area_of(item):
             counts.setdefault(area, [0, 0])[1] += 1
@@ -169,8 +178,34 @@ def unread(area: str) -> list[str]:
     return left
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Whole files go to one worker, in the order of collection: the slow ones of TOGETHER first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log) if config.getoption("dist") == "load" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Add what a worker has read and left out; every worker selects the same tests."""
+    told = getattr(node, "workeroutput", {}).get("lyra", {})
+    read.update(map(tuple, told.get("read", ())))
+    counts.update(told.get("counts", {}))
+    left_out.update(told.get("left_out", {}))
+
+
 def pytest_sessionfinish(session, exitstatus):
-    """Fail when a whole area ran and left a golden unread."""
+    """Fail when a whole area ran and left a golden unread; a worker only tells what it has read."""
+    if hasattr(session.config, "workeroutput"):
+        told = {"read": sorted(read, key=str), "counts": counts, "left_out": left_out}
+        session.config.workeroutput["lyra"] = told
+        return
     whole = {Path(arg).resolve() for arg in session.config.args} <= {ROOT, ROOT / "tests"}
     if not whole or session.config.option.collectonly or exitstatus not in (0, 1):
         return
@@ -192,7 +227,7 @@ def needed(report) -> str:
 def pytest_terminal_summary(terminalreporter):
     """One line, after all others: what ran and what was left out."""
     result = yield
-    stats = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "deselected")}
+    stats = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error")} | left_out
     ran = ", ".join(f"{count} {kind}" for kind, count in stats.items() if count) or "nothing"
     left = Counter(map(needed, terminalreporter.stats.get("skipped", [])))
     skipped = ", ".join(f"{count} {what}" for what, count in left.items()) or "nothing"

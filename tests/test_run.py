@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,14 +96,15 @@ def test_ci_finds_the_comfyui_at_home_and_its_python_for_the_node_tests(ci, tmp_
     script(comfyui / "venv" / "bin" / "python", 'echo "$PYTHONPATH $@"; echo "Ran on Python 4: 5 passed."')
     done = ci()
     assert done.returncode == 0
-    assert f"{comfyui} -m pytest -q tests/nodes" in done.stdout
+    assert f"{comfyui} -m pytest -q -n 2 tests/nodes" in done.stdout
     last = done.stdout.partition("== what ran and what was skipped\n")[2].splitlines()
-    assert last[0] == "tests: passed. Ran on Python 3: 7 passed. Skipped: nothing."
-    assert last[-1] == "node tests under the real comfy_api: passed. Ran on Python 4: 5 passed."
-    script(comfyui / "venv" / "bin" / "python", '[ "$1" = -c ] || exit 3')
+    assert re.fullmatch(r"tests: passed in \d+ s\. Ran on Python 3: 7 passed\. Skipped: nothing\.", last[0])
+    nodes = r"node tests under the real comfy_api: passed in \d+ s\. Ran on Python 4: 5 passed\."
+    assert re.fullmatch(nodes, last[-1])
+    script(comfyui / "venv" / "bin" / "python", '[ "$2" != "import xdist" ] || exit 1; [ "$1" = -c ] || exit 3')
     done = ci()
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "node tests under the real comfy_api: FAILED (3)"
+    assert re.fullmatch(r"node tests under the real comfy_api: FAILED \(3\) in \d+ s", done.stdout.splitlines()[-1])
 
 
 @needs_bash
