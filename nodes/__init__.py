@@ -4,7 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .camera import paths as camera
 from .camera import view as camera_view
-from .comfy import host
+from .comfy import folders
 from .geometry import preview_cache, sample
 from .geometry import sources as geometry
 from .geometry import vipe as load_vipe
@@ -60,9 +60,9 @@ class LyraExtension(ComfyExtension):
 
         What is remembered between starts lies in ComfyUI's user folder from now on.
         """
-        host.serve_help()
-        host.add_model_folder()
-        host.keep_memory()
+        folders.serve_help()
+        folders.add_model_folder()
+        folders.keep_memory()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes."""

@@ -83,6 +83,24 @@ def test_imports_that_point_elsewhere_are_seen(path, level, name):
     assert wrong_import(ROOT / path, level, name)
 
 
+def leads_nowhere(path: Path, level: int, name: str) -> bool:
+    """Whether a relative import names neither a file, nor a folder, nor something in a file."""
+    folder = path.parents[level - 1]
+    at = folder.joinpath(*name.split("."))
+    if at.with_suffix(".py").exists() or at.is_dir():
+        return False
+    module = at.parent.with_suffix(".py") if at.parent != folder else folder / "__init__.py"
+    module = module if module.exists() else at.parent / "__init__.py"
+    return not module.exists() or at.name not in module.read_text(encoding="utf-8")
+
+
+def test_imports_lead_somewhere():
+    found = [(path, level, name) for path in SOURCES for level, name in imports(path) if level]
+    assert not [f"{path.relative_to(ROOT)}: {name}" for path, level, name in found if leads_nowhere(path, level, name)]
+    assert leads_nowhere(ROOT / "nodes" / "splats" / "load.py", 2, "comfy.nothing")
+    assert leads_nowhere(ROOT / "nodes" / "splats" / "load.py", 2, "comfy.types.nothing_of_that_name")
+
+
 def step_of(name: str) -> tuple[int, str] | None:
     """Step and room of a module of comfyui_lyra, by the longest name of a room that it begins with."""
     found = [

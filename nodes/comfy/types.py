@@ -12,7 +12,7 @@ from ...comfyui_lyra.configs import COMPRESSION
 from ...comfyui_lyra.files.media.depth_values import grey
 from ...comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from ...comfyui_lyra.splats.gaussians import Gaussians
-from . import host
+from . import devices
 
 SH_C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
 
@@ -33,7 +33,7 @@ def to_splat(frames: Sequence[Gaussians]):
     """Core's SPLAT with one batch item for each set of Gaussians."""
     counts = [len(frame) for frame in frames]
     bands = max(0 if frame.sh_rest is None else frame.sh_rest.shape[1] for frame in frames)
-    device = host.intermediate_device()
+    device = devices.intermediate_device()
 
     def batch(field, *shape: int) -> Tensor:
         padded = torch.zeros(len(frames), max(counts), *shape, device=device)
@@ -99,12 +99,12 @@ def single(splat, remedy: str) -> Gaussians:
 
 def to_image(frames: Tensor) -> Tensor:
     """IMAGE [F, H, W, 3] in [0, 1]."""
-    return frames.clamp(0, 1).to(host.intermediate_device(), host.intermediate_dtype())
+    return frames.clamp(0, 1).to(devices.intermediate_device(), devices.intermediate_dtype())
 
 
 def to_mask(alpha: Tensor) -> Tensor:
     """MASK [F, H, W] in [0, 1]."""
-    return alpha.clamp(0, 1).to(host.intermediate_device(), host.intermediate_dtype())
+    return alpha.clamp(0, 1).to(devices.intermediate_device(), devices.intermediate_dtype())
 
 
 def to_depth_image(depth: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def to_depth_image(depth: Tensor) -> Tensor:
 
     Its colours are three numbers each, not one seen three times: other nodes write into pictures.
     """
-    return depth.to(host.intermediate_device()).float()[..., None].expand(*depth.shape, 3).contiguous()
+    return depth.to(devices.intermediate_device()).float()[..., None].expand(*depth.shape, 3).contiguous()
 
 
 def from_image(image: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def to_latent(latents: MultiViewLatents) -> dict[str, Tensor]:
     """Core's LATENT of Cosmos: one batch item a view, in diffusion space, as core's Cosmos VAE emits it."""
     if latents.latents.space != "diffusion":
         raise ValueError(f"these latents are in {latents.latents.space} space; core's are in diffusion space")
-    return {"samples": latents.latents.values.to(host.intermediate_device())}
+    return {"samples": latents.latents.values.to(devices.intermediate_device())}
 
 
 def from_latent(latent: dict, cameras: Sequence[CameraTrajectory], family: str, dynamic: bool) -> MultiViewLatents:

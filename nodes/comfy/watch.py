@@ -12,7 +12,7 @@ from ...comfyui_lyra.cameras.path import CameraTrajectory
 from ...comfyui_lyra.cost.report import duration
 from ...comfyui_lyra.files.media.images import to_bytes
 from ...comfyui_lyra.gen3c.preview import LatentColors
-from . import host
+from . import progress
 
 EVERY = 3  # steps from one preview picture, or guess of the time that is left, to the next
 PREVIEW_SIZE = 512  # most pixels a side
@@ -23,7 +23,7 @@ class Watch:
 
     def __init__(self, node: type[io.ComfyNode], picture: Tensor, paths: Sequence[CameraTrajectory]):
         self._node, self._picture, self._paths = node, picture, paths  # picture [H, W, 3] that every path begins with
-        self._on_step = host.progress("generate latents")
+        self._on_step = progress.steps("generate latents")
         self._colors: LatentColors | None = None
         self._seen, self._path = 0, -1  # steps that had a picture to show, number of the path under way
         self._preview: Image.Image | None = None
@@ -68,7 +68,7 @@ class Watch:
 
     def _show(self) -> None:
         path = self._paths[self._path]
-        host.show_text(self._node, f"path {self._path + 1} of {len(self._paths)}: {path.name}{self._left}")
+        progress.show_text(self._node, f"path {self._path + 1} of {len(self._paths)}: {path.name}{self._left}")
 
     def on_block(self, done: int, total: int) -> None:
         """A block of the transformer is done: the place to stop when the user has cancelled."""

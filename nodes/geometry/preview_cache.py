@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ...comfyui_lyra.gen3c.preview import preview_cache
-from ..comfy import host
+from ..comfy import devices, progress
 from ..comfy import types as sockets
 
 WORKING_BYTES = 3 << 30  # to draw with, mostly what a batch of frames takes
@@ -50,10 +50,10 @@ class PreviewCache(io.ComfyNode):
     @classmethod
     def execute(cls, geometry, cameras, path, every, foreground_masking) -> io.NodeOutput:
         """Draw the points."""
-        host.make_room(WORKING_BYTES)
+        devices.make_room(WORKING_BYTES)
         frames, known = preview_cache(
-            geometry.to(host.compute_device()), sockets.chosen(cameras, path), every, foreground_masking,
-            host.progress("3D cache"),
+            geometry.to(devices.compute_device()), sockets.chosen(cameras, path), every, foreground_masking,
+            progress.steps("3D cache"),
         )  # fmt: skip
         pictures = sockets.to_image(frames)
         return io.NodeOutput(pictures, sockets.to_mask(known), ui=ui.PreviewImage(pictures, cls=cls))

@@ -8,7 +8,7 @@ from ...comfyui_lyra.geometry.fit import fit as fit_to
 from ...comfyui_lyra.geometry.geometry import SCALES
 from ...comfyui_lyra.sources.geometry import depth_of_size, from_da3, from_depth, from_moge
 from ..camera.paths import PIXELS
-from ..comfy import host
+from ..comfy import progress
 from ..comfy import types as sockets
 
 FOV = {"default": 38.0, "min": 1.0, "max": 170.0, "step": 0.5}
@@ -66,7 +66,7 @@ class GeometryFromMoGe(io.ComfyNode):
     def execute(cls, image, moge_geometry, width, height, fit, scale) -> io.NodeOutput:
         """Convert."""
         frames = sockets.from_image(image)
-        with host.warnings() as warnings:
+        with progress.warnings() as warnings:
             geometry = fit_to(from_moge(frames, moge_geometry, scale), height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 
@@ -128,7 +128,7 @@ class GeometryFromDA3(io.ComfyNode):
     def execute(cls, image, da3_geometry, fov, width, height, fit, scale) -> io.NodeOutput:
         """Convert."""
         frames = sockets.from_image(image)
-        with host.warnings() as warnings:
+        with progress.warnings() as warnings:
             geometry = fit_to(from_da3(frames, da3_geometry, fov, scale), height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 
@@ -238,7 +238,7 @@ class GeometryFromDepth(io.ComfyNode):
         frames = sockets.from_image(image)
         path = sockets.only_path(cameras) if cameras is not None else None
         unit = None if unit == "as_is" else unit
-        with host.warnings() as warnings:
+        with progress.warnings() as warnings:
             values = in_metres(sockets.from_depth_image(depth), unit)
             values = depth_of_size(values, *frames.shape[1:3], source="the depth picture")
             geometry = from_depth(frames, values, meaning, near, far, fov, path, scale, still, unit=unit)
@@ -250,5 +250,5 @@ def shown(node: type[io.ComfyNode], geometry, warnings=()):
     """A geometry, after a word on the node about it."""
     cameras = geometry.cameras
     size = f"{len(cameras)} x {cameras.width}x{cameras.height}"
-    host.show_text(node, "\n".join([f"{size}, 1 scene unit = {geometry.scale:.4g} of the source's", *warnings]))
+    progress.show_text(node, "\n".join([f"{size}, 1 scene unit = {geometry.scale:.4g} of the source's", *warnings]))
     return geometry

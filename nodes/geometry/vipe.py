@@ -9,7 +9,7 @@ from ...comfyui_lyra.geometry.fit import fit as fit_to
 from ...comfyui_lyra.geometry.geometry import SCALES
 from ...comfyui_lyra.sources.geometry import from_vipe
 from ..camera.paths import FRAMES, PIXELS
-from ..comfy import hooks, host
+from ..comfy import folders, hooks, progress
 from ..comfy import types as sockets
 from .sources import shown
 
@@ -85,18 +85,18 @@ class LoadViPE(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the folder is missing."""
-        return hooks.is_there(host.input_path, path)
+        return hooks.is_there(folders.input_path, path)
 
     @classmethod
     def fingerprint_inputs(cls, path=None, *_, **__):
         """Read again when the files have changed."""
-        return hooks.state_of(host.input_path, path, state_of_results)
+        return hooks.state_of(folders.input_path, path, state_of_results)
 
     @classmethod
     def execute(cls, path, start, frames, width, height, fit, scale, strict) -> io.NodeOutput:
         """Read the clip."""
-        with host.warnings() as warnings:
-            geometry = from_vipe(host.input_path(path), start, frames, strict=strict, scale=scale)
+        with progress.warnings() as warnings:
+            geometry = from_vipe(folders.input_path(path), start, frames, strict=strict, scale=scale)
             geometry = fit_to(geometry, height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings), sockets.to_image(geometry.frames))
 
@@ -104,4 +104,4 @@ class LoadViPE(io.ComfyNode):
 def state_of_results(path: Path) -> str:
     """Changes with the files of ViPE's folder, of which a clip's file may stand for all."""
     root = path.parent.parent if path.is_file() else path
-    return " ".join(host.fingerprint(folder) for folder in sorted(root.glob("*/")))
+    return " ".join(folders.fingerprint(folder) for folder in sorted(root.glob("*/")))

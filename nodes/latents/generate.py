@@ -13,7 +13,7 @@ from ...comfyui_lyra.files.scenes.sdg_writer import NumberedStore
 from ...comfyui_lyra.gen3c.sampler import SOLVERS
 from ...comfyui_lyra.gen3c.text import TextEmbeddings, fit_rows, zero_text
 from ...comfyui_lyra.latents import MultiViewLatents
-from ..comfy import host
+from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import tokenizer_of
 from ..comfy.watch import Watch
@@ -161,8 +161,8 @@ class GenerateLatents(io.ComfyNode):
         from ...comfyui_lyra.gen3c.generate import GenerateSettings, frames_of, generate
         from ...comfyui_lyra.pipeline import fitted
 
-        tokenizer, search = tokenizer_of(tokenizer), host.scenes() if resume else None
-        store = NumberedStore(host.scene_folder(name, not resume), rgb=save_video, search=search)
+        tokenizer, search = tokenizer_of(tokenizer), folders.scenes() if resume else None
+        store = NumberedStore(folders.scene_folder(name, not resume), rgb=save_video, search=search)
         geometry, paths = fitted(geometry, cameras, teacher.config)
         settings = GenerateSettings(
             steps=steps, guidance=guidance, solver=solver, seed=seed, step_cache=speed,
@@ -171,24 +171,26 @@ class GenerateLatents(io.ComfyNode):
         watch = Watch(cls, geometry.frames[0], paths)
         run = partial(
             generate, teacher.teacher, tokenizer.network, geometry, paths, settings=settings,
-            text=text_of(positive, negative, teacher.config), device=host.compute_device(),
+            text=text_of(positive, negative, teacher.config), device=devices.compute_device(),
             store=store, on_step=watch.on_step, on_preview=watch.on_preview, on_frames=watch.on_frames,
             on_block=watch.on_block,
         )  # fmt: skip
 
         def attempt(size: int) -> MultiViewLatents:
-            load = partial(host.load, teacher, tokenizer, size=teacher.room(size))
+            load = partial(devices.load, teacher, tokenizer, size=teacher.room(size))
             load()
             made = run(estimate_depth=moge_model and partial(depth_by, moge_model, load))
-            watch.finish(lambda: frames_of(tokenizer.network, made.view(len(paths) - 1), host.compute_device()))
+            watch.finish(lambda: frames_of(tokenizer.network, made.view(len(paths) - 1), devices.compute_device()))
             return made
 
         size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), speed > 0, teacher.dtype)
-        with host.warnings() as warnings:
-            latents = host.first_that_fits(partial(attempt, room) for room in (size, 2 * size, host.total_memory()))
-        stored = host.below_output(store.root)
+        with progress.warnings() as warnings:
+            latents = devices.first_that_fits(
+                partial(attempt, room) for room in (size, 2 * size, devices.total_memory())
+            )
+        stored = folders.below_output(store.root)
         renamed = [f"'{name}' is taken; these are '{store.root.name}'"] * (store.root.name != name)
-        host.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *renamed, *warnings]))
+        progress.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *renamed, *warnings]))
         return io.NodeOutput(latents, stored)
 
 

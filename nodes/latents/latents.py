@@ -8,7 +8,7 @@ from torch import Tensor
 from ...comfyui_lyra.cost.report import decode_bytes
 from ...comfyui_lyra.files.scenes.scene import load_scene, save_scene
 from ...comfyui_lyra.tokenizer.streaming import CHUNK
-from ..comfy import hooks, host
+from ..comfy import devices, folders, hooks, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import tokenizer_of
 
@@ -54,19 +54,19 @@ class LoadLatents(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the folder is missing."""
-        return hooks.is_there(host.saved_path, path)
+        return hooks.is_there(folders.saved_path, path)
 
     @classmethod
     def fingerprint_inputs(cls, path=None, *_, **__):
         """Read again when the files have changed."""
-        return hooks.state_of(host.saved_path, path)
+        return hooks.state_of(folders.saved_path, path)
 
     @classmethod
     def execute(cls, path, clip, dynamic) -> io.NodeOutput:
         """Read the latents."""
-        with host.warnings() as warnings:
-            latents = load_scene(host.saved_path(path), clip.strip() or None, dynamic=dynamic)
-        host.show_text(cls, "\n".join([f"{len(latents.cameras)} paths", *warnings]))
+        with progress.warnings() as warnings:
+            latents = load_scene(folders.saved_path(path), clip.strip() or None, dynamic=dynamic)
+        progress.show_text(cls, "\n".join([f"{len(latents.cameras)} paths", *warnings]))
         return io.NodeOutput(latents)
 
 
@@ -111,10 +111,10 @@ class SaveLatents(io.ComfyNode):
     @classmethod
     def execute(cls, latents, filename_prefix, clip, reference_format) -> io.NodeOutput:
         """Write the folder."""
-        folder, _ = host.output_path(filename_prefix, "")
+        folder, _ = folders.output_path(filename_prefix, "")
         save_scene(folder, clip, latents, reference_format=reference_format)
-        text = f"{len(latents.cameras)} paths: {host.below_output(folder)}"
-        host.show_text(cls, text)
+        text = f"{len(latents.cameras)} paths: {folders.below_output(folder)}"
+        progress.show_text(cls, text)
         return io.NodeOutput(ui={"text": (text,)})
 
 
@@ -217,8 +217,8 @@ class DecodeLatents(io.ComfyNode):
         model, path = tokenizer_of(tokenizer), sockets.chosen(latents.cameras, view)
 
         def attempt(at_once: int) -> Tensor:
-            host.load(model, size=decode_bytes(model.config, path.height, path.width, model.dtype))
+            devices.load(model, size=decode_bytes(model.config, path.height, path.width, model.dtype))
             return decode(model.network, latents, view, at_once=at_once)
 
-        frames = host.first_that_fits(partial(attempt, count) for count in (CHUNK, 1))
+        frames = devices.first_that_fits(partial(attempt, count) for count in (CHUNK, 1))
         return io.NodeOutput(sockets.to_image(frames), path.fps)

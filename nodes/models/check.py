@@ -10,7 +10,7 @@ from ...comfyui_lyra.configs import TeacherConfig
 from ...comfyui_lyra.cost.recon import bytes_needed, count_tokens
 from ...comfyui_lyra.cost.report import encode_bytes, generate_bytes
 from ...comfyui_lyra.recon.schedule import DEFAULT
-from ..comfy import host
+from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.patchers import Model
 from ..comfy.tokenizers import tokenizer_of
@@ -58,13 +58,13 @@ class Check(io.ComfyNode):
 
         if tokenizer is None and (teacher or recon):
             raise ValueError("to try out a teacher or splat decoder, connect their tokenizer too")
-        host.make_room(MINIS)
+        devices.make_room(MINIS)
         report = check_all(
-            host.compute_device(), host.output_folder(), models_of(tokenizer, teacher, recon),
-            inside=host.version(), tell=partial(host.show_text, cls), progress=host.progress,
+            devices.compute_device(), folders.output_folder(), models_of(tokenizer, teacher, recon),
+            inside=devices.version(), tell=partial(progress.show_text, cls), progress=progress.steps,
         )  # fmt: skip
         text = str(report)
-        host.show_text(cls, report.verdict)
+        progress.show_text(cls, report.verdict)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
@@ -95,7 +95,7 @@ def shape_of(family: str) -> tuple[int, int, int]:
 
 def bring(network: Callable[[], nn.Module], *models: Model, size: int) -> nn.Module:
     """A network, once it and what belongs to it have been loaded with room for ``size`` bytes."""
-    host.load(*models, size=size)
+    devices.load(*models, size=size)
     return network()
 
 

@@ -1,17 +1,14 @@
 """Nodes that load a model."""
 
-from functools import partial
-
 from comfy_api.latest import io
 
-from ...comfyui_lyra.configs import ReconConfig, TokenizerConfig
 from ...comfyui_lyra.recon.load import load_recon
-from ...comfyui_lyra.tokenizer.files import sources_of
 from ...comfyui_lyra.tokenizer.model import load_tokenizer
 from ...comfyui_lyra.weights.checkpoints.state import read_about
-from ..comfy import hooks, host
+from ..comfy import devices
 from ..comfy import types as sockets
 from ..comfy.patchers import Model, in_core
+from ..comfy.shelf import DECODERS, TOKENIZERS
 
 
 class LoadTokenizer(io.ComfyNode):
@@ -30,13 +27,13 @@ class LoadTokenizer(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.model_files("vae", TokenizerConfig),
+                    options=TOKENIZERS.names(),
                     tooltip="A file in models/vae; those under mini come with the pack. A release's model.pt needs its "
                     "mean_std.pt in the same folder.",
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(host.PRECISIONS),
+                    options=list(devices.PRECISIONS),
                     default="auto",
                     tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
                     advanced=True,
@@ -48,18 +45,18 @@ class LoadTokenizer(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return hooks.is_there(partial(host.model_path, "vae", TokenizerConfig), file)
+        return TOKENIZERS.is_there(file)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
         """Load again when the file has changed, or another that belongs to it."""
-        return hooks.state_of_weights(partial(host.model_path, "vae", TokenizerConfig), file, sources_of)
+        return TOKENIZERS.state_of(file)
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:
         """Read the weights; they stay in RAM until a node needs them."""
-        path = host.model_path("vae", TokenizerConfig, file)
-        network = load_tokenizer(path).to(host.precision(precision))
+        path = TOKENIZERS.path(file)
+        network = load_tokenizer(path).to(devices.precision(precision))
         licence = read_about(path).get("licence", "")
         return io.NodeOutput(Model(patcher=in_core(network), config=network.config, file=file, licence=licence))
 
@@ -80,13 +77,13 @@ class LoadRecon(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.model_files("lyra", ReconConfig),
+                    options=DECODERS.names(),
                     tooltip="A file in models/lyra; those under mini come with the pack. The released ones keep their "
                     "names, lyra_static.pt and lyra_dynamic.pt, which tell them apart.",
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(host.PRECISIONS),
+                    options=list(devices.PRECISIONS),
                     default="auto",
                     tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
                     advanced=True,
@@ -98,17 +95,17 @@ class LoadRecon(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return hooks.is_there(partial(host.model_path, "lyra", ReconConfig), file)
+        return DECODERS.is_there(file)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
         """Load again when the file has changed, or another that belongs to it."""
-        return hooks.state_of_weights(partial(host.model_path, "lyra", ReconConfig), file)
+        return DECODERS.state_of(file)
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:
         """Read the weights; they stay in RAM until a node needs them."""
-        path = host.model_path("lyra", ReconConfig, file)
-        network = load_recon(path).to(host.precision(precision))
+        path = DECODERS.path(file)
+        network = load_recon(path).to(devices.precision(precision))
         licence = read_about(path).get("licence", "")
         return io.NodeOutput(Model(patcher=in_core(network), config=network.config, file=file, licence=licence))

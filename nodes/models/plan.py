@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...comfyui_lyra.cost.report import matmul_speed, report, stages
 from ...comfyui_lyra.recon.times import parse_times
-from ..comfy import host
+from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import tokenizer_of
 
@@ -67,14 +67,14 @@ class Plan(io.ComfyNode):
     @classmethod
     def execute(cls, cameras, times, steps, recon=None, tokenizer=None, teacher=None, guidance=1.0) -> io.NodeOutput:
         """Count and measure."""
-        dtype = recon.dtype if recon else host.precision("auto")
+        dtype = recon.dtype if recon else devices.precision("auto")
         found = stages(
             cameras, teacher=teacher and teacher.config, tokenizer=tokenizer and tokenizer_of(tokenizer).config,
             recon=recon and recon.config, times=len(parse_times(times)), steps=steps, guidance=guidance, dtype=dtype,
         )  # fmt: skip
         text = report(
-            cameras, found, speed=matmul_speed(host.compute_device(), dtype), precision=str(dtype).split(".")[1],
-            memory=host.free_memory(), disk=shutil.disk_usage(host.output_folder()).free,
+            cameras, found, speed=matmul_speed(devices.compute_device(), dtype), precision=str(dtype).split(".")[1],
+            memory=devices.free_memory(), disk=shutil.disk_usage(folders.output_folder()).free,
         )  # fmt: skip
-        host.show_text(cls, text)
+        progress.show_text(cls, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -1,7 +1,6 @@
 """The node that loads the teacher, and the teacher in ComfyUI's hands."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -10,11 +9,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import nn
 
-from ...comfyui_lyra.configs import TeacherConfig
 from ...kernels_glue.attention import attention as attention_op
-from ..comfy import hooks, host
+from ..comfy import devices, progress
 from ..comfy import types as sockets
 from ..comfy.patchers import Model, castable
+from ..comfy.shelf import TEACHERS
 
 if TYPE_CHECKING:
     from ...comfyui_lyra.gen3c.load import Teacher  # brings diffusers, whose import takes seconds
@@ -30,12 +29,12 @@ class TeacherModel(Model):
 
     @property
     def network(self) -> nn.Module:
-        """The network, wherever ComfyUI keeps its weights; ``host.load`` it before use."""
+        """The network, wherever ComfyUI keeps its weights; ``devices.load`` it before use."""
         return self.teacher.network
 
     def room(self, size: int) -> int:
         """Bytes to ask ComfyUI to leave free of weights where ``size`` bytes are worked in."""
-        return max(size, host.total_memory()) if self.stream else size
+        return max(size, devices.total_memory()) if self.stream else size
 
 
 class Held(nn.Module):
@@ -70,14 +69,14 @@ class LoadTeacher(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.model_files("diffusion_models", TeacherConfig),
+                    options=TEACHERS.names(),
                     tooltip="A file in models/diffusion_models; those under mini come with the pack. GEN3C's licence "
                     "(NVIDIA Open Model License) ends your right to use it if you bypass its guardrail without a "
                     "substantially similar one; like Lyra's own data programs, this pack runs it without one.",
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(host.PRECISIONS),
+                    options=list(devices.PRECISIONS),
                     default="auto",
                     tooltip="What it computes in. auto: bfloat16 where the GPU is fast at it, otherwise float32.",
                     advanced=True,
@@ -105,22 +104,22 @@ class LoadTeacher(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return hooks.is_there(partial(host.model_path, "diffusion_models", TeacherConfig), file)
+        return TEACHERS.is_there(file)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
         """Load again when the file has changed, or another that belongs to it."""
-        return hooks.state_of_weights(partial(host.model_path, "diffusion_models", TeacherConfig), file)
+        return TEACHERS.state_of(file)
 
     @classmethod
     def execute(cls, file, precision, attention, memory) -> io.NodeOutput:
         """Read the weights; they stay in RAM until a node needs them."""
         from ...comfyui_lyra.gen3c.load import load_teacher
 
-        path = host.model_path("diffusion_models", TeacherConfig, file)
-        teacher = load_teacher(path, dtype=host.precision(precision))
+        path = TEACHERS.path(file)
+        teacher = load_teacher(path, dtype=devices.precision(precision))
         height, width = teacher.config.trained_size
-        host.show_text(cls, f"{teacher.config.trained_frames} frames of {width}x{height}. {teacher.licence}")
+        progress.show_text(cls, f"{teacher.config.trained_frames} frames of {width}x{height}. {teacher.licence}")
         return io.NodeOutput(
             TeacherModel(
                 patcher=streamed(teacher.network),

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from ...comfyui_lyra.cost.report import decode_bytes
 from ...comfyui_lyra.quality.perceptual import Perceptual, load_lpips
 from ...comfyui_lyra.recon.times import parse_times
-from ..comfy import host
+from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.patchers import Model
 from ..comfy.tokenizers import tokenizer_of
@@ -133,8 +133,8 @@ class Evaluate(io.ComfyNode):
         make_ready(tokenizer, compare_bytes(*size, bool(lpips_vgg.strip())), size, splat if whole else None)
         shared = {
             "perceptual": judges(tokenizer, lpips_vgg, lpips_heads),
-            "device": host.compute_device(),
-            "on_step": host.progress("evaluate"),
+            "device": devices.compute_device(),
+            "on_step": progress.steps("evaluate"),
         }
         if whole:
             moments = parse_times(times) if times.strip() else None
@@ -143,7 +143,7 @@ class Evaluate(io.ComfyNode):
         else:
             found = compare_frames(sockets.from_image(frames), sockets.from_image(truth), **shared)
         error, means, text = sockets.to_image(found.picture(gain)), found.means, found.report()
-        host.show_text(cls, text)
+        progress.show_text(cls, text)
         scores = (means.get(name, math.nan) for name in ("psnr", "ssim", "tpips", "lpips"))
         shown = ui.PreviewImage(error[found.worst][None], cls=cls).as_dict() | {"text": (text,)}
         return io.NodeOutput(error, *scores, text, ui=shown)
@@ -154,9 +154,9 @@ def make_ready(tokenizer: Model | None, size: int, shape: Sequence[int], splat) 
     if splat is not None:
         size += splat.positions.shape[1] * SPLAT_BYTES
     if tokenizer is None:
-        host.make_room(size)
+        devices.make_room(size)
     else:
-        host.load(tokenizer, size=max(size, decode_bytes(tokenizer.config, *shape, tokenizer.dtype)))
+        devices.load(tokenizer, size=max(size, decode_bytes(tokenizer.config, *shape, tokenizer.dtype)))
 
 
 def is_splats(frames, truth, **given) -> bool:
@@ -177,6 +177,6 @@ def judges(tokenizer: Model | None, vgg: str, heads: str) -> list[Perceptual]:
 
     found = [GridTpips(tokenizer.network)] if tokenizer else []
     if vgg.strip():
-        files = [host.weights_path(name) for name in (vgg, heads) if name.strip()]
-        found.append(load_lpips(*files, largest=None).to(host.compute_device()))
+        files = [folders.weights_path(name) for name in (vgg, heads) if name.strip()]
+        found.append(load_lpips(*files, largest=None).to(devices.compute_device()))
     return found

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ...comfyui_lyra.files.cameras.load import load_cameras
 from ...comfyui_lyra.files.splats.ply import load_ply
 from ...comfyui_lyra.splats.demo_scene import demo_scene
-from ..comfy import hooks, host
+from ..comfy import folders, hooks, progress
 from ..comfy import types as sockets
 
 DEMO = "demo scene"  # made by formula, so that a workflow runs before any file is there
@@ -27,7 +27,7 @@ class LoadSplats(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[DEMO, *host.saved_files("3d", (".ply",))],
+                    options=[DEMO, *folders.saved_files("3d", (".ply",))],
                     default=DEMO,
                     tooltip="A PLY file in the folder 3d of ComfyUI's input or output. The demo scene needs no file.",
                 ),
@@ -44,12 +44,12 @@ class LoadSplats(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None):
         """Say before the run that the file is missing."""
-        return file == DEMO or hooks.is_there(host.saved_path, file)
+        return file == DEMO or hooks.is_there(folders.saved_path, file)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, *_, **__):
         """Read again when the file has changed."""
-        return file if file == DEMO else hooks.state_of(host.saved_path, file)
+        return file if file == DEMO else hooks.state_of(folders.saved_path, file)
 
     @classmethod
     def execute(cls, file, model_3d=None) -> io.NodeOutput:
@@ -57,7 +57,7 @@ class LoadSplats(io.ComfyNode):
         if model_3d is not None:
             gaussians = load_ply(sockets.ply_of(model_3d))
         else:
-            gaussians = demo_scene() if file == DEMO else load_ply(host.saved_path(file))
+            gaussians = demo_scene() if file == DEMO else load_ply(folders.saved_path(file))
         return io.NodeOutput(sockets.to_splat([gaussians]))
 
 
@@ -110,18 +110,18 @@ class LoadCameraPaths(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path=None):
         """Say before the run that the file is missing."""
-        return hooks.is_there(host.saved_path, path)
+        return hooks.is_there(folders.saved_path, path)
 
     @classmethod
     def fingerprint_inputs(cls, path=None, *_, **__):
         """Read again when the files have changed."""
-        return hooks.state_of(host.saved_path, path)
+        return hooks.state_of(folders.saved_path, path)
 
     @classmethod
     def execute(cls, path, width, height, clip) -> io.NodeOutput:
         """Read the paths."""
         size = (height, width) if width and height else None
-        with host.warnings() as warnings:
-            paths = load_cameras(host.saved_path(path), clip=clip.strip() or None, size=size)
-        host.show_text(cls, "\n".join([f"{len(paths)} paths", *warnings]))
+        with progress.warnings() as warnings:
+            paths = load_cameras(folders.saved_path(path), clip=clip.strip() or None, size=size)
+        progress.show_text(cls, "\n".join([f"{len(paths)} paths", *warnings]))
         return io.NodeOutput(paths)

@@ -9,7 +9,7 @@ from ...comfyui_lyra.cost.report import encode_bytes
 from ...comfyui_lyra.recon.reconstruct import reconstruct
 from ...comfyui_lyra.recon.schedule import DEFAULT
 from ...comfyui_lyra.recon.times import format_times, parse_times
-from ..comfy import host
+from ..comfy import devices, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import encoded_by, tokenizer_of
 
@@ -79,15 +79,15 @@ class Reconstruct(io.ComfyNode):
         shape = len(latents.cameras), len(path), path.height, path.width
         counts = count_tokens(recon.config, *shape)
         needed = bytes_needed(recon.config, shape[0], *counts, DEFAULT.segment, recon.dtype)
-        host.load(recon, tokenizer, size=max(needed, encode_bytes(tokenizer.config, *shape[1:], tokenizer.dtype)))
+        devices.load(recon, tokenizer, size=max(needed, encode_bytes(tokenizer.config, *shape[1:], tokenizer.dtype)))
         run = partial(
             reconstruct, recon.network, tokenizer.network, latents, moments, keep=keep or None,
-            cache=encoded_by(tokenizer), store=host.intermediate_device(), on_step=host.progress("reconstruct"),
+            cache=encoded_by(tokenizer), store=devices.intermediate_device(), on_step=progress.steps("reconstruct"),
         )  # fmt: skip
-        tries = schedules(recon.config, *shape, host.free_memory(), recon.dtype)
-        with host.warnings() as warnings:
-            splats, cameras = host.first_that_fits(partial(run, schedule=schedule) for schedule in tries)
-        host.show_text(cls, "\n".join([f"{len(splats)} x {len(splats.frames[0]):,} splats", *warnings]))
+        tries = schedules(recon.config, *shape, devices.free_memory(), recon.dtype)
+        with progress.warnings() as warnings:
+            splats, cameras = devices.first_that_fits(partial(run, schedule=schedule) for schedule in tries)
+        progress.show_text(cls, "\n".join([f"{len(splats)} x {len(splats.frames[0]):,} splats", *warnings]))
         return io.NodeOutput(sockets.to_splat(splats.frames), cameras, format_times(splats.times))
 
 

@@ -10,7 +10,7 @@ from ...comfyui_lyra.cost.report import decode_bytes
 from ...comfyui_lyra.files.media.images import to_bytes
 from ...comfyui_lyra.recon.times import parse_times
 from ...comfyui_lyra.refine.schedule import settings_for
-from ..comfy import host
+from ..comfy import devices, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import tokenizer_of
 
@@ -91,7 +91,7 @@ class RefineSplats(io.ComfyNode):
         """Refine each scene; where memory runs out, again with the device for this alone."""
         from ...comfyui_lyra.pipeline import refine  # deferred: brings diffusers, seconds
 
-        model, path, device = tokenizer_of(tokenizer), cameras[0], host.compute_device()
+        model, path, device = tokenizer_of(tokenizer), cameras[0], devices.compute_device()
         scenes, watch = sockets.from_splat(splat), Watch()
         settings = settings_for(device, path.height * path.width, steps=steps, seconds=seconds, seed=seed)
         run = partial(
@@ -101,14 +101,14 @@ class RefineSplats(io.ComfyNode):
         )  # fmt: skip
 
         def attempt(size: int):
-            host.load(model, size=size)
+            devices.load(model, size=size)
             return run([scene.to(device) for scene in scenes])
 
         needed = decode_bytes(model.config, path.height, path.width, model.dtype)
         needed = max(needed, SPLAT_BYTES * max(len(scene) for scene in scenes))
-        refined = host.first_that_fits(partial(attempt, size) for size in (needed, host.total_memory()))
+        refined = devices.first_that_fits(partial(attempt, size) for size in (needed, devices.total_memory()))
         text = "\n".join([refined.report(), *watch.notes(settings.shrink)])
-        host.show_text(cls, text)
+        progress.show_text(cls, text)
         return io.NodeOutput(sockets.to_splat(refined.splats), text)
 
 
@@ -125,7 +125,7 @@ class Watch:
     """Callbacks for ``refine``: a bar, a frame beside what it should be, and cancelling, which ends it early."""
 
     def __init__(self):
-        self._bar, self._preview, self._cancelled = host.bar(), None, False
+        self._bar, self._preview, self._cancelled = progress.bar(), None, False
 
     def on_step(self, done: int, total: int) -> None:
         """A step is done."""
@@ -138,7 +138,7 @@ class Watch:
 
     def enough(self) -> bool:
         """Whether the user has cancelled."""
-        self._cancelled = self._cancelled or host.cancelled()
+        self._cancelled = self._cancelled or progress.cancelled()
         return self._cancelled
 
     def notes(self, shrink: int) -> list[str]:

@@ -11,7 +11,7 @@ from ...comfyui_lyra.splats.crop import crop
 from ...comfyui_lyra.splats.render import Frames, RenderSettings, depth_view, render
 from ...kernels_glue.projection import MODES
 from ...kernels_glue.rasterize import rasterize
-from ..comfy import host
+from ..comfy import devices, progress
 from ..comfy import types as sockets
 
 SPLAT_BYTES = 3 << 10  # of working memory a splat: the rasteriser's budget is 6 GB for 2 million
@@ -87,16 +87,16 @@ class RenderSplats(io.ComfyNode):
         """Draw the frames; where memory runs out, again with the device for the splats alone."""
         gaussians = sockets.single(splat, "choose one with Select Bullet Time")
         path = end_to_end(cameras, every, width, height)
-        device = host.compute_device()
+        device = devices.compute_device()
         settings = RenderSettings(background=sockets.rgb(background), mode=mode, backend=backend)
-        store, on_step = host.intermediate_device(), host.progress("render")
+        store, on_step = devices.intermediate_device(), progress.steps("render")
 
         def attempt(size: int) -> Frames:
-            host.make_room(size)
+            devices.make_room(size)
             return render(gaussians.to(device), path.to(device), settings, store, on_step)
 
-        rooms = len(gaussians) * SPLAT_BYTES, host.total_memory()
-        return io.NodeOutput(*outputs(host.first_that_fits(partial(attempt, room) for room in rooms)), path.fps)
+        rooms = len(gaussians) * SPLAT_BYTES, devices.total_memory()
+        return io.NodeOutput(*outputs(devices.first_that_fits(partial(attempt, room) for room in rooms)), path.fps)
 
 
 def outputs(frames: Frames) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ...comfyui_lyra.files.cameras.load import CAMERAS, FORMATS, save_cameras
 from ...comfyui_lyra.files.splats.ply import save_ply
 from ...comfyui_lyra.geometry.geometry import Geometry
-from ..comfy import host
+from ..comfy import folders, progress
 from ..comfy import types as sockets
 
 SCALE = {"default": 1.0, "min": 0.0001, "max": 10000.0, "step": 0.01}
@@ -52,9 +52,11 @@ class SaveSplats(io.ComfyNode):
     def execute(cls, splat, filename_prefix, scale, geometry=None) -> io.NodeOutput:
         """Write the file."""
         gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
-        path, saved = host.output_path(filename_prefix, ".ply")
+        path, saved = folders.output_path(filename_prefix, ".ply")
         save_ply(path, gaussians, scale=factor(scale, geometry))
-        host.show_text(cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {host.below_output(path)}")
+        progress.show_text(
+            cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {folders.below_output(path)}"
+        )
         return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})
 
 
@@ -104,12 +106,12 @@ class SaveCameraPaths(io.ComfyNode):
     @classmethod
     def execute(cls, cameras, format, filename_prefix, scale, geometry=None) -> io.NodeOutput:
         """Write the folder."""
-        folder, _ = host.output_path(filename_prefix, "")
+        folder, _ = folders.output_path(filename_prefix, "")
         paths = [path.scaled(factor(scale, geometry)) for path in cameras]
         save_cameras(folder / FILES.get(format, ""), paths, kind=format)
-        saved = host.below_output(folder)
+        saved = folders.below_output(folder)
         text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {saved}"
-        host.show_text(cls, text)
+        progress.show_text(cls, text)
         return io.NodeOutput(saved, ui={"text": (text,)})
 
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ...comfyui_lyra.files.splats.sequence import save_sequence
 from ...comfyui_lyra.recon.times import parse_times
 from ...comfyui_lyra.splats.gaussians import GaussianSequence
-from ..comfy import host
+from ..comfy import folders, progress
 from ..comfy import types as sockets
 from .save import SCALE, factor
 
@@ -63,11 +63,11 @@ class SaveSplatSequence(io.ComfyNode):
         """Write the folder."""
         frames = sockets.from_splat(splat)
         moments = parse_times(times) if times.strip() else tuple(range(len(frames)))
-        folder, _ = host.output_path(filename_prefix, "")
+        folder, _ = folders.output_path(filename_prefix, "")
         save_sequence(
             folder, GaussianSequence(frames=frames, times=moments), cameras, fps=cameras[0].fps if cameras else 24.0,
-            scale=factor(scale, geometry), on_step=host.progress("save"),
+            scale=factor(scale, geometry), on_step=progress.steps("save"),
         )  # fmt: skip
-        text = f"{len(frames)} scenes: {host.below_output(folder)}"
-        host.show_text(cls, text)
+        text = f"{len(frames)} scenes: {folders.below_output(folder)}"
+        progress.show_text(cls, text)
         return io.NodeOutput(ui={"text": (text,)})

@@ -12,9 +12,10 @@ from ...comfyui_lyra.recon.load import load_recon
 from ...comfyui_lyra.training.run.checkpoint import steps as saved_steps
 from ...comfyui_lyra.training.run.log import read_log
 from ...comfyui_lyra.training.stages import MINI_STAGES
-from ..comfy import hooks, host
+from ..comfy import devices, folders, hooks, progress
 from ..comfy import types as sockets
 from ..comfy.patchers import Model, in_core
+from ..comfy.shelf import TOKENIZERS
 
 STAGES = MappingProxyType({"static": ("m1", "m2", "m3", "m4", "m5"), "dynamic": ("m6", "m7"), "quick": ("m1",)})
 PREVIEW_SIZE = 1024  # most pixels a side
@@ -123,14 +124,14 @@ class TrainRecon(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, dataset=None):
         """Say before the run that the folder is missing."""
-        return hooks.is_there(host.saved_path, dataset)
+        return hooks.is_there(folders.saved_path, dataset)
 
     @classmethod
     def fingerprint_inputs(cls, dataset=None, minutes=None, name=None, resume=None, *_, **__):
         """Train again where the last run's time was over before its steps, and when there are other scenes."""
         timed = name if resume and minutes else None
-        reached = hooks.state_of(host.decoder_folder, timed, lambda folder: saved_steps(folder)[-1:])
-        return f"{reached} {hooks.state_of(host.saved_path, dataset, files_below)}"
+        reached = hooks.state_of(folders.decoder_folder, timed, lambda folder: saved_steps(folder)[-1:])
+        return f"{reached} {hooks.state_of(folders.saved_path, dataset, files_below)}"
 
     @classmethod
     def execute(
@@ -139,25 +140,25 @@ class TrainRecon(io.ComfyNode):
         """Train, or go on training, and load the result."""
         from ...comfyui_lyra.training.train_recon import ReconTraining, train_recon  # deferred: brings diffusers
 
-        folder, watch = host.decoder_folder(name, anew=not resume), Watch()
-        with host.training():
+        folder, watch = folders.decoder_folder(name, anew=not resume), Watch()
+        with devices.training():
             file = train_recon(
                 folder,
                 tokenizer_file(tokenizer),
                 stages=STAGES[preset],
-                roots=[host.saved_path(dataset)],
-                after=host.decoder_folder(start_from) if start_from.strip() else None,
+                roots=[folders.saved_path(dataset)],
+                after=folders.decoder_folder(start_from) if start_from.strip() else None,
                 training=ReconTraining(pace=pace(preset, steps), batch=batch or None, flipped=flipped, seed=seed),
                 max_seconds=60 * minutes or None,
                 resume=bool(saved_steps(folder)),
-                device=host.compute_device(),
+                device=devices.compute_device(),
                 on_step=watch.on_step,
                 on_picture=watch.on_picture,
             )
         network = load_recon(file)
-        host.show_text(cls, summary(folder))
+        progress.show_text(cls, summary(folder))
         preview = sockets.to_image(newest_picture(folder))
-        model = Model(patcher=in_core(network.to(host.precision("auto"))), config=network.config, file=str(file))
+        model = Model(patcher=in_core(network.to(devices.precision("auto"))), config=network.config, file=str(file))
         return io.NodeOutput(model, preview, ui=ui.PreviewImage(preview, cls=cls))
 
 
@@ -165,7 +166,7 @@ class Watch:
     """Callbacks for ``train_recon``: a bar over all steps, and the newest picture on the node."""
 
     def __init__(self):
-        self._on_step, self._preview = host.progress("train splat decoder"), None
+        self._on_step, self._preview = progress.steps("train splat decoder"), None
 
     def on_step(self, done: int, total: int) -> None:
         """A step is done."""
@@ -180,13 +181,13 @@ class Watch:
 def files_below(root: Path) -> str:
     """Changes with the number of files of a dataset and with the newest; what is trained on it may lie there too."""
     files = root.rglob("*") if root.is_dir() else [root]
-    found = [file for file in files if file.is_file() and host.decoders() not in file.parents]
+    found = [file for file in files if file.is_file() and folders.decoders() not in file.parents]
     return f"{len(found)}:{max((file.stat().st_mtime_ns for file in found), default=0)}"
 
 
 def tokenizer_file(tokenizer: Model) -> Path:
     """Where the tokenizer's weights lie: training needs a copy of its own, that gradients may pass through."""
-    return host.model_path("vae", type(tokenizer.config), tokenizer.file)
+    return TOKENIZERS.path(tokenizer.file)
 
 
 def pace(preset: str, steps: int) -> float:

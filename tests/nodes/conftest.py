@@ -29,7 +29,8 @@ def folders(tmp_path):
 def models(folders, monkeypatch):
     """ComfyUI's models folder, empty, and none of ours that come with the pack."""
     import folder_paths
-    from lyra_pack.nodes.comfy import host
+    from lyra_pack.nodes.comfy import folders as places
+    from lyra_pack.nodes.comfy import shelf
 
     root = folders / "models"
     monkeypatch.setattr(folder_paths, "models_dir", str(root))
@@ -37,8 +38,9 @@ def models(folders, monkeypatch):
     for key in ("vae", "diffusion_models"):
         found = [str(root / key)], folder_paths.folder_names_and_paths[key][1]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, found)
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, host.OURS, ([], set()))
-    monkeypatch.setattr(host, "MINI", folders / "mini")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, places.OURS, ([], set()))
+    for module in (places, shelf):
+        monkeypatch.setattr(module, "MINI", folders / "mini")
     for name in ("mini", "models/vae", "models/diffusion_models", "models/lyra"):
         (folders / name).mkdir(parents=True)
     return root

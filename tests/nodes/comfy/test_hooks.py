@@ -1,6 +1,7 @@
 """Every hook of every node, as ComfyUI calls it: with the widgets' values, with None where one is linked, with less."""
 
 import os
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lyra_pack.nodes.comfy import hooks  # noqa: E402
 
 ASKED = [node for node in nodes.NODES if {"validate_inputs", "fingerprint_inputs"} & vars(node).keys()]
 FILES = {"LyraLoadTeacher": "diffusion_models/a.pt", "LyraLoadTokenizer": "vae/a.pt", "LyraLoadRecon": "lyra/a.pt"}
+PLACE = re.compile(r"\bhooks\.|\b[A-Z]+\.(is_there|state_of)\(")  # hooks, or a shelf, which asks them
 each = pytest.mark.parametrize("node", ASKED, ids=lambda node: node.__name__)
 
 
@@ -96,7 +98,7 @@ def test_hooks_ask_one_place():
     sources = {path: path.read_text("utf-8") for path in Path(nodes.__file__).parent.rglob("*.py")}
     names = chain.from_iterable(text.split("def ")[1:] for text in sources.values())
     asked = [body for body in names if body.startswith(("validate_inputs", "fingerprint_inputs"))]
-    assert len(asked) >= 2 * len(ASKED) and all("hooks." in body for body in asked)
+    assert len(asked) >= 2 * len(ASKED) and all(PLACE.search(body) for body in asked)
 
 
 def test_a_name_that_cannot_be_one_is_said_and_no_reason_to_run_again():
@@ -106,3 +108,8 @@ def test_a_name_that_cannot_be_one_is_said_and_no_reason_to_run_again():
     assert hooks.is_there(find, "a:b") == "no such name"
     assert hooks.state_of(find, "a:b") == "missing"
     assert hooks.is_there(find, None) is True and hooks.state_of(find, None) == "linked"
+
+
+def test_every_schema_is_valid():
+    for node in nodes.NODES:
+        assert node.GET_SCHEMA().category.startswith("Lyra/")

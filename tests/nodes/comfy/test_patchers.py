@@ -12,7 +12,7 @@ from lyra_pack.comfyui_lyra.bench.recon import random_inputs  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher  # noqa: E402
 from lyra_pack.comfyui_lyra.configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig  # noqa: E402
 from lyra_pack.comfyui_lyra.gen3c.dit import build  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import devices  # noqa: E402
 from lyra_pack.nodes.comfy.patchers import Model, castable, in_core  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ def test_models_are_loaded_together_once_and_forgotten_with_their_node(tiny_reco
     ]
     before = len(management.current_loaded_models)
     for _ in range(3):
-        host.load(*models, size=1)
+        devices.load(*models, size=1)
     loaded = [entry.model for entry in management.current_loaded_models]
     assert len(loaded) == before + 2 and all(model.patcher in loaded for model in models)
     assert all(model.network.training is False and model.dtype == torch.float32 for model in models)

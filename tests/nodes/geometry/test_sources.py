@@ -12,7 +12,7 @@ from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.files.cameras.npz import save_cameras_npz  # noqa: E402
 from lyra_pack.comfyui_lyra.files.media.video import save_video  # noqa: E402
 from lyra_pack.nodes.camera.paths import CameraPaths, PreviewCameras  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import progress  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets
 from lyra_pack.nodes.geometry.preview_cache import PreviewCache  # noqa: E402
 from lyra_pack.nodes.geometry.sources import GeometryFromDA3, GeometryFromDepth, GeometryFromMoGe  # noqa: E402
@@ -152,7 +152,7 @@ def test_where_a_depth_picture_is_clear_nothing_is_known():
 @pytest.mark.parametrize("make", ["moge", "depth"])
 def test_a_node_says_what_is_cut_of_an_upright_picture(monkeypatch, make):
     said = []
-    monkeypatch.setattr(host, "show_text", lambda node, text: said.append(text))
+    monkeypatch.setattr(progress, "show_text", lambda node, text: said.append(text))
     wide = FIT | {"width": 160, "height": 32}
     if make == "moge":
         GeometryFromMoGe.execute(picture(), moge(), **wide)

@@ -22,7 +22,7 @@ from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, frames_of, g
 from lyra_pack.comfyui_lyra.gen3c.text import zero_text  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry.fit import fit  # noqa: E402
 from lyra_pack.comfyui_lyra.sources.geometry import from_depth  # noqa: E402
-from lyra_pack.nodes.comfy import host, watch  # noqa: E402
+from lyra_pack.nodes.comfy import devices, progress, watch  # noqa: E402
 from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.latents.generate import GenerateLatents, depth_by, text_of  # noqa: E402
 from lyra_pack.nodes.models.plan import Plan  # noqa: E402
@@ -153,7 +153,7 @@ def test_cancelling_stops_within_a_block_and_the_next_run_goes_on(make, teacher,
 
 def test_other_inputs_go_on_in_a_folder_of_their_own(make, teacher, folders, monkeypatch):
     shown = []
-    monkeypatch.setattr(host, "show_text", lambda node, text: shown.append(text))
+    monkeypatch.setattr(progress, "show_text", lambda node, text: shown.append(text))
     first, other = make(), make(seed=2)
     third = make(seed=2, steps=5)
     assert shown[-1] == "2 paths: lyra/scene_3\n'scene' is taken; these are 'scene_3'"
@@ -206,14 +206,14 @@ def test_a_scene_under_another_name_is_not_made_again(make, teacher, folders):
 
 
 def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, teacher, folders, monkeypatch, caplog):
-    whole, sizes, passes, load = alone(make, folders), [], [], host.load
+    whole, sizes, passes, load = alone(make, folders), [], [], devices.load
 
     def in_the_second_path(*_) -> None:
         passes.append(1)
         if len(passes) == 6:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(host, "load", lambda *models, size: (sizes.append(size), load(*models, size=size)))
+    monkeypatch.setattr(devices, "load", lambda *models, size: (sizes.append(size), load(*models, size=size)))
     hook = teacher.network.transformer_blocks[1].register_forward_hook(in_the_second_path)
     found = make()
     hook.remove()
@@ -227,12 +227,12 @@ def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, tea
     teacher.network.transformer_blocks[1].register_forward_hook(always)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         make(name="never", seed=2)
-    assert len(sizes) == 5 and sizes[4] == host.total_memory()  # at last nothing of the weights stays there
+    assert len(sizes) == 5 and sizes[4] == devices.total_memory()  # at last nothing of the weights stays there
 
 
 def test_warnings_and_the_folder_are_shown_on_the_node(make, teacher, tokenizer, scene, monkeypatch):
     shown = []
-    monkeypatch.setattr(host, "show_text", lambda node, text: shown.append(text))
+    monkeypatch.setattr(progress, "show_text", lambda node, text: shown.append(text))
     make()
     assert (shown[0], shown[-1]) == ("path 1 of 2: left", "2 paths: lyra/scene")
     zoomed = camera_paths(pinhole_camera(96, 80, 30), "left", 9)
@@ -242,7 +242,7 @@ def test_warnings_and_the_folder_are_shown_on_the_node(make, teacher, tokenizer,
 
 def test_the_time_that_is_left_is_shown_once_two_steps_are_done(make, teacher, monkeypatch):
     shown, blocks = [], Cancel(-1, teacher)
-    monkeypatch.setattr(host, "show_text", lambda node, text: shown.append(text))
+    monkeypatch.setattr(progress, "show_text", lambda node, text: shown.append(text))
     monkeypatch.setattr(watch, "perf_counter", lambda: 1000 + 300.0 * blocks.blocks)  # two blocks a step: ten minutes
     make()
     assert shown == [

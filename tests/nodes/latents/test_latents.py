@@ -10,7 +10,7 @@ from lyra_pack.comfyui_lyra.files.cameras.npz import save_cameras_npz  # noqa: E
 from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import load_latent_pkl, save_latent_pkl  # noqa: E402
 from lyra_pack.comfyui_lyra.tokenizer import model as tokenizer_model  # noqa: E402
 from lyra_pack.comfyui_lyra.tokenizer.clips import decode  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import progress  # noqa: E402
 from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.latents.latents import DecodeLatents, LatentsFromCore, LatentsToCore, LoadLatents, SaveLatents
 from lyra_pack.nodes.splats.load import LoadCameraPaths  # noqa: E402
@@ -56,7 +56,7 @@ def test_a_moving_sources_folder_brings_its_six_paths_and_says_so(folders, tiny_
         save_latent_pkl(root / "latent" / "clip.pkl", tiny_scene.latents.values[0] + view)
         save_cameras_npz(root / "pose" / "clip.npz", root / "intrinsics" / "clip.npz", tiny_scene.cameras[0])
     told = []
-    monkeypatch.setattr(host, "show_text", lambda node, text: told.append(text))
+    monkeypatch.setattr(progress, "show_text", lambda node, text: told.append(text))
     (loaded,) = LoadLatents.execute("example", "", True).args
     assert len(loaded.cameras) == 6
     assert torch.equal(loaded.latents.values[5], tiny_scene.latents.values[0] + 5)

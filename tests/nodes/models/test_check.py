@@ -5,7 +5,7 @@ pytest.importorskip("comfy_api")
 import torch  # noqa: E402
 from lyra_pack.comfyui_lyra.check import everything, models  # noqa: E402
 from lyra_pack.comfyui_lyra.check.report import Finding, Section  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import devices  # noqa: E402
 from lyra_pack.nodes.models import check
 from lyra_pack.nodes.models.load import LoadRecon, LoadTokenizer  # noqa: E402
 from lyra_pack.nodes.models.teacher import LoadTeacher  # noqa: E402
@@ -40,8 +40,8 @@ def test_models_without_their_tokenizer_are_refused_before_anything_is_done(quic
 
 @pytest.mark.slow
 def test_connected_models_are_tried_out_one_after_another(quick, monkeypatch):
-    brought, load = [], host.load
-    monkeypatch.setattr(host, "load", lambda *given, size: (brought.append(len(given)), load(*given, size=size)))
+    brought, load = [], devices.load
+    monkeypatch.setattr(devices, "load", lambda *given, size: (brought.append(len(given)), load(*given, size=size)))
     tokenizer, teacher, recon = loaded()
     (report,) = check.Check.execute(tokenizer, teacher, recon).args
     assert "**All works**" in report
@@ -76,4 +76,4 @@ def test_a_cancelled_run_stops_in_the_middle(quick):
 
 def test_the_clip_that_models_are_shown_is_their_familys(quick):
     assert check.shape_of("lyra") == (121, 704, 1280) and check.shape_of("mini") == (17, 96, 160)
-    assert host.compute_device() == torch.device("cpu") or torch.cuda.is_available()
+    assert devices.compute_device() == torch.device("cpu") or torch.cuda.is_available()

@@ -8,7 +8,8 @@ pytest.importorskip("comfy_api")
 
 from lyra_pack.comfyui_lyra.recon.load import save_recon  # noqa: E402
 from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import folders as places  # noqa: E402
+from lyra_pack.nodes.comfy.shelf import DECODERS  # noqa: E402
 from lyra_pack.nodes.models.load import LoadRecon, LoadTokenizer  # noqa: E402
 from lyra_pack.nodes.models.teacher import LoadTeacher  # noqa: E402
 
@@ -33,10 +34,10 @@ def test_a_tokenizer_and_a_splat_decoder_load_from_the_models_folders(models, ti
 
 
 def test_the_packs_own_models_come_first_each_in_its_list(models, tiny_tokenizer, tiny_recon):
-    save_tokenizer(tiny_tokenizer, host.MINI / "coder.safetensors")
+    save_tokenizer(tiny_tokenizer, places.MINI / "coder.safetensors")
     for name in ("a_dynamic", "static"):
-        save_recon(tiny_recon, host.MINI / f"{name}.safetensors")
-    (host.MINI / "notes.txt").touch()
+        save_recon(tiny_recon, places.MINI / f"{name}.safetensors")
+    (places.MINI / "notes.txt").touch()
     save_recon(tiny_recon, models / "lyra" / "a.safetensors")
     (models / "lyra" / "readme.md").touch()
     assert offered(LoadTokenizer) == ["mini/coder.safetensors"]
@@ -83,7 +84,7 @@ def test_folders_of_a_users_yaml_are_searched_too(models, tmp_path, tiny_recon):
     save_recon(tiny_recon, tmp_path / "elsewhere" / "far.safetensors")
     save_recon(tiny_recon, models / "lyra" / "near.safetensors")
     assert offered(LoadRecon) == ["far.safetensors", "near.safetensors"]
-    assert host.model_path("lyra", type(tiny_recon.config), "far.safetensors").parent == tmp_path / "elsewhere"
+    assert DECODERS.path("far.safetensors").parent == tmp_path / "elsewhere"
 
 
 def test_a_file_written_again_is_loaded_again(models, tiny_recon):
@@ -115,8 +116,8 @@ def test_a_model_is_loaded_again_when_what_belongs_to_its_file_changes(models):
 
 
 def test_a_trained_decoders_folder_may_be_deleted_while_comfyui_runs(models, tiny_recon):
-    folder = host.decoder_folder("mine")
+    folder = places.decoder_folder("mine")
     save_recon(tiny_recon, folder / "mine.safetensors")
     assert offered(LoadRecon) == ["mine/mine.safetensors"]
-    shutil.rmtree(host.output_folder() / "lyra")
+    shutil.rmtree(places.output_folder() / "lyra")
     assert offered(LoadRecon) == ["put a model into models/lyra"]

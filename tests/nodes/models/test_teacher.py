@@ -9,7 +9,8 @@ pytest.importorskip("comfy_api")
 import comfy.model_management as management  # noqa: E402
 from lyra_pack.comfyui_lyra.configs import TEACHER_INPUTS  # noqa: E402
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import devices  # noqa: E402
+from lyra_pack.nodes.comfy import folders as places  # noqa: E402
 from lyra_pack.nodes.models.teacher import LoadTeacher, streamed  # noqa: E402
 
 
@@ -30,7 +31,7 @@ def test_a_teacher_loads_with_its_weights_unchanged_and_layers_that_comfyui_can_
     (model,) = LoadTeacher.execute(file, "auto", "torch", "auto").args
     assert (model.config, model.licence, model.file) == (tiny_teacher.config, "Apache-2.0", file)
     assert (model.attention, model.stream, model.dtype) == ("torch", False, torch.float32)
-    host.load(model, size=1)
+    devices.load(model, size=1)
     assert model.patcher in [entry.model for entry in management.current_loaded_models]
     state, expected = model.network.state_dict(), tiny_teacher.network.state_dict()
     assert list(state) == list(expected)
@@ -55,7 +56,7 @@ def test_any_part_of_the_weights_may_stay_behind(tiny_teacher):
 def test_streaming_asks_for_all_of_the_memory(file):
     kept, streams = (LoadTeacher.execute(file, "auto", "auto", memory).args[0] for memory in ("auto", "stream"))
     assert kept.room(123) == 123
-    assert streams.room(123) == management.get_total_memory(host.compute_device()) > 123
+    assert streams.room(123) == management.get_total_memory(devices.compute_device()) > 123
     assert streams.room(10**15) == 10**15
 
 
@@ -66,7 +67,7 @@ def test_precision_is_cast_and_named(file):
 
 
 def test_the_packs_own_teacher_comes_first_and_a_missing_file_is_said(models, tiny_teacher):
-    save_teacher(tiny_teacher, host.MINI / "teacher.safetensors")
+    save_teacher(tiny_teacher, places.MINI / "teacher.safetensors")
     (models / "diffusion_models" / "gen3c.pt").touch()
     inputs = {i.id: i for i in LoadTeacher.define_schema().inputs}
     assert inputs["file"].options == ["mini/teacher.safetensors", "gen3c.pt"]

@@ -10,7 +10,7 @@ from lyra_pack.comfyui_lyra.quality.compare import GridTpips, compare_bytes, com
 from lyra_pack.comfyui_lyra.quality.perceptual import Lpips  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct  # noqa: E402
 from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import devices  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets
 from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.splats import evaluate as evaluate_module  # noqa: E402
@@ -94,8 +94,8 @@ def test_what_has_to_be_connected_is_said(given):
 
 def test_room_is_asked_for_whatever_is_scored(tokenizer, tiny_scene, monkeypatch):
     asked = []
-    monkeypatch.setattr(host, "make_room", asked.append)
-    monkeypatch.setattr(host, "load", lambda *models, size: asked.append(size))
+    monkeypatch.setattr(devices, "make_room", asked.append)
+    monkeypatch.setattr(devices, "load", lambda *models, size: asked.append(size))
     frames = pictures(2, 0)
     evaluate(every=1, gain=1.0, frames=frames, truth=frames)
     evaluate(every=1, gain=1.0, frames=frames, truth=frames, tokenizer=tokenizer)

@@ -14,7 +14,7 @@ from lyra_pack.comfyui_lyra.cost.recon import LEAST, MOST  # noqa: E402
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.model import Recon  # noqa: E402
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import devices, progress  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets
 from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.comfy.tokenizers import encoded_by  # noqa: E402
@@ -48,7 +48,7 @@ def test_each_bullet_time_becomes_one_scene_of_the_batch(recon, tokenizer, tiny_
     splat, cameras, times = Reconstruct.execute(recon, tokenizer, tiny_scene, "8, 0", 0.0, 0).args
     expected, paths = reconstruct(recon.network, tokenizer.network, tiny_scene, (8, 0))
     assert splat.positions.shape == (2, int(2 * 9 * 4 * 6 * 0.3), 3) and splat.counts is None
-    assert times == "8, 0" and splat.positions.device == host.intermediate_device()
+    assert times == "8, 0" and splat.positions.device == devices.intermediate_device()
     for found, frame in zip(sockets.from_splat(splat), expected.frames, strict=True):
         torch.testing.assert_close(found.means, frame.means)
         torch.testing.assert_close(found.colors, frame.colors, rtol=1e-4, atol=1e-5)
@@ -152,7 +152,7 @@ def test_a_cancelled_run_stops_inside_a_block(recon, tokenizer, tiny_scene):
 
 def test_warnings_of_the_library_are_collected_for_the_node(tiny_recon, tokenizer, tiny_scene):
     model = static(tiny_recon)
-    with host.warnings() as found:
+    with progress.warnings() as found:
         Reconstruct.execute(model, tokenizer, tiny_scene, "0", 0.0, 0)
     assert found == ["the latents show a moving scene, and the splat decoder is a static one: expect ghosts"]
 

@@ -8,7 +8,7 @@ pytest.importorskip("comfy_api")
 from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians  # noqa: E402
-from lyra_pack.nodes.comfy import host  # noqa: E402
+from lyra_pack.nodes.comfy import devices  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets
 from lyra_pack.nodes.splats import render as module  # noqa: E402
 from lyra_pack.nodes.splats.render import CropSplats, RenderSplats  # noqa: E402
@@ -75,11 +75,11 @@ def test_out_of_memory_is_tried_again_with_the_device_to_itself(scene, paths, mo
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return draw(*args)
 
-    monkeypatch.setattr(host, "make_room", rooms.append)
+    monkeypatch.setattr(devices, "make_room", rooms.append)
     monkeypatch.setattr(module, "render", scarce)
     found = RenderSplats.execute(sockets.to_splat([scene]), paths, **WIDGETS).args
     assert all(torch.equal(a, b) for a, b in zip(found[:4], expected[:4], strict=True))
-    assert rooms == [2 * module.SPLAT_BYTES, host.total_memory()] and "out of memory, trying again" in caplog.text
+    assert rooms == [2 * module.SPLAT_BYTES, devices.total_memory()] and "out of memory, trying again" in caplog.text
 
 
 def test_cropping_each_bullet_time(scene):

@@ -13,7 +13,8 @@ from lyra_pack.comfyui_lyra.tokenizer.model import save_tokenizer  # noqa: E402
 from lyra_pack.comfyui_lyra.training import train_recon as trainer  # noqa: E402
 from lyra_pack.comfyui_lyra.training.data.sdg_disk import write_sdg  # noqa: E402
 from lyra_pack.comfyui_lyra.training.run.checkpoint import Snapshot, latest, save_snapshot  # noqa: E402
-from lyra_pack.nodes.comfy import host
+from lyra_pack.nodes.comfy import folders as places
+from lyra_pack.nodes.comfy import progress
 from lyra_pack.nodes.models.load import LoadRecon, LoadTokenizer  # noqa: E402
 from lyra_pack.nodes.training import train  # noqa: E402
 from lyra_pack.nodes.training.train import TrainRecon  # noqa: E402
@@ -45,7 +46,7 @@ def tokenizer(models, tiny_tokenizer, tiny_teacher, tiny_recon, monkeypatch):
 @pytest.mark.slow
 def test_a_decoder_is_trained_goes_on_after_a_cancel_and_can_be_loaded(tokenizer, models, monkeypatch):
     folder = models.parent / "output" / "lyra" / "decoders" / "mine"
-    real, shown = host.progress, []
+    real, shown = progress.steps, []
 
     def cancelling(label):
         report = real(label)
@@ -59,7 +60,7 @@ def test_a_decoder_is_trained_goes_on_after_a_cancel_and_can_be_loaded(tokenizer
         return on_step
 
     with monkeypatch.context() as patch, torch.inference_mode():
-        patch.setattr(host, "progress", cancelling)
+        patch.setattr(progress, "steps", cancelling)
         with pytest.raises(management.InterruptProcessingException):
             TrainRecon.execute(tokenizer, steps=10, **WIDGETS)
     assert latest(folder).step == 4 and not list(folder.glob("mini_recon*"))
@@ -117,7 +118,7 @@ def test_a_dataset_that_is_not_there_is_said_before_the_run(folders):
 def test_a_name_stays_below_its_folder(folders):
     for name in ("", "..", "a/b", "a\\b"):
         with pytest.raises(ValueError, match="cannot be the name of a folder"):
-            host.decoder_folder(name)
+            places.decoder_folder(name)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_name_stays_below_its_folder(folders):
 )
 def test_another_training_in_the_same_folder_says_what_differs(tokenizer, models, change, named):
     """Of the folder of a run, only its checkpoint counts here: nothing is trained."""
-    folder = host.decoder_folder("mine")
+    folder = places.decoder_folder("mine")
     begun = WIDGETS | {"name": "mine"}
     stages = [trainer.MINI_STAGES[name] for name in train.STAGES[begun["preset"]]]
     training = trainer.ReconTraining(pace=train.pace("static", 10), batch=1, flipped=False, seed=0)
