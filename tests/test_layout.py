@@ -24,6 +24,7 @@ STEPS = (  # of comfyui_lyra: a room sees those before it, and none beside it
     {"refine"},
     {"pipeline"},
     {"training"},
+    {"scale"},
     {"check", "bench", "demo"},
     {"cli"},
 )  # fmt: skip

@@ -34,12 +34,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when done, else one sentence on standard error: 1 if the input cannot be used, 130 if stopped."""
+    """Run one verb; 0 when done, 1 with a sentence on standard error if the input cannot be used, 130 if stopped."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     module, function = options.run.split(".")  # imported once it is needed: the networks take seconds
     try:
-        getattr(import_module(f".{module}", __package__), function)(options)
+        status = getattr(import_module(f".{module}", __package__), function)(options)
     except (ValueError, OSError, KernelUnavailable) as error:
         close_bars()
         print(f"lyra {options.verb}: {error}", file=sys.stderr)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_bars()
         print(f"lyra {options.verb}: stopped; {kept(options)}", file=sys.stderr)
         return STOPPED
-    return 0
+    return status or 0
 
 
 def kept(options: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Verbs that make and measure the mini models: draw-scene, train-*, sdg, evaluate."""
+"""Verbs that make and measure the mini models: draw-scene, train-*, evaluate."""
 
 import argparse
 from dataclasses import replace
@@ -12,7 +12,6 @@ from ..gen3c.load import Teacher, load_teacher
 from ..recon.load import load_recon
 from ..recon.model import Recon
 from ..tokenizer.model import CosmosTokenizer, load_tokenizer
-from ..training.data.sdg_disk import write_sdg
 from ..training.data.sdg_memory import SDG_SETTINGS
 from ..training.evaluate import Evaluation, evaluate
 from ..training.run.processes import Processes
@@ -47,15 +46,6 @@ def run_train_teacher(options: argparse.Namespace) -> None:
     """Train the teacher."""
     tokenizer = options.tokenizer or shipped_model("tokenizer")
     print(train_teacher(options.out, tokenizer, **beginning(options, TeacherTraining()), **time_box(options)))
-
-
-def run_sdg(options: argparse.Namespace) -> None:
-    """Make scenes."""
-    write_sdg(
-        options.out, teacher_of(options), tokenizer_of(options), options.seeds,
-        moving=options.moving, lengths=options.lengths, settings=sampling(options),
-    )  # fmt: skip
-    print(f"{len(options.seeds)} {'moving scenes' if options.moving else 'scenes'}: {options.out}")
 
 
 def run_train_recon(options: argparse.Namespace) -> None:

@@ -3,11 +3,13 @@
 import argparse
 from pathlib import Path
 
+from ..files.places import Place
 from ..recon.times import parse_times
 from ..training.stages import MINI_STAGES
 from ..training.train_mini import SHARES
 from ..training.train_recon import DATA
 from ..training.world.draw_scenes import LENGTHS, SPLITS
+from .scale_verbs import add_spreading
 from .verbs import add_device
 
 
@@ -31,14 +33,19 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="training.run_train_teacher")
 
     verb = verbs.add_parser("sdg", help="scenes as the teacher makes them, as a folder to train from")
-    verb.add_argument("out", type=Path, help="folder in the SDG layout, with depth; finished scenes in it are kept")
+    verb.add_argument(
+        "out",
+        type=Place.of,
+        help="folder or URL (s3://, gs://) in the SDG layout, with depth; whole scenes are kept",
+    )
     verb.add_argument("--seeds", type=seeds, required=True, help=SEEDS)
     verb.add_argument("--moving", action="store_true", help="moving scenes, with time-flipped twins")
     verb.add_argument("--lengths", choices=LENGTHS, help="of the paths; by default they take turns")
     add_mini(verb, "tokenizer", "teacher")
     add_sampling(verb)
     add_device(verb)
-    verb.set_defaults(run="training.run_sdg")
+    add_spreading(verb, "seeds")
+    verb.set_defaults(run="scale.run_sdg")
 
     verb = verbs.add_parser("train-recon", help="the mini splat decoder, on what the teacher makes of scenes")
     add_run(verb)

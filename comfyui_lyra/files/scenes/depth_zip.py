@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 import OpenEXR
@@ -30,7 +30,9 @@ def save_depth_zip(path: Path | str, depth: Tensor) -> None:
         for frame, values in enumerate(maps):
             data = io.BytesIO()
             OpenEXR.File(header, {"Z": np.ascontiguousarray(values)}).write(data)
-            archive.writestr(f"{frame:05d}.exr", data.getvalue())
+            member = ZipInfo(f"{frame:05d}.exr")  # dated 1980: equal depth makes equal files
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, data.getvalue())
 
 
 def load_depth_zip(path: Path | str, frames: Sequence[int]) -> Tensor:

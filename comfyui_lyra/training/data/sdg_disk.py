@@ -1,20 +1,33 @@
-"""Generated scenes written in the layout that training reads (training.md 9.1): path stores and depth archives."""
+"""Generated scenes written in the layout that training reads (training.md 9.1): path stores and depth archives.
+
+A scene is made in a folder of its own and moved to its place when it is whole, file by file, so that no reader meets
+half of a file, and makers on many machines need not know of each other.
+"""
 
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ...cameras.moves import SIX_PATHS
+from ...cameras.path import CameraTrajectory
+from ...files.places import Place
 from ...files.scenes.depth_zip import save_depth_zip
-from ...files.scenes.sdg_writer import PathStore
+from ...files.scenes.sdg_manifest import Manifest, lyra_folder
+from ...files.scenes.sdg_writer import SUFFIXES, Kind, PathStore, place
 from ...gen3c.generate import GenerateSettings, describe
 from ...gen3c.load import Teacher
 from ...gen3c.sampler import initial_noise
 from ...gen3c.text import zero_text
 from ...latents import MultiViewLatents, VideoLatents
 from ...tokenizer.model import CosmosTokenizer
-from .sdg_memory import SDG_SETTINGS, Generated, draw_sources, generate_many
+from .sdg_memory import SDG_SETTINGS, Generated, Source, draw_sources, generate_many
 
 log = logging.getLogger("lyra")
+
+KINDS: tuple[Kind, ...] = ("pose", "intrinsics", "latent", "rgb", "depth")  # of a path's files, in the order of writing
+PATHS = len(SIX_PATHS)
 
 
 def write_sdg(
@@ -27,30 +40,139 @@ def write_sdg(
     lengths: str | None = None,
     settings: GenerateSettings = SDG_SETTINGS,
 ) -> None:
-    """Generate the scenes of some seeds, one after another, into folder ``root``; moving ones with flipped twins.
-
-    Scenes that are there already, made from the same things, are kept.
-    """
-    config = teacher.config
-    shape = {"size": config.trained_size, "frames": config.trained_frames, "device": teacher.device}
+    """Generate the scenes of some seeds, one after another, into ``root``; see SceneMaker."""
+    maker = SceneMaker(
+        root=Place.of(root), teacher=teacher, tokenizer=tokenizer, moving=moving, lengths=lengths, settings=settings
+    )
     for number, seed in enumerate(seeds, start=1):
-        (source,) = draw_sources([seed], moving=moving, lengths=lengths, **shape)
+        maker(seed)
+        log.info("scene %s, %d of %d", seed, number, len(seeds))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SceneMaker:
+    """Makes the scene of a seed, and of moving ones the flipped twins, in a folder or at a URL.
+
+    What is there already, made from the same things, is kept.
+    """
+
+    root: Place
+    teacher: Teacher
+    tokenizer: CosmosTokenizer
+    moving: bool = False
+    lengths: str | None = None  # of the paths; None: they take turns with the seeds
+    settings: GenerateSettings = SDG_SETTINGS
+
+    def __call__(self, seed: int) -> None:
+        """Make what is missing of a scene. ValueError where files of it were made from other things."""
+        parts = list(self.parts(seed))
+        for part in parts:  # both are looked at before either is made
+            if wrong := part.obstacle(self.root):
+                raise ValueError(wrong)
+        for part in parts:
+            if not part.is_whole(self.root):
+                self.make(part)
+
+    def make(self, part: "Part") -> None:
+        """Make one part; if another maker was first, it has taken this one's folder away, and all is well."""
+        try:
+            with self.root.staging(part.name) as folder:
+                part.make(folder / "scene", self.generated)
+                part.publish(folder / "scene", self.root)
+        except Exception:
+            if not part.is_whole(self.root):
+                raise
+
+    def generated(self, source: Source) -> Generated:
+        """What the teacher makes of a source."""
+        return generate_many(self.teacher, self.tokenizer, [source], self.settings)[0]
+
+    def check(self, seed: int) -> None:
+        """ValueError if what is there of a seed's scene was made from other things."""
+        for part in self.parts(seed):
+            if wrong := part.obstacle(self.root):
+                raise ValueError(wrong)
+
+    def parts(self, seed: int) -> "Iterator[Part]":
+        """The scene and, if it moves, the same played backwards."""
+        config = self.teacher.config
+        (source,) = draw_sources(
+            [seed], moving=self.moving, lengths=self.lengths, size=config.trained_size, frames=config.trained_frames,
+            device=self.teacher.device,
+        )  # fmt: skip
         noise = initial_noise((1, *config.latent_shape), source.seed)
-        parts = []
-        for flipped in (False, True)[: 1 + moving]:  # both are claimed before either is made
+        for flipped in (False, True)[: 1 + self.moving]:
             shown = source.flipped() if flipped else source
-            recipe = describe(teacher, tokenizer, shown.geometry.to("cpu"), zero_text(config), noise, settings)
-            store = PathStore(root, source.name, flipped=flipped)
-            store.begin(recipe, shown.paths, latents=noise.numel())
-            parts.append((shown, recipe, store))
-        for shown, recipe, store in parts:
-            if not is_whole(store, len(shown.paths)):
-                (generated,) = generate_many(teacher, tokenizer, [shown], settings)
-                write_generated(store, generated, config.family, recipe)
-        log.info("scene %s, %d of %d", source.name, number, len(seeds))
+            recipe = describe(
+                self.teacher, self.tokenizer, shown.geometry.to("cpu"), zero_text(config), noise, self.settings
+            )
+            yield Part(source=shown, flipped=flipped, recipe=recipe, family=config.family, latents=noise.numel())
 
 
-def write_generated(store: PathStore, generated: Generated, family: str, recipe: dict[str, str]) -> None:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Part:
+    """A scene to be made along its paths, forward or flipped."""
+
+    source: Source
+    flipped: bool
+    recipe: Mapping[str, str]
+    family: str
+    latents: int  # numbers a path
+
+    @property
+    def name(self) -> str:
+        """Of the clip."""
+        return self.source.name
+
+    @property
+    def paths(self) -> tuple[CameraTrajectory, ...]:
+        """Along which it is made."""
+        return self.source.paths
+
+    @property
+    def manifest(self) -> str:
+        """Where its manifest lies, in the place beside the root."""
+        return f"flipped/{self.name}.json" if self.flipped else f"{self.name}.json"
+
+    def store(self, root: Path) -> PathStore:
+        """Its paths below a folder."""
+        return PathStore(root, self.name, flipped=self.flipped)
+
+    def files(self) -> Iterator[str]:
+        """Its files below the root, in the order in which they are written."""
+        first = len(self.paths) if self.flipped else 0
+        for view in range(first, first + len(self.paths)):
+            yield from (place(Path(), view, kind, self.name).as_posix() for kind in KINDS)
+
+    def obstacle(self, root: Place) -> str | None:
+        """Why its files cannot lie below a root, if so: others of its name do, which were made from other things."""
+        if root.path is not None:
+            return self.store(root.path).obstacle(self.recipe, self.paths)
+        stored, made = stored_manifest(root.beside / self.manifest), Manifest.of(self.recipe, self.paths)
+        if stored is None or stored.keys == made.keys:
+            return None
+        other = " and ".join(stored.other_inputs(made)) or "camera paths"
+        return f"{root} holds paths of '{self.name}' made with other {other}; choose another place"
+
+    def is_whole(self, root: Place) -> bool:
+        """Whether every file that training reads is there."""
+        return all((root / file).is_file() for file in self.files())
+
+    def make(self, root: Path, generate: Callable[[Source], Generated]) -> None:
+        """Write all its files below a folder."""
+        store = self.store(root)
+        store.begin(self.recipe, self.paths, latents=self.latents)
+        write_generated(store, generate(self.source), self.family, self.recipe)
+
+    def publish(self, made: Path, root: Place) -> None:
+        """Move those of its files that are missing below a root there, the manifest first."""
+        (root.beside / self.manifest).put(lyra_folder(made) / self.manifest)
+        for file in self.files():
+            if not (root / file).is_file():
+                (root / file).put(made / file)
+
+
+def write_generated(store: PathStore, generated: Generated, family: str, recipe: Mapping[str, str]) -> None:
     """Video, cameras, latents and depth of every path of a scene; those of flipped twins in the clip's own time."""
     source = generated.source
     for index, (path, clip) in enumerate(zip(source.paths, generated.clips, strict=True)):
@@ -59,13 +181,32 @@ def write_generated(store: PathStore, generated: Generated, family: str, recipe:
             cameras=(path,),
             family=family,
             dynamic=len(source.geometry.frames) > 1,
-            provenance=recipe,
+            provenance=dict(recipe),
         )
         store.save(index, scene, lambda clip=clip: clip.frames.cpu().float() / 255)
         save_depth_zip(store.file(index, "depth"), clip.depth.flip(0) if store.flipped else clip.depth)
 
 
-def is_whole(store: PathStore, paths: int) -> bool:
-    """Whether every file that training reads is there."""
-    kinds = ("pose", "intrinsics", "latent", "rgb", "depth")
-    return all(store.file(index, kind).is_file() for index in range(paths) for kind in kinds)
+def stored_manifest(place: Place) -> Manifest | None:
+    """The manifest at a place, if there is one."""
+    if not place.is_file():
+        return None
+    if place.path is not None:
+        return Manifest.read(place.path)
+    with tempfile.TemporaryDirectory(prefix="lyra-") as folder:
+        (copy := Path(folder, place.name)).write_bytes(place.read())
+        return Manifest.read(copy)
+
+
+def finished(root: Place, moving: bool = False) -> set[str]:
+    """Names of the scenes of which every file is there, by one listing a folder of the layout."""
+    found: set[str] | None = None
+    for view in reversed(range(2 * PATHS if moving else PATHS)):  # the last is written last: of few, few are listed
+        for kind in reversed(KINDS):
+            ending = f".{SUFFIXES[kind]}"
+            names = (root / f"{view}/{kind}").names()
+            here = {name[: -len(ending)] for name in names if name.endswith(ending)}
+            found = here if found is None else found & here
+            if not found:
+                return found
+    return found or set()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cli import main, parser, training
+from lyra_pack.comfyui_lyra.cli import main, parser, scale, training
 from lyra_pack.comfyui_lyra.cli.options import progress
 from lyra_pack.comfyui_lyra.cli.training import evaluation, plan_of, recon_config, recon_training
 from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
@@ -179,7 +179,7 @@ def test_every_verb_that_is_stopped_says_it_in_one_line(words, kept, monkeypatch
         on_step(1, 3)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, f"run_{words[0]}", stopped)
+    monkeypatch.setattr(scale if words[0] == "sdg" else training, f"run_{words[0]}", stopped)
     assert main(words) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"lyra {words[0]}: stopped; ") and kept in last

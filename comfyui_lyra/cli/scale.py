@@ -1,0 +1,88 @@
+"""Verbs that may be spread over processes, cards and machines: sdg."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..scale.scenes import ScenesJob
+from ..scale.shards import Shard, shard_of
+from ..scale.work import Job, Outcome, first_line, make_here
+from ..training.data.sdg_memory import SDG_SETTINGS
+from .options import progress
+
+SHOWN = 5  # failures that are listed at the end; all have notes
+
+
+def run_sdg(options: argparse.Namespace) -> int:
+    """Make scenes."""
+    shard = shard_for(options)
+    job = ScenesJob(
+        out=str(options.out), seeds=shard.of(options.seeds), moving=options.moving, lengths=options.lengths,
+        steps=options.steps or SDG_SETTINGS.steps,
+        guidance=SDG_SETTINGS.guidance if options.guidance is None else options.guidance,
+        teacher=absolute(options.teacher), tokenizer=absolute(options.tokenizer),
+    )  # fmt: skip
+    if options.missing:
+        return print_missing(",".join(stretches(map(int, job.left()))))
+    return run(options, job, len(job.seeds), "moving scenes" if options.moving else "scenes")
+
+
+def run(options: argparse.Namespace, job: Job, total: int, what: str) -> int:
+    """Make what is left of a job, and say what came of it."""
+    left = job.left()
+    if len(left) < total:
+        print(f"{total - len(left)} of {total} {what} are there already", flush=True)
+    return report(make_here(job, left, device_of(options), progress(what)), job, what)
+
+
+def report(outcome: Outcome, job: Job, what: str) -> int:
+    """Say what came of a list of work; 1 if not all of it could be made."""
+    print(f"{outcome.made} {what}: {job.place()}")
+    for name, problem in list(outcome.failed.items())[:SHOWN]:
+        print(f"{name} could not be made: {first_line(problem)}")
+    if outcome.is_hopeless:
+        print(f"{outcome.in_a_row} failed in a row, so the rest was not tried")
+    if outcome.failed:
+        notes = job.place().beside / "failed"
+        print(f"{len(outcome.failed)} could not be made, see {notes}; the same command tries again")
+    return 1 if outcome.failed else 0
+
+
+def print_missing(text: str) -> int:
+    """Print what is missing; 1 if anything is."""
+    if text:
+        print(text)
+    return 1 if text else 0
+
+
+def shard_for(options: argparse.Namespace) -> Shard:
+    """The shard that is asked for, or that this process's starter asks for; all of a Ray cluster's driver."""
+    if options.shard:
+        return options.shard
+    return Shard() if options.ray else shard_of(os.environ)
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """Where to compute: of several processes that torchrun starts on a machine, each has a GPU of its own."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if local and str(options.device) == "cuda" else str(options.device)
+
+
+def absolute(file: Path | None) -> str | None:
+    """A file's name that holds in any folder."""
+    return None if file is None else str(file.absolute())
+
+
+def stretches(numbers: Iterable[int]) -> Iterator[str]:
+    """Numbers as --seeds takes them: those that follow each other as 3-9."""
+    first = last = None
+    for number in numbers:
+        if last is not None and number == last + 1:
+            last = number
+            continue
+        if first is not None:
+            yield f"{first}-{last}" if last != first else f"{first}"
+        first = last = number
+    if first is not None:
+        yield f"{first}-{last}" if last != first else f"{first}"

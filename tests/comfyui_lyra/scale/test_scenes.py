@@ -1,0 +1,61 @@
+"""Scenes made by shards, at URLs, and after stops: the same files as one process makes."""
+
+import fsspec
+import pytest
+from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.scale.shards import Shard
+from lyra_pack.comfyui_lyra.scale.work import make_here
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, models):
+    """What one process makes of three seeds."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(words(models, out)) == 0
+    return out
+
+
+def words(models, out, *more):
+    files = [f"--{name}={models / name}.safetensors" for name in ("teacher", "tokenizer")]
+    return ["sdg", str(out), "--seeds", "10000-10002", "--steps", "2", "--device", "cpu", *files, *more]
+
+
+def test_two_shards_make_what_one_process_makes(whole, models, tmp_path, contents, capsys):
+    out = tmp_path / "out"
+    assert main(words(models, out, "--missing")) == 1 and capsys.readouterr().out == "10000-10002\n"
+    assert main(words(models, out, "--shard", "1/2")) == 0
+    assert main(words(models, out, "--missing")) == 1 and capsys.readouterr().out.splitlines()[-1] == "10000,10002"
+    assert main(words(models, out, "--shard", "0/2")) == 0
+    capsys.readouterr()
+    assert main(words(models, out, "--missing")) == 0 and capsys.readouterr().out == ""
+    assert contents(out) == contents(whole)
+    assert contents(out.with_name("out.lyra")) == contents(whole.with_name("out.lyra"))
+
+
+def test_a_url_holds_what_a_folder_holds(whole, job, with_out, contents, as_plain):
+    memory = fsspec.filesystem("memory")
+    memory.rm("/scenes", recursive=True) if memory.exists("/scenes") else None
+    there = with_out(job, "memory://scenes/out")
+    make_here(there, there.left()[:1], "cpu")
+    assert there.left() == ["10001", "10002"]
+    there = with_out(there, there.out)
+    assert make_here(there, there.left(), "cpu").made == 2 and there.left() == []
+    found = {name.removeprefix("/scenes/out/"): memory.cat(name) for name in memory.find("/scenes/out")}
+    assert {name: as_plain(name, data) for name, data in found.items()} == contents(whole)
+    assert memory.exists("/scenes/out.lyra/10002.json")
+
+
+def test_other_settings_are_told_before_models_are_loaded(whole, job, with_out, tmp_path):
+    other = with_out(job, whole)
+    object.__setattr__(other, "steps", 3)
+    with pytest.raises(ValueError, match="holds scenes made with steps 2, and these are to be made with 3"):
+        other.left()
+
+
+def test_a_killed_maker_leaves_nothing_in_the_way(job, whole, tmp_path, contents):
+    left = tmp_path / "out.lyra" / "unfinished" / "10000" / "0123abcd" / "scene" / "0" / "rgb"
+    left.mkdir(parents=True)
+    (left / "10000.mp4").write_bytes(b"half")
+    make_here(job, Shard(index=0, count=3).of(job.left()), "cpu")
+    assert not (tmp_path / "out.lyra" / "unfinished" / "10000").exists()
+    assert contents(tmp_path / "out").items() <= contents(whole).items()

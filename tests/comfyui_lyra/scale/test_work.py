@@ -1,0 +1,76 @@
+"""The list of work at its real length, and what becomes of items that cannot be made."""
+
+import time
+
+from lyra_pack.comfyui_lyra.cli.scale import stretches
+from lyra_pack.comfyui_lyra.cli.training_verbs import seeds
+from lyra_pack.comfyui_lyra.files.places import Place
+from lyra_pack.comfyui_lyra.scale.shards import Shard
+from lyra_pack.comfyui_lyra.scale.work import IN_A_ROW, make_here, missing
+from lyra_pack.comfyui_lyra.training.data.sdg_disk import KINDS, SUFFIXES, finished
+
+
+class Numbers:
+    """A job that fails for odd numbers, or for all."""
+
+    def __init__(self, out, bad=lambda number: number % 2):
+        self.out, self.bad, self.made = out, bad, []
+
+    def place(self):
+        return Place.of(self.out)
+
+    def left(self):
+        return [str(i) for i in range(4)]
+
+    def maker(self, device):
+        def make(name):
+            if self.bad(int(name)):
+                raise OSError(f"no {name}")
+            self.made.append(name)
+
+        return make
+
+
+def test_what_cannot_be_made_is_set_aside_with_its_error(tmp_path):
+    job = Numbers(tmp_path / "out")
+    outcome = make_here(job, job.left(), "cpu")
+    assert job.made == ["0", "2"] and outcome.made == 2 and sorted(outcome.failed) == ["1", "3"]
+    notes = tmp_path / "out.lyra" / "failed"
+    assert (notes / "1.txt").read_text().startswith("OSError: no 1\nTraceback")
+    job.bad = lambda number: False
+    assert make_here(job, ["1"], "cpu").made == 1
+    assert [file.name for file in notes.iterdir()] == ["3.txt"]
+
+
+def test_where_nothing_can_be_made_the_rest_is_not_tried(tmp_path):
+    job = Numbers(tmp_path / "out", bad=lambda number: True)
+    outcome = make_here(job, [str(i) for i in range(100)], "cpu")
+    assert outcome.is_hopeless and len(outcome.failed) == IN_A_ROW
+
+
+def test_a_million_scenes_start_within_two_seconds():
+    start = time.perf_counter()
+    shard = Shard(index=3, count=8).of(seeds("0-999999"))
+    first = next(missing(map(str, shard), {"3"}))
+    assert first == "11" and time.perf_counter() - start < 2
+
+
+def test_many_finished_scenes_are_listed_within_seconds(tmp_path, long):
+    count = 100_000 if long else 300
+    for view in range(6):
+        for kind in KINDS:
+            folder = tmp_path / "out" / str(view) / kind
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.{SUFFIXES[kind]}").touch()
+    (tmp_path / "out" / "2" / "rgb" / "77.mp4").unlink()
+    start = time.perf_counter()
+    there = finished(Place.of(tmp_path / "out"))
+    assert len(there) == count - 1 and "77" not in there
+    assert time.perf_counter() - start < 5
+
+
+def test_numbers_are_written_as_they_are_read():
+    for text in ("0-3", "5", "1,3,5-9", "7-8"):
+        assert ",".join(stretches(seeds(text))) == text
+    assert list(stretches([])) == []
