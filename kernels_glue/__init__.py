@@ -5,7 +5,8 @@ from .causal_conv import causal_conv
 from .rasterize import rasterize
 from .registry import Kernel, KernelUnavailable, Op
 from .ssd_scan import ssd_scan
+from .ssim import ssim
 
-OPS = (attention, causal_conv, rasterize, ssd_scan)
+OPS = (attention, causal_conv, rasterize, ssd_scan, ssim)
 
-__all__ = ["OPS", "Kernel", "KernelUnavailable", "Op", "attention", "causal_conv", "rasterize", "ssd_scan"]
+__all__ = ["OPS", "Kernel", "KernelUnavailable", "Op", "attention", "causal_conv", "rasterize", "ssd_scan", "ssim"]

@@ -14,13 +14,18 @@ def require_triton() -> None:
         raise ImportError(f"triton is installed but cannot compile: {error}") from error
 
 
+def no_card_for_triton(*tensors: Tensor) -> str | None:
+    """Why tensors lie where our kernels do not run, or None if they can be had."""
+    if not all(t.is_cuda for t in tensors):
+        return "needs CUDA tensors"
+    if torch.version.hip is None and torch.cuda.get_device_capability(tensors[0].device) < (8, 0):
+        return "needs an NVIDIA GPU of the Ampere generation or later"
+    return None
+
+
 def cannot_run_triton(*tensors: Tensor | None, **options: Tensor | bool | None) -> str | None:
     """Why these tensors cannot go through a kernel that has no backward pass, or None if they can."""
     given = [t for t in (*tensors, *options.values()) if isinstance(t, Tensor)]
-    if not all(t.is_cuda for t in given):
-        return "needs CUDA tensors"
-    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in given) and all(t.is_cuda for t in given):
         return "has no backward pass"
-    if torch.version.hip is None and torch.cuda.get_device_capability(given[0].device) < (8, 0):
-        return "needs an NVIDIA GPU of the Ampere generation or later"
-    return None
+    return no_card_for_triton(*given)

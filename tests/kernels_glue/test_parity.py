@@ -9,7 +9,7 @@ import torch
 from lyra_pack.comfyui_lyra.configs import RECON_PRESETS, ReconConfig
 from lyra_pack.comfyui_lyra.weights.load import stored_config
 from lyra_pack.comfyui_lyra.weights.shipped import MINI
-from lyra_pack.kernels_glue import OPS, causal_conv, ssd_scan
+from lyra_pack.kernels_glue import OPS, causal_conv, ssd_scan, ssim
 from lyra_pack.kernels_glue.proof import deviation, results
 from lyra_pack.kernels_glue.ssd_scan import ssd_scan_torch
 from torch.nn.functional import softplus
@@ -95,6 +95,16 @@ def splat_case(dtype, device):
     for mode, given in itertools.product(("ut_eval3d", "ewa"), (tensors, two)):
         options = {"width": 64, "height": 48, "background": torch.ones(3, device=device), "mode": mode}
         yield tuple(t.to(device, dtype) for t in given), options
+
+
+@case("ssim", "triton", {
+    torch.float32: (1e-4, 1e-4),  # the same sums; small variances are divided by, which enlarges their rounding
+})  # fmt: skip
+def similarity_case(dtype, device):
+    for shape in ((2, 45, 101, 3), (1, 11, 11, 3), (3, 96, 160, 1)):
+        x = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+        y = 0.7 * x + 0.3 * torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+        yield (x.to(device, dtype), y.to(device, dtype)), {}
 
 
 KERNELS = [(op, name) for op in OPS for name in op.kernels]
@@ -183,3 +193,20 @@ def test_the_triton_convolution_is_right_at_every_size(channels, dtype, limit):
             device_for(causal_conv, "triton", args, kwargs)
             found, truth = (causal_conv(*args, backend=backend, **kwargs) for backend in ("triton", "torch"))
             assert deviation(found, truth) <= limit, f"length {length}, reverse {reverse}, history {given}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (96, 160), (45, 513), (704, 1280), (1081, 1919)])
+def test_the_triton_similarity_is_right_at_every_size(height, width, channels):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for batch in (1, 3):
+        shape = batch, height, width, channels
+        frames = [torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+        args = frames[0].to(device).requires_grad_(), frames[1].to(device)
+        device_for(ssim, "triton", args, {})
+        found, truth = (results(partial(ssim, backend=backend), args, {}, True) for backend in ("triton", "torch"))
+        errors = [deviation(mine, right) for (_, mine), (_, right) in zip(found, truth, strict=True)]
+        assert max(errors) <= 1e-4, f"batch {batch}: {errors}"
+        plain = ssim(args[0].detach().transpose(1, 2), args[1].transpose(1, 2), backend="triton")  # not as they lie
+        torch.testing.assert_close(plain, found[0][1], atol=1e-5, rtol=0)
