@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from .callbacks import OnPicture, OnStep, no_picture, no_progress
-from .cameras.moves import Preset, Turn, camera_paths
+from .cameras.moves import PathSettings, camera_paths
 from .cameras.path import CameraTrajectory
 from .configs import TeacherConfig
 from .files.media.depth import load_depth
@@ -108,18 +108,13 @@ def encode_prompt(
 def paths_for(
     geometry: Geometry,
     config: TeacherConfig,
-    preset: Preset = "six_paths",
-    *,
-    movement: float = 1.0,
-    rotation: Turn = "center_facing",
-    seed: int = 1,
-    frames: int | None = None,
+    settings: PathSettings = PathSettings(),  # noqa: B008  (frozen)
 ) -> tuple[CameraTrajectory, ...]:
-    """Camera paths around a picture's camera, or on top of a clip's; of the teacher's trained length by default."""
+    """Camera paths around a picture's camera, of the teacher's trained length, or on top of a clip's, of its own."""
     moving = len(geometry.frames) > 1
-    frames = frames or (len(geometry.frames) if moving else config.trained_frames)
+    frames = len(geometry.frames) if moving else config.trained_frames
     base = replace(geometry.cameras, fps=geometry.cameras.fps if moving else config.fps)
-    return camera_paths(base, preset, frames, seed=seed, movement=movement, rotation=rotation)
+    return camera_paths(base, replace(settings, frames=frames))
 
 
 def fitted(
@@ -142,7 +137,7 @@ def build_scene(
     recon: Recon,
     geometry: Geometry,
     *,
-    preset: Preset = "six_paths",
+    moves: PathSettings = PathSettings(),  # noqa: B008  (frozen)
     settings: GenerateSettings = GenerateSettings(),  # noqa: B008  (frozen)
     text: TextEmbeddings | None = None,
     times: Sequence[int] = (0,),
@@ -151,7 +146,7 @@ def build_scene(
 ) -> Scene:
     """Everything from the geometry of a picture (see ``picture_geometry``) or clip (``geometry_sources.from_vipe``)."""
     geometry = fit(geometry, *teacher.config.trained_size)
-    paths = paths_for(geometry, teacher.config, preset)
+    paths = paths_for(geometry, teacher.config, moves)
     latents = generate(
         teacher, tokenizer, geometry, paths, settings=settings, text=text, store=store, on_step=progress("generate")
     )

@@ -27,7 +27,7 @@ spec.loader.exec_module(sys.modules["lyra_pack"])
 from lyra_pack.comfyui_lyra import demo  # noqa: E402
 from lyra_pack.comfyui_lyra.callbacks import no_progress  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.drawing import draw_paths  # noqa: E402
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths, move, six_paths, still  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths, move, six_paths, still  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample  # noqa: E402
 from lyra_pack.comfyui_lyra.gen3c.preview import preview_cache  # noqa: E402
@@ -142,7 +142,7 @@ def six_ends(of_splats: bool) -> Image.Image:
 def around_the_points() -> Image.Image:
     """The six paths with the picture's points, from above and from the side."""
     geometry = shipped_sample("picture")
-    return whole(draw_paths(six_paths(geometry.cameras, 17), *point_cloud(geometry), 800, 400))
+    return whole(draw_paths(six_paths(geometry.cameras, PathSettings(frames=17)), *point_cloud(geometry), 800, 400))
 
 
 def around_the_picture() -> Image.Image:
@@ -220,7 +220,7 @@ def shown_to_the_teacher() -> Image.Image:
 def cache_frames(view: int) -> Tensor:
     """What the teacher is shown along a path of the picture: frames 0, 8 and 16."""
     geometry = shipped_sample("picture")
-    paths = six_paths(geometry.cameras[:1], 17)
+    paths = six_paths(geometry.cameras[:1], PathSettings(frames=17))
     return preview_cache(geometry, paths[view], every=8)[0]
 
 
@@ -241,7 +241,7 @@ def there_and_back() -> Image.Image:
 def clip_with_depth() -> Image.Image:
     """A clip, its depth and its points."""
     clip = shipped_sample("clip")
-    path = camera_paths(clip.cameras, "right", 17)[0]
+    path = camera_paths(clip.cameras, PathSettings("right", 17))[0]
     points = preview_cache(clip, path)[0][::8]
     return sheet(
         every_eighth("frame {}", clip.frames),
@@ -296,7 +296,7 @@ def from_depth_pictures() -> Image.Image:
     cells = [("picture", sample.frames[0]), ("depth, near-far", grey[0, ..., None].expand(-1, -1, 3))]
     for label, low, high, fov in tries:
         geometry = from_depth(sample.frames, grey, "near-far", near=low, far=high, fov=fov)
-        path = camera_paths(geometry.cameras, "right", 17)[0]
+        path = camera_paths(geometry.cameras, PathSettings("right", 17))[0]
         cells.append((label, preview_cache(geometry, path, every=16)[0][-1]))
     return in_threes(cells)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from ..cameras.moves import camera_paths
+from ..cameras.moves import PathSettings, camera_paths
 from ..cameras.path import pinhole_camera
 from ..cost.timing import measure
 from ..gen3c.cache.align import align
@@ -39,7 +39,7 @@ def rows(
     geometry = benchmark_geometry(frames, height, width).to(device)
     picture, clip = Cache3D.of(geometry[:1]), Cache3D.of(geometry)
     two = Cache3D(buffers=picture.buffers * 2)
-    path = camera_paths(geometry.cameras[:1], "clockwise", frames=frames)[0].to(device)
+    path = camera_paths(geometry.cameras[:1], PathSettings("clockwise", frames))[0].to(device)
     depth, mask = geometry.depth[0].clamp(max=100), geometry.valid[0]
     yield f"{frames} frames of {width}x{height}, {len(picture.meshes()[0][0].faces)} triangles over depth edges"
     yield ""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal, get_args
 
@@ -34,6 +34,38 @@ SIX_PATHS: dict[Move, tuple[float, float]] = {
     "clockwise": (0.4, 0.6),
 }
 SIX_CIRCLES = {"circles": 2, "radius_x": 0.15, "radius_y": 0.10}
+SEEDS = 2**32  # how many there are
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    """Where camera paths go from a base camera: what a widget or a flag says, as ``camera_paths`` takes it.
+
+    Distances count in depths of what the camera looks at. ValueError says which field is wrong, and what it may be.
+    """
+
+    preset: Preset = "six_paths"  # all six that a scene is generated along, or one move
+    frames: int = 121  # of each path, 1 or more
+    movement: float = 1.0  # factor on every distance, 0 or more: 1 is what Lyra was trained with, 0 stands still
+    rotation: Turn = "center_facing"
+    seed: int = 1  # of the six distances, 0 to 2**32 - 1; a single move has none to draw
+    center_depth: float = 1.0  # scene units, above 0: how far ahead lies what the camera looks at
+    draw: Draw = "seeded"  # how the six distances are drawn, see ``draw_distances``
+
+    def __post_init__(self) -> None:
+        choices = {"camera preset": PRESETS, "rotation": ROTATIONS, "draw": DRAWS}
+        given = (self.preset, self.rotation, self.draw)
+        for (what, valid), name in zip(choices.items(), given, strict=True):
+            if name not in valid:
+                raise ValueError(_unknown(what, name, valid))
+        if self.frames < 1:
+            raise ValueError(f"a camera path needs at least one frame, got {self.frames}")
+        if not 0 <= self.movement < math.inf:
+            raise ValueError(f"movement {self.movement} must be zero or positive; it multiplies every distance")
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed {self.seed} of the paths must lie in 0..{SEEDS - 1}")
+        if not 0 < self.center_depth < math.inf:
+            raise ValueError(f"center_depth {self.center_depth} must be positive; it is the depth of what is looked at")
 
 
 def still(base: CameraTrajectory, frames: int) -> CameraTrajectory:
@@ -110,69 +142,51 @@ def move(
     return replace(base, c2w=torch.linalg.inv(w2c).to(base.c2w), name=name)
 
 
-def draw_distances(seed: int = 1, movement: float = 1.0, draw: Draw = "seeded") -> tuple[float, ...]:
-    """Distances of the six paths, uniform in their ranges times ``movement`` (teacher.md 4.1).
+def draw_distances(settings: PathSettings) -> tuple[float, ...]:
+    """Distances of the six paths, uniform in their ranges times the movement (teacher.md 4.1).
 
     ``seeded`` draws one number a path from one seed. ``reference`` seeds anew for each path, as the reference does
     between its runs, so that all six lie at the same share of their range.
     """
-    if draw not in DRAWS:
-        raise ValueError(_unknown("draw", draw, DRAWS))
-    if not 0 <= movement < math.inf:
-        raise ValueError(f"movement {movement} must be zero or positive; it multiplies every distance")
-    random = Random(seed)
-    ranges = SIX_PATHS.values()
-    return tuple((random if draw == "seeded" else Random(seed)).uniform(*limits) * movement for limits in ranges)
+    random = Random(settings.seed)
+    return tuple(
+        (random if settings.draw == "seeded" else Random(settings.seed)).uniform(*limits) * settings.movement
+        for limits in SIX_PATHS.values()
+    )
 
 
 def six_paths(
-    base: CameraTrajectory,
-    frames: int,
-    seed: int = 1,
-    movement: float = 1.0,
-    rotation: Turn = "center_facing",
-    draw: Draw = "seeded",
-    center_depth: float = 1.0,
-    distances: Sequence[float] | None = None,
+    base: CameraTrajectory, settings: PathSettings, distances: Sequence[float] | None = None
 ) -> tuple[CameraTrajectory, ...]:
     """The six paths a scene is generated along, in path order, each named after its move.
 
     ``base`` is one camera, or a camera for each of the frames. ``distances`` (six) stand in for drawn ones.
     """
-    base = _a_frame_each(base, frames)
+    base = _a_frame_each(base, settings.frames)
     if distances is None:
-        distances = draw_distances(seed, movement, draw)
+        distances = draw_distances(settings)
     if len(distances) != len(SIX_PATHS):
         raise ValueError(f"{len(distances)} distances for the six paths {', '.join(SIX_PATHS)}; give one each")
     return tuple(
-        move(base, name, distance, rotation, center_depth, **SIX_CIRCLES)
+        move(base, name, distance, settings.rotation, settings.center_depth, **SIX_CIRCLES)
         for name, distance in zip(SIX_PATHS, distances, strict=True)
     )
 
 
-def camera_paths(
-    base: CameraTrajectory,
-    preset: Preset,
-    frames: int,
-    seed: int = 1,
-    movement: float = 1.0,
-    rotation: Turn = "center_facing",
-    draw: Draw = "seeded",
-    center_depth: float = 1.0,
-) -> tuple[CameraTrajectory, ...]:
+def camera_paths(base: CameraTrajectory, settings: PathSettings) -> tuple[CameraTrajectory, ...]:
     """A path set by the name of its preset: ``six_paths``, or one move as a set of one.
 
-    A single move goes as far as the middle of its range in the six paths, times ``movement``; down goes as far as up.
+    A single move goes as far as the middle of its range in the six paths, times the movement; down goes as far as up.
     """
-    if preset == "six_paths":
-        return six_paths(base, frames, seed, movement, rotation, draw, center_depth)
-    if preset not in MOVES:
-        raise ValueError(_unknown("camera preset", preset, PRESETS))
+    name = settings.preset
+    if name == "six_paths":
+        return six_paths(base, settings)
     twins: dict[Move, Move] = {"down": "up", "counterclockwise": "clockwise"}
-    twin = twins.get(preset, preset)
-    distance = sum(SIX_PATHS[twin]) / 2 * movement
+    twin = twins.get(name, name)
+    distance = sum(SIX_PATHS[twin]) / 2 * settings.movement
     circles = SIX_CIRCLES if twin == "clockwise" else {}
-    return (move(_a_frame_each(base, frames), preset, distance, rotation, center_depth, **circles),)
+    base = _a_frame_each(base, settings.frames)
+    return (move(base, name, distance, settings.rotation, settings.center_depth, **circles),)
 
 
 def _a_frame_each(base: CameraTrajectory, frames: int) -> CameraTrajectory:

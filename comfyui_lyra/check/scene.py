@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cameras.moves import camera_paths, still
+from ..cameras.moves import PathSettings, camera_paths, still
 from ..cameras.path import CameraTrajectory
 from ..geometry.geometry import Geometry
 from ..training.world.draw_scenes import draw_scene, source_geometry
@@ -28,7 +28,7 @@ class Stage:
         """For pictures of (height, width) ``size`` and clips of so many frames, on a device."""
         scene = draw_scene(SEED)
         geometry = source_geometry(scene, *size)
-        paths = camera_paths(geometry.cameras, "six_paths", frames)
+        paths = camera_paths(geometry.cameras, PathSettings(frames=frames))
         return cls(scene=scene.to(device), geometry=geometry, paths=paths)
 
     @property

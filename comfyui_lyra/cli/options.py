@@ -1,23 +1,25 @@
 """What several verbs make of their options, and their progress bars."""
 
 import argparse
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from ..callbacks import OnStep
-from ..cameras.moves import camera_paths
+from ..cameras.moves import PathSettings, camera_paths
 from ..cameras.path import CameraTrajectory, pinhole_camera
 
 
 def paths_of(options: argparse.Namespace) -> tuple[CameraTrajectory, ...]:
     """The paths that the path and camera options ask for."""
-    return camera_paths(
-        pinhole_camera(options.width, options.height, options.fov),
-        options.preset,
-        frames=options.frames,
-        movement=options.movement,
-        rotation=options.rotation,
-        seed=options.path_seed,
+    base = pinhole_camera(options.width, options.height, options.fov)
+    return camera_paths(base, replace(path_settings(options), frames=options.frames))
+
+
+def path_settings(options: argparse.Namespace) -> PathSettings:
+    """What the path options say."""
+    return PathSettings(
+        preset=options.preset, movement=options.movement, rotation=options.rotation, seed=options.path_seed
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from .. import demo, pipeline
-from ..cameras.moves import camera_paths
+from ..cameras.moves import PathSettings, camera_paths
 from ..cameras.path import pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from ..cost.recon import plan
@@ -32,7 +32,7 @@ from ..released.convert import convert_weights
 from ..sources.geometry import from_vipe
 from ..weights.shipped import shipped_model
 from .models import tokenizer_of
-from .options import progress
+from .options import path_settings, progress
 from .refine import sharpened
 from .verbs import DTYPES, PRECISIONS
 
@@ -59,10 +59,7 @@ def run_generate(options: argparse.Namespace) -> None:
     teacher.network.to(options.device)
     tokenizer = tokenizer_of(options)
     geometry = load_geometry(options.geometry)
-    paths = pipeline.paths_for(
-        geometry, teacher.config, options.preset,
-        movement=options.movement, rotation=options.rotation, seed=options.path_seed,
-    )  # fmt: skip
+    paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))
     geometry, paths = pipeline.fitted(geometry, paths, teacher.config)
     name = options.name or clip_name(options.geometry.stem)
     settings = GenerateSettings(
@@ -121,7 +118,7 @@ def run_plan(options: argparse.Namespace) -> None:
     """Say what a scene will take, at the speed of this machine's matrix products."""
     teacher, dtype, device = TEACHER_PRESETS["gen3c"], DTYPES[options.dtype], torch.device(options.device)
     height, width = teacher.trained_size
-    cameras = camera_paths(pinhole_camera(width, height, 38.0), options.preset, teacher.trained_frames)
+    cameras = camera_paths(pinhole_camera(width, height, 38.0), PathSettings(options.preset, teacher.trained_frames))
     found = stages(
         cameras,
         teacher=teacher,

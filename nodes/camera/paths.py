@@ -6,14 +6,14 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...comfyui_lyra.cameras.drawing import draw_paths
-from ...comfyui_lyra.cameras.moves import DRAWS, PRESETS, ROTATIONS, camera_paths
+from ...comfyui_lyra.cameras.moves import DRAWS, PRESETS, ROTATIONS, SEEDS, PathSettings, camera_paths
 from ...comfyui_lyra.cameras.path import pinhole_camera
 from ...comfyui_lyra.cameras.sets import combine
 from ...comfyui_lyra.geometry.geometry import point_cloud
 from ..comfy import types as sockets
 
 PIXELS = {"min": 16, "max": 8192, "step": 16}  # limits of widgets
-FRAMES = {"default": 121, "min": 1, "max": 2001, "step": 8}
+FRAMES = {"default": PathSettings.frames, "min": 1, "max": 2001, "step": 8}
 SPEED = {"default": 24.0, "min": 1.0, "max": 120.0, "step": 1.0}
 
 
@@ -34,13 +34,13 @@ class CameraPaths(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
-                    default="six_paths",
+                    default=PathSettings.preset,
                     tooltip="The six paths (left, right, up, zoom out, zoom in, clockwise) that reconstruction "
                     "needs, or a single move.",
                 ),
                 io.Float.Input(
                     "movement",
-                    default=1.0,
+                    default=PathSettings.movement,
                     min=0.0,
                     max=10.0,
                     step=0.05,
@@ -50,15 +50,15 @@ class CameraPaths(io.ComfyNode):
                 io.Combo.Input(
                     "rotation",
                     options=list(ROTATIONS),
-                    default="center_facing",
+                    default=PathSettings.rotation,
                     tooltip="center_facing: keep looking at the centre. no_rotation: keep the direction. "
                     "trajectory_aligned: look where the move leads.",
                 ),
                 io.Int.Input(
                     "seed",
-                    default=1,
+                    default=PathSettings.seed,
                     min=0,
-                    max=2**32 - 1,
+                    max=SEEDS - 1,
                     control_after_generate="fixed",
                     tooltip="Chooses how far each of the six paths goes within its range. A single move takes "
                     "the middle of its range, whatever the seed.",
@@ -92,7 +92,7 @@ class CameraPaths(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "center_depth",
-                    default=1.0,
+                    default=PathSettings.center_depth,
                     min=0.001,
                     max=10000.0,
                     step=0.01,
@@ -103,7 +103,7 @@ class CameraPaths(io.ComfyNode):
                 io.Combo.Input(
                     "draw",
                     options=list(DRAWS),
-                    default="seeded",
+                    default=PathSettings.draw,
                     tooltip="seeded: each path draws its own distance. reference: all at the same share of their "
                     "range, as the reference program does.",
                     advanced=True,
@@ -136,17 +136,11 @@ class CameraPaths(io.ComfyNode):
             base = replace(base, fps=fps)
         else:
             frames = len(base)
-        paths = camera_paths(
-            base,
-            preset,
-            frames=frames,
-            movement=movement,
-            rotation=rotation,
-            seed=seed,
+        settings = PathSettings(
+            preset=preset, frames=frames, movement=movement, rotation=rotation, seed=seed, center_depth=center_depth,
             draw=draw,
-            center_depth=center_depth,
-        )
-        return io.NodeOutput(paths)
+        )  # fmt: skip
+        return io.NodeOutput(camera_paths(base, settings))
 
 
 class CombineCameras(io.ComfyNode):

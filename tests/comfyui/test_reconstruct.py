@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.files.scenes.scene import load_scene, save_scene
@@ -45,7 +45,7 @@ def family(comfyui):
     with torch.no_grad():
         for weight in recon.parameters():  # some begin at zero
             weight += 0.05 * torch.randn(weight.shape)
-    paths = camera_paths(pinhole_camera(WIDTH, HEIGHT, 50), "six_paths", FRAMES)
+    paths = camera_paths(pinhole_camera(WIDTH, HEIGHT, 50), PathSettings("six_paths", FRAMES))
     values = VideoLatents(values=torch.randn(VIEWS, 16, 2, HEIGHT // 8, WIDTH // 8))
     scene = MultiViewLatents(latents=values, cameras=paths, family="tiny", dynamic=True)
     save_tokenizer(tokenizer, comfyui.base / "models" / "vae" / "tiny.safetensors")

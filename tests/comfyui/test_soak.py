@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.files.media.images import save_image
@@ -65,7 +65,7 @@ def toys(comfyui) -> None:
         heads=2, head_size=16, state=8, far=20.0,
     )  # fmt: skip
     save_recon(Recon(config), base / "models" / "lyra" / "soak.safetensors")
-    paths = camera_paths(pinhole_camera(WIDTH, HEIGHT, 50), "six_paths", FRAMES)
+    paths = camera_paths(pinhole_camera(WIDTH, HEIGHT, 50), PathSettings("six_paths", FRAMES))
     latents = VideoLatents(values=torch.randn(6, 16, 2, HEIGHT // 8, WIDTH // 8))
     save_scene(
         base / "input" / "soak", "a", MultiViewLatents(latents=latents, cameras=paths, family="soak", dynamic=False)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig
 from lyra_pack.comfyui_lyra.files.scenes.sample import save_sample
@@ -96,7 +96,7 @@ def clip() -> Geometry:
 @pytest.fixture
 def two_moves(picture) -> tuple[CameraTrajectory, ...]:
     """The first two of the six paths around the picture's camera."""
-    return camera_paths(picture.cameras, "six_paths", FRAMES)[:2]
+    return camera_paths(picture.cameras, PathSettings("six_paths", FRAMES))[:2]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings
 from lyra_pack.comfyui_lyra.files.media.images import save_image
 from lyra_pack.comfyui_lyra.files.media.video import save_video
 from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
@@ -69,7 +70,9 @@ def test_from_a_photo_to_frames(photo, tmp_path, small_teacher, small_tokenizer,
 
 
 def test_from_a_clip_to_frames(clip, small_teacher, small_tokenizer, small_recon):
-    scene = build_scene(small_teacher, small_tokenizer, small_recon, clip, preset="zoom_in", settings=QUICK, times=(4,))
+    scene = build_scene(
+        small_teacher, small_tokenizer, small_recon, clip, moves=PathSettings("zoom_in"), settings=QUICK, times=(4,)
+    )
     assert scene.latents.dynamic and [path.name for path in scene.cameras] == ["zoom_in"]
     assert render(scene.splats.frames[0], scene.cameras[0]).rgb.shape == (9, 32, 48, 3)
 
@@ -77,7 +80,7 @@ def test_from_a_clip_to_frames(clip, small_teacher, small_tokenizer, small_recon
 def test_pictures_of_any_size_are_brought_to_the_models(photo, small_teacher):
     config = small_teacher.config
     geometry = picture_geometry(*photo, fov=60)
-    paths = paths_for(geometry, config, movement=2, seed=3)
+    paths = paths_for(geometry, config, PathSettings(movement=2, seed=3))
     assert {(len(p), p.height, p.width, p.fps) for p in paths} == {(9, 80, 96, 24.0)}
     small, cameras = fitted(geometry, paths, config)
     assert small.frames.shape == (1, 32, 48, 3)
@@ -108,7 +111,7 @@ def test_paths_of_a_clip_stand_on_its_own_cameras(clip, small_teacher):
     c2w = clip.cameras.c2w.clone()
     c2w[:, 1, 3] = torch.arange(9)
     moving = replace(clip, cameras=replace(clip.cameras, c2w=c2w, fps=30.0))
-    (path,) = paths_for(moving, small_teacher.config, "left")
+    (path,) = paths_for(moving, small_teacher.config, PathSettings("left"))
     assert (len(path), path.fps) == (9, 30.0)
     assert path.c2w[-1, 1, 3] > 7
 
@@ -120,7 +123,7 @@ def test_depth_of_another_shape_is_refused(photo, tmp_path):
 
 
 def test_decoding_shows_one_view_and_passes_the_check(clip, two_moves, small_teacher, small_tokenizer, small_recon):
-    scene = build_scene(small_teacher, small_tokenizer, small_recon, clip, preset="left", settings=QUICK)
+    scene = build_scene(small_teacher, small_tokenizer, small_recon, clip, moves=PathSettings("left"), settings=QUICK)
     frames = decode(small_tokenizer, scene.latents, 0)
     assert frames.shape == (9, 32, 48, 3) and frames.min() >= 0 and frames.max() <= 1
     assert torch.equal(decode(small_tokenizer, scene.latents, 0, lambda seen: 1 - seen), 1 - frames)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry
 
@@ -29,4 +29,4 @@ def picture() -> Geometry:
 @pytest.fixture
 def two_moves(picture) -> tuple[CameraTrajectory, ...]:
     """The first two of the six paths around the picture's camera."""
-    return camera_paths(picture.cameras, "six_paths", 9)[:2]
+    return camera_paths(picture.cameras, PathSettings("six_paths", 9))[:2]

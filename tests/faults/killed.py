@@ -24,7 +24,7 @@ spec.loader.exec_module(pack)
 
 import torch  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher  # noqa: E402
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.configs import ReconConfig, TeacherConfig, TokenizerConfig  # noqa: E402
 from lyra_pack.comfyui_lyra.files.scenes.latents import load_latents  # noqa: E402
@@ -67,7 +67,7 @@ def six_paths(folder: Path) -> None:
     depth = torch.full((1, HEIGHT, WIDTH), 2.0)
     frames = torch.rand(1, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(3))
     geometry = Geometry(frames=frames, depth=depth, valid=depth > 0, cameras=pinhole_camera(WIDTH, HEIGHT, 50), scale=1)
-    paths = camera_paths(geometry.cameras, "six_paths", FRAMES)
+    paths = camera_paths(geometry.cameras, PathSettings("six_paths", FRAMES))
     torch.manual_seed(0)
     teacher = small_teacher("toy")
     store = PathStore(folder / "scene", "room", reference_format=True)

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras
@@ -47,7 +47,7 @@ def noise(*shape):
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-PATHS = camera_paths(pinhole_camera(64, 48, 50), "six_paths", 121)
+PATHS = camera_paths(pinhole_camera(64, 48, 50), PathSettings("six_paths", 121))
 VALUES = noise(6, 16, 16, 6, 8)
 SCENE = MultiViewLatents(latents=VideoLatents(values=VALUES), cameras=PATHS, family="mini", dynamic=False)
 GEOMETRY = Geometry(

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("comfy_api")
 
 from comfy_api.latest import Types  # noqa: E402
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras  # noqa: E402
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply  # noqa: E402
@@ -74,7 +74,7 @@ def test_a_changed_file_is_read_again(folders, scene):
 
 
 def test_camera_files_load_from_the_input_folder(folders):
-    paths = camera_paths(pinhole_camera(64, 48, 50), "six_paths", frames=3)
+    paths = camera_paths(pinhole_camera(64, 48, 50), PathSettings("six_paths", frames=3))
     save_cameras(folders / "input" / "six.json", paths)
     (loaded,) = LoadCameraPaths.execute("six.json", 0, 0, "").args
     assert [path.name for path in loaded] == [path.name for path in paths]
@@ -85,7 +85,7 @@ def test_camera_files_load_from_the_input_folder(folders):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_saved_camera_paths_load_again(folders, kind):
-    paths = camera_paths(pinhole_camera(64, 32, 40), "six_paths", frames=5)
+    paths = camera_paths(pinhole_camera(64, 32, 40), PathSettings("six_paths", frames=5))
     shown = SaveCameraPaths.execute(paths, kind, "3d/run", 2.0).ui["text"][0]
     (folder,) = (folders / "output" / "3d").iterdir()
     assert shown == f"6 paths of 5 cameras: 3d/{folder.name}"
@@ -100,7 +100,7 @@ def test_saved_camera_paths_load_again(folders, kind):
 
 
 def test_npz_poses_without_a_video_take_the_size_of_the_widgets(folders):
-    paths = camera_paths(pinhole_camera(64, 48, 50), "left", frames=3)
+    paths = camera_paths(pinhole_camera(64, 48, 50), PathSettings("left", frames=3))
     save_cameras(folders / "input" / "poses", paths, kind="npz", clip="shot")
     (loaded,) = LoadCameraPaths.execute("poses", 64, 48, "shot").args
     assert (loaded[0].width, loaded[0].height) == (64, 48)
@@ -115,7 +115,7 @@ def test_names_as_save_shows_them_load_again(folders, scene):
     (loaded,) = sockets.from_splat(LoadSplats.execute("3d/scene_00001_.ply").args[0])
     assert len(loaded) == len(scene) and shown.ui["3d"][0]["filename"] == "scene_00001_.ply"
 
-    paths = camera_paths(pinhole_camera(64, 32, 40), "six_paths", frames=5)
+    paths = camera_paths(pinhole_camera(64, 32, 40), PathSettings("six_paths", frames=5))
     for kind in ("json", "transforms", "colmap"):
         (folder,) = SaveCameraPaths.execute(paths, kind, f"3d/{kind}", 1.0).args
         assert folder == f"3d/{kind}_00001_" and LoadCameraPaths.validate_inputs(folder) is True
@@ -133,7 +133,7 @@ def test_a_name_that_input_and_output_both_have_says_whose_it_is(folders, scene)
 
 
 def test_nothing_is_written_under_an_empty_name(folders, scene):
-    paths = camera_paths(pinhole_camera(64, 32, 40), "left", frames=3)
+    paths = camera_paths(pinhole_camera(64, 32, 40), PathSettings("left", frames=3))
     for name in ("", "  "):
         with pytest.raises(ValueError, match="no name is given"):
             SaveSplats.execute(sockets.to_splat([scene]), name, 1.0)

@@ -14,7 +14,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from ...cameras.moves import SIX_PATHS, six_paths, still
+from ...cameras.moves import SIX_PATHS, PathSettings, six_paths, still
 from ...cameras.path import CameraTrajectory
 from ...geometry.geometry import Geometry
 from .raytrace import trace
@@ -53,14 +53,14 @@ def scene_paths(
         raise ValueError(f"unknown path lengths '{lengths}'; use one of {', '.join(LENGTHS)}")
     random = Random(f"paths {seed}")
     distances = [random.uniform(*limits) for limits in LENGTHS[lengths].values()]
-    return six_paths(base_camera(height, width), frames, distances=distances)
+    return six_paths(base_camera(height, width), PathSettings(frames=frames), distances)
 
 
 def draw_scene(seed: int, moving: bool = False) -> Scenes:
     """One scene, drawn again until every camera of the longest paths has room around it; then its motion likewise."""
     random, motion = Random(f"scene {seed}"), Random(f"motion {seed}")
     longest = [limits[1] for limits in LENGTHS["large"].values()]
-    paths = six_paths(base_camera(24, 40), 9, distances=longest)
+    paths = six_paths(base_camera(24, 40), PathSettings(frames=9), longest)
     eyes = torch.cat([path.c2w[:, :3, 3] for path in paths])
     for _ in range(ATTEMPTS):
         scene = in_median_depths(_draw(seed, random))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras.drawing import COLORS, draw_paths
-from lyra_pack.comfyui_lyra.cameras.moves import move, six_paths, still
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, move, six_paths, still
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_K
 from PIL import ImageColor
 
@@ -50,7 +50,7 @@ def test_each_move_goes_its_way_on_the_page(first, second, view, axis):
 
 
 def test_six_paths_fill_a_picture_of_the_size_asked_for():
-    picture = draw_paths(six_paths(one_camera(), 17), width=700, height=420)
+    picture = draw_paths(six_paths(one_camera(), PathSettings(frames=17)), width=700, height=420)
     assert picture.shape == (420, 700, 3)
     assert picture.dtype == torch.float32
     assert 0 <= picture.min() < picture.max() <= 1
@@ -84,7 +84,7 @@ def test_of_two_points_the_one_nearer_to_the_eye_is_seen():
 
 
 def test_far_and_broken_points_do_not_shrink_the_paths():
-    paths = six_paths(one_camera(), 17)
+    paths = six_paths(one_camera(), PathSettings(frames=17))
     sky = torch.tensor([[0.0, 0, 1000.0], [float("nan"), 0, 1], [0, 0, 1], [float("inf"), 1, 1]]).repeat(99, 1)
     plain, with_sky = (max(map(len, places(draw_paths(paths, p), color_of(4)))) for p in (None, sky))
     assert with_sky > 0.3 * plain
@@ -105,7 +105,7 @@ def test_many_paths_with_long_names_leave_room_for_the_views():
 
 
 def test_drawing_twice_gives_the_same_picture():
-    paths = six_paths(one_camera(), 5)
+    paths = six_paths(one_camera(), PathSettings(frames=5))
     assert torch.equal(draw_paths(paths), draw_paths(paths))
 
 

@@ -1,4 +1,5 @@
 import random
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from lyra_pack.comfyui_lyra.cameras.moves import (
     ROTATIONS,
     SIX_CIRCLES,
     SIX_PATHS,
+    PathSettings,
     camera_paths,
     draw_distances,
     move,
@@ -62,7 +64,7 @@ def test_each_move_and_rotation_equals_the_reference(golden):
 def test_the_six_paths_equal_the_reference_from_a_picture(golden):
     distances = [item["distance_used"] for item in golden.meta["six"]]
     base = cameras_at(torch.eye(4)[None], golden["intrinsics"][None])
-    paths = six_paths(base, golden.meta["num_frames"], distances=distances)
+    paths = six_paths(base, PathSettings(frames=golden.meta["num_frames"]), distances=distances)
     for path, item in zip(paths, golden.meta["six"], strict=True):
         assert path.name == item["trajectory"]
         assert torch.allclose(path.viewmats, golden[f"multi.{item['dir']}.static_w2c"], rtol=0, atol=ATOL)
@@ -75,7 +77,7 @@ def test_the_six_paths_equal_the_reference_over_moving_cameras(golden):
     distances = [item["distance_used"] for item in golden.meta["six"]]
     for item, index in zip(golden.meta["six"], range(6), strict=True):
         depth = item["dynamic_center_depth"]
-        path = six_paths(base, len(base), distances=distances, center_depth=depth)[index]
+        path = six_paths(base, PathSettings(frames=len(base), center_depth=depth), distances=distances)[index]
         assert torch.allclose(path.viewmats, golden[f"multi.{item['dir']}.dynamic_w2c"], rtol=0, atol=ATOL)
         assert torch.equal(path.K, golden[f"multi.{item['dir']}.dynamic_K"])
 
@@ -83,7 +85,7 @@ def test_the_six_paths_equal_the_reference_over_moving_cameras(golden):
 @pytest.mark.golden("teacher/cameras*")
 def test_reference_distances_share_the_first_number_of_the_seed(golden):
     meta = golden.meta
-    found = draw_distances(seed=1, movement=meta["total_movement_distance_factor"], draw="reference")
+    found = draw_distances(PathSettings(seed=1, movement=meta["total_movement_distance_factor"], draw="reference"))
     for distance, item in zip(found, meta["six"], strict=True):
         assert list(SIX_PATHS[item["trajectory"]]) == item["range"]
         assert distance == pytest.approx(item["seed1_distance_after_reseed"], abs=1e-12)
@@ -91,19 +93,19 @@ def test_reference_distances_share_the_first_number_of_the_seed(golden):
 
 
 def test_seeded_distances_differ_within_their_ranges_and_repeat():
-    drawn = draw_distances(seed=3)
+    drawn = draw_distances(PathSettings(seed=3))
     shares = [(d - lo) / (hi - lo) for d, (lo, hi) in zip(drawn, SIX_PATHS.values(), strict=True)]
     assert all(0 <= share <= 1 for share in shares)
     assert len({round(share, 9) for share in shares}) == 6
-    assert draw_distances(seed=3) == drawn != draw_distances(seed=4)
-    assert draw_distances(seed=3, movement=2.0) == tuple(2 * d for d in drawn)
+    assert draw_distances(PathSettings(seed=3)) == drawn != draw_distances(PathSettings(seed=4))
+    assert draw_distances(PathSettings(seed=3, movement=2.0)) == tuple(2 * d for d in drawn)
 
 
 def test_drawing_leaves_the_global_generator_alone():
     random.seed(7)
     expected = random.random()
     random.seed(7)
-    draw_distances(seed=1)
+    draw_distances(PathSettings(seed=1))
     assert random.random() == expected
 
 
@@ -145,14 +147,14 @@ def test_circles_end_where_they_start_and_turn_opposite_ways():
 def test_every_path_starts_at_the_base_camera():
     base = keyframes(1)
     for rotation in ROTATIONS:
-        for path in six_paths(base, 5, rotation=rotation):
+        for path in six_paths(base, PathSettings(frames=5, rotation=rotation)):
             assert torch.allclose(path.c2w[0], base.c2w[0], atol=1e-6)
             assert len(path) == 5
 
 
 def test_a_moving_base_keeps_its_own_motion():
     base = keyframes(6)
-    for path in six_paths(base, 6, movement=0):
+    for path in six_paths(base, PathSettings(frames=6, movement=0)):
         assert torch.allclose(path.c2w, base.c2w, atol=1e-6)
         assert torch.equal(path.K, base.K)
 
@@ -162,7 +164,7 @@ def test_a_moving_base_keeps_its_own_motion():
     [("left", 0.25), ("down", 0.15), ("zoom_in", 0.35), ("clockwise", 0.5), ("counterclockwise", 0.5)],
 )
 def test_a_single_move_goes_as_far_as_the_middle_of_its_range(name, distance):
-    (path,) = camera_paths(one_camera(), name, frames=9, movement=2.0, rotation="no_rotation")
+    (path,) = camera_paths(one_camera(), PathSettings(name, frames=9, movement=2.0, rotation="no_rotation"))
     circles = SIX_CIRCLES if "clock" in name else {}
     expected = move(still(one_camera(), 9), name, 2 * distance, "no_rotation", **circles)
     assert torch.allclose(path.c2w, expected.c2w, atol=1e-7)
@@ -170,10 +172,18 @@ def test_a_single_move_goes_as_far_as_the_middle_of_its_range(name, distance):
 
 
 def test_the_six_path_preset_is_the_six_paths():
-    made = camera_paths(one_camera(), "six_paths", 5, seed=3, movement=1.5, rotation="no_rotation", center_depth=2.0)
-    wanted = six_paths(one_camera(), 5, seed=3, movement=1.5, rotation="no_rotation", center_depth=2.0)
+    settings = PathSettings("six_paths", 5, seed=3, movement=1.5, rotation="no_rotation", center_depth=2.0)
+    made, wanted = camera_paths(one_camera(), settings), six_paths(one_camera(), settings)
     for path, expected in zip(made, wanted, strict=True):
         assert torch.equal(path.c2w, expected.c2w)
+
+
+@pytest.mark.parametrize("field", fields(PathSettings), ids=lambda field: field.name)
+def test_every_setting_reaches_the_paths(field):
+    other = {"preset": "left", "rotation": "no_rotation", "draw": "reference"}.get(field.name, 3)
+    before = camera_paths(one_camera(), PathSettings(frames=5))
+    after = camera_paths(one_camera(), replace(PathSettings(frames=5), **{field.name: other}))
+    assert len(after) != len(before) or not torch.equal(after[1].c2w, before[1].c2w)
 
 
 @pytest.mark.parametrize("easing", ["linear", "smooth"])
@@ -229,13 +239,17 @@ def test_one_keyframe_is_held_still():
         (lambda: move(one_camera(), "left", 0.1, center_depth=0), "center_depth 0 must be positive"),
         (lambda: move(still(one_camera(), 10), "zoom_in", 2), "by 2 center depths reaches the point .* at frame 5"),
         (lambda: still(one_camera(), 0), "at least one frame, got 0"),
-        (lambda: six_paths(one_camera(), 0), "at least one frame, got 0"),
-        (lambda: six_paths(keyframes(3), 5), "3 cameras for 5 frames"),
-        (lambda: camera_paths(keyframes(3), "left", 5), "3 cameras for 5 frames"),
-        (lambda: camera_paths(one_camera(), "seven_paths", 5), "unknown camera preset 'seven_paths'; use one of six_p"),
-        (lambda: six_paths(one_camera(), 5, distances=[0.1]), "1 distances for the six paths left, right"),
-        (lambda: draw_distances(draw="dice"), "unknown draw 'dice'; use one of seeded, reference"),
-        (lambda: draw_distances(movement=-1), "movement -1 must be zero or positive"),
+        (lambda: six_paths(one_camera(), PathSettings(frames=0)), "at least one frame, got 0"),
+        (lambda: six_paths(keyframes(3), PathSettings(frames=5)), "3 cameras for 5 frames"),
+        (lambda: camera_paths(keyframes(3), PathSettings("left", 5)), "3 cameras for 5 frames"),
+        (lambda: PathSettings("seven_paths", 5), "unknown camera preset 'seven_paths'; use one of six_p"),
+        (lambda: six_paths(one_camera(), PathSettings(), [0.1]), "1 distances for the six paths left, right"),
+        (lambda: PathSettings(draw="dice"), "unknown draw 'dice'; use one of seeded, reference"),
+        (lambda: PathSettings(rotation="spin"), "unknown rotation 'spin'; use one of center_facing"),
+        (lambda: PathSettings(movement=-1), "movement -1 must be zero or positive"),
+        (lambda: PathSettings(movement=float("nan")), "movement nan must be"),
+        (lambda: PathSettings(seed=-1), "seed -1 of the paths must lie in 0..4294967295"),
+        (lambda: PathSettings(center_depth=0), "center_depth 0 must be positive"),
         (lambda: through_keyframes(keyframes(3), 2), "3 keyframes need at least 3 frames, got 2"),
         (lambda: through_keyframes(keyframes(3), 9, "bouncy"), "unknown easing 'bouncy'; use one of linear, smooth"),
     ],

@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.cameras.sets import combine, end_to_end
 
 
 @pytest.fixture
 def six() -> tuple[CameraTrajectory, ...]:
-    return camera_paths(pinhole_camera(64, 32, 50), "six_paths", frames=5)
+    return camera_paths(pinhole_camera(64, 32, 50), PathSettings("six_paths", frames=5))
 
 
 def test_repeated_names_get_a_number(six):

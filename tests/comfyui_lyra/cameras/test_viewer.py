@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import six_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, six_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_K
 from lyra_pack.comfyui_lyra.cameras.viewer import from_viewer, keyframes_from_viewer, to_viewer
 
@@ -31,7 +31,7 @@ def paths(width: int = 96, height: int = 64) -> tuple[CameraTrajectory, ...]:
         height=height,
         fps=12,
     )
-    return six_paths(base, 5)
+    return six_paths(base, PathSettings(frames=5))
 
 
 @pytest.mark.parametrize(("info", "rows"), [(INFO, ROLLED), ({**INFO, "quaternion": None}, LEVEL)])

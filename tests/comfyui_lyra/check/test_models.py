@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.check import models as module
 from lyra_pack.comfyui_lyra.check.models import Models, first_light, sizes_of
@@ -46,7 +46,7 @@ class Paths:
     """Stands for a stage that nobody films."""
 
     def __init__(self):
-        self.paths = camera_paths(pinhole_camera(48, 32, 50), "six_paths", 9)
+        self.paths = camera_paths(pinhole_camera(48, 32, 50), PathSettings("six_paths", 9))
 
     def __str__(self):
         return "a stage"

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from lyra_pack.comfyui_lyra.cost.recon import count_flops, count_tokens
@@ -27,7 +27,7 @@ SIZE = (121, 704, 1280)
 @pytest.fixture(scope="module")
 def six():
     """The released shape."""
-    return camera_paths(pinhole_camera(1280, 704, 50), "six_paths", 121)
+    return camera_paths(pinhole_camera(1280, 704, 50), PathSettings("six_paths", 121))
 
 
 def test_work_of_the_released_models_is_what_was_counted():
@@ -70,7 +70,7 @@ def test_generation_takes_two_passes_a_step_for_every_path_and_chunk(six):
     (once,) = stages(six, teacher=TEACHER)
     assert once.flops == 6 * 70 * teacher_costs(TEACHER, torch.bfloat16)[0]
     assert once.disk == 6 * 4 * 16 * 16 * 88 * 160
-    long = camera_paths(pinhole_camera(1280, 704, 50), "left", 241)
+    long = camera_paths(pinhole_camera(1280, 704, 50), PathSettings("left", 241))
     (unguided,) = stages(six, teacher=TEACHER, guidance=0.0)
     assert unguided.flops == once.flops / 2
     (twice,) = stages(long, teacher=TEACHER, steps=10)

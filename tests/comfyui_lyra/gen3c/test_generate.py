@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.configs import TeacherConfig
 from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import PathStore
@@ -220,7 +220,7 @@ def long_clip(clip):
 
 
 def test_a_long_video_keeps_the_latents_of_all_chunks(make, long_clip, small_tokenizer):
-    paths = camera_paths(long_clip.cameras, "left", 17)
+    paths = camera_paths(long_clip.cameras, PathSettings("left", 17))
     found = make(long_clip, paths)
     assert (found.latents.values.shape, found.chunks) == ((1, 16, 4, 4, 6), 2)
     first, second = found.chunk(0), found.chunk(1)
@@ -237,7 +237,7 @@ def test_a_long_video_keeps_the_latents_of_all_chunks(make, long_clip, small_tok
 
 
 def test_a_long_video_of_a_picture_remembers_what_it_has_made(make, picture):
-    paths, seen, depth = camera_paths(picture.cameras, "left", 17), [], picture.depth[0]
+    paths, seen, depth = camera_paths(picture.cameras, PathSettings("left", 17)), [], picture.depth[0]
 
     def estimate(frame: torch.Tensor) -> torch.Tensor:
         seen.append(frame)
@@ -274,7 +274,7 @@ def test_models_that_do_not_belong_together_are_refused(make, picture, two_moves
     with pytest.raises(ValueError, match="tokenizer of family 'small' and teacher of family 'lyra' do not belong"):
         generate(other, small_tokenizer, picture, two_moves)
     longer = replace(small_teacher, config=replace(small_teacher.config, trained_frames=17))
-    paths = camera_paths(picture.cameras, "left", 17)
+    paths = camera_paths(picture.cameras, PathSettings("left", 17))
     with pytest.raises(ValueError, match="statistics of 2 latent frames; the teacher needs 16 and 3"):
         generate(longer, small_tokenizer, picture, paths)
     with pytest.raises(ValueError, match=r"text embeddings \(1, 512, 1024\), expected \[1 5 12\]; encode the prompt"):

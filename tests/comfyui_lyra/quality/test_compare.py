@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
@@ -30,7 +30,7 @@ def tokenizer():
 
 @pytest.fixture
 def latents():
-    paths = camera_paths(pinhole_camera(48, 32, 50), "six_paths", 9)[:2]
+    paths = camera_paths(pinhole_camera(48, 32, 50), PathSettings("six_paths", 9))[:2]
     values = torch.randn(2, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))
     return MultiViewLatents(latents=VideoLatents(values=values), cameras=paths, family="tiny")
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.refine.footage import Picture, Target
 from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
@@ -36,7 +36,7 @@ def blurred_splats(true_splats) -> Gaussians:
 @pytest.fixture
 def paths() -> tuple[CameraTrajectory, ...]:
     """Two paths of five cameras of 32x24 pixels."""
-    return camera_paths(pinhole_camera(32, 24, 50), "six_paths", 5)[:2]
+    return camera_paths(pinhole_camera(32, 24, 50), PathSettings("six_paths", 5))[:2]
 
 
 @pytest.fixture

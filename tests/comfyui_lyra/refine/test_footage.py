@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths, still
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths, still
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
@@ -17,7 +17,7 @@ def latents(frames: int = FRAMES, chunks: int = 1, dynamic: bool = False) -> Mul
     base = pinhole_camera(32, 24, 50)
     base = base.at(base.c2w.clone(), base.K)
     base.c2w[0, :3, 3] = torch.tensor([0.3, -0.2, 0.1])
-    paths = camera_paths(base, "six_paths", frames)[:2]
+    paths = camera_paths(base, PathSettings("six_paths", frames))[:2]
     values = torch.randn(2, 16, (frames - 1) // 8 + chunks, 3, 4, generator=torch.Generator().manual_seed(0))
     return MultiViewLatents(latents=VideoLatents(values=values), cameras=paths, family="tiny", dynamic=dynamic)
 

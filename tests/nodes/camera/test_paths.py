@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("comfy_api")
 
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry  # noqa: E402
@@ -14,6 +14,7 @@ from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene  # noqa: E402
 from lyra_pack.nodes.camera.paths import CameraPaths, CombineCameras, PreviewCameras  # noqa: E402
 from lyra_pack.nodes.camera.view import CamerasFromCore, CameraToCore  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets  # noqa: E402
+from lyra_pack.nodes.geometry.preview_cache import PreviewCache  # noqa: E402
 
 WIDGETS = {
     "preset": "six_paths", "movement": 1.0, "rotation": "center_facing", "seed": 3, "frames": 5, "fps": 8.0,
@@ -50,6 +51,18 @@ def test_movement_depth_and_seed_change_the_paths():
     assert not torch.allclose(other[0].c2w, paths[0].c2w)
 
 
+def test_how_far_a_widget_says_is_how_far_the_points_move():
+    """Widget, PathSettings, move, warp: a point at depth 1 shifts by distance times focal length."""
+    scene, one = geometry(pinhole_camera(64, 48, 50)), WIDGETS | {"preset": "left", "rotation": "no_rotation"}
+    (left,), focal = CameraPaths.execute(**one, geometry=scene).args[0], float(scene.cameras.K[0, 0, 0])
+    for movement in (1.0, 2.0):
+        (paths,) = CameraPaths.execute(**one | {"movement": movement}, geometry=scene).args
+        _, known = PreviewCache.execute(scene, paths, path=0, every=4, foreground_masking=False).args
+        new = int((known[-1][24] == 0).sum())  # columns that come into view at frame 4 of 5
+        assert new == pytest.approx(0.25 * movement * 4 / 5 * focal, abs=1.5)
+    assert torch.equal(left.c2w, camera_paths(scene.cameras, PathSettings("left", 5, rotation="no_rotation"))[0].c2w)
+
+
 def test_geometry_brings_its_camera_and_a_clip_its_number_of_frames():
     start = moved(pinhole_camera(80, 40, 30))
     (picture,) = CameraPaths.execute(**WIDGETS | {"preset": "up"}, geometry=geometry(start)).args
@@ -71,13 +84,13 @@ def test_a_teacher_brings_its_frames_and_without_geometry_its_size():
 
 
 def test_sets_are_combined_in_the_order_of_the_sockets():
-    left, up = (camera_paths(pinhole_camera(64, 48, 50), name, frames=2) for name in ("left", "up"))
+    left, up = (camera_paths(pinhole_camera(64, 48, 50), PathSettings(name, frames=2)) for name in ("left", "up"))
     (paths,) = CombineCameras.execute({"cameras0": up, "cameras1": left, "cameras2": up}).args
     assert [path.name for path in paths] == ["up", "left", "up 2"]
 
 
 def test_the_drawing_has_the_size_asked_for_and_shows_the_scene(folders):
-    paths = camera_paths(pinhole_camera(64, 48, 50), "left", frames=5)
+    paths = camera_paths(pinhole_camera(64, 48, 50), PathSettings("left", frames=5))
     bare = PreviewCameras.execute(paths, 320, 192)
     (full,) = PreviewCameras.execute(paths, 320, 192, sockets.to_splat([demo_scene()])).args
     assert bare.args[0].shape == full.shape == (1, 192, 320, 3)
@@ -87,7 +100,7 @@ def test_the_drawing_has_the_size_asked_for_and_shows_the_scene(folders):
 
 
 def test_a_camera_goes_to_the_3d_view_and_comes_back():
-    paths = camera_paths(pinhole_camera(64, 48, 50), "six_paths", frames=5)
+    paths = camera_paths(pinhole_camera(64, 48, 50), PathSettings("six_paths", frames=5))
     infos = [CameraToCore.execute(paths, 5, frame).args[0] for frame in (0, 4)]
     keyframes = dict(zip(("keyframe0", "keyframe1"), infos, strict=True))
     ((path,),) = CamerasFromCore.execute(keyframes, 7, "linear", 12.0, 64, 48).args
@@ -108,7 +121,7 @@ def test_with_geometry_the_path_starts_at_its_camera():
 
 
 def test_a_path_that_the_set_lacks_is_named():
-    paths = camera_paths(pinhole_camera(64, 48, 50), "left", frames=5)
+    paths = camera_paths(pinhole_camera(64, 48, 50), PathSettings("left", frames=5))
     with pytest.raises(ValueError, match=r"path 1: the set holds 1 \(0 left\)"):
         CameraToCore.execute(paths, 1, 0)
     with pytest.raises(ValueError, match="frame 5"):

@@ -13,7 +13,7 @@ pytest.importorskip("comfy_api")
 
 import comfy.model_management as management  # noqa: E402
 import comfy.utils  # noqa: E402
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS  # noqa: E402
 from lyra_pack.comfyui_lyra.files.media.images import to_bytes  # noqa: E402
@@ -42,7 +42,7 @@ def scene():
     depth[:, 20:60, 30:60] = 3
     frames = torch.rand(1, 80, 96, 3, generator=torch.Generator().manual_seed(0))
     geometry = from_depth(frames, depth, fov=50)
-    return geometry, camera_paths(geometry.cameras, "six_paths", 9)[:2]
+    return geometry, camera_paths(geometry.cameras, PathSettings("six_paths", 9))[:2]
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_warnings_and_the_folder_are_shown_on_the_node(make, teacher, tokenizer,
     monkeypatch.setattr(progress, "show_text", lambda node, text: shown.append(text))
     make()
     assert (shown[0], shown[-1]) == ("path 1 of 2: left", "2 paths: lyra/scene")
-    zoomed = camera_paths(pinhole_camera(96, 80, 30), "left", 9)
+    zoomed = camera_paths(pinhole_camera(96, 80, 30), PathSettings("left", 9))
     GenerateLatents.execute(teacher, tokenizer, scene[0], zoomed, **WIDGETS | {"name": "zoomed"})
     assert shown[-1].startswith("1 paths: lyra/zoomed\ncamera path 'left' does not begin at the picture's camera")
 
@@ -253,7 +253,7 @@ def test_the_time_that_is_left_is_shown_once_two_steps_are_done(make, teacher, m
 
 def test_what_does_not_fit_is_said(make, teacher, tokenizer, scene):
     geometry, paths = scene
-    long = camera_paths(geometry.cameras, "left", 17)
+    long = camera_paths(geometry.cameras, PathSettings("left", 17))
     with pytest.raises(ValueError, match="17 frames from one picture need a depth estimator"):
         GenerateLatents.execute(teacher, tokenizer, geometry, long, **WIDGETS)
     small = tuple(path.resized(40, 48) for path in paths)
@@ -286,7 +286,7 @@ def test_longer_paths_from_a_picture_take_depth_from_cores_moge(teacher, tokeniz
     moge = Moge()
     floor = torch.linspace(6, 5, 80)[:, None].expand(1, 80, 96)
     geometry = from_depth(scene[0].frames, floor, fov=50)
-    long = camera_paths(geometry.cameras, "left", 17)
+    long = camera_paths(geometry.cameras, PathSettings("left", 17))
     found, folder = GenerateLatents.execute(teacher, tokenizer, geometry, long, **WIDGETS, moge_model=moge).args
     assert folder == "lyra/scene" and TrainRecon.validate_inputs(folder) is True
     assert (found.chunks, found.latents.values.shape) == (2, (1, 16, 4, 4, 6))

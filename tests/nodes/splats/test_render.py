@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("comfy_api")
 
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths  # noqa: E402
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians  # noqa: E402
 from lyra_pack.nodes.comfy import devices  # noqa: E402
@@ -31,7 +31,7 @@ def scene() -> Gaussians:
 @pytest.fixture
 def paths():
     start = pinhole_camera(48, 32, 60)
-    left, right = (camera_paths(start, name, 4, rotation="no_rotation") for name in ("left", "right"))
+    left, right = (camera_paths(start, PathSettings(name, 4, rotation="no_rotation")) for name in ("left", "right"))
     return left + right
 
 

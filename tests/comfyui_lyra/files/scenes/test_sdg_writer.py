@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.files.cameras.npz import load_cameras_npz
 from lyra_pack.comfyui_lyra.files.media.video import load_video
@@ -23,7 +23,7 @@ NUMBERS = 16 * 4 * 2 * 4  # of a path's latents
 
 @pytest.fixture
 def paths() -> tuple[CameraTrajectory, ...]:
-    return camera_paths(replace(pinhole_camera(32, 16, 50), fps=12.0), "six_paths", 17)[:2]
+    return camera_paths(replace(pinhole_camera(32, 16, 50), fps=12.0), PathSettings("six_paths", 17))[:2]
 
 
 @pytest.fixture

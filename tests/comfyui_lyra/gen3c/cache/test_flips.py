@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import camera_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
 from lyra_pack.comfyui_lyra.gen3c.cache.flips import flip
 
@@ -23,7 +23,7 @@ def seen(geometry, path) -> torch.Tensor:
 
 
 def test_flipped_paths_end_where_the_forward_ones_begin(moving):
-    paths = camera_paths(moving.cameras, "six_paths", 9)
+    paths = camera_paths(moving.cameras, PathSettings("six_paths", 9))
     reverse, flipped = flip(moving, paths)
     assert torch.equal(reverse.frames[0], moving.frames[-1]) and torch.equal(reverse.depth[0], moving.depth[-1])
     for forward, path in zip(paths, flipped, strict=True):
@@ -36,7 +36,7 @@ def test_flipped_paths_end_where_the_forward_ones_begin(moving):
 
 
 def test_a_flipped_view_agrees_with_its_saved_camera_at_every_time(moving):
-    paths = camera_paths(moving.cameras, "right", 9, movement=3)
+    paths = camera_paths(moving.cameras, PathSettings("right", 9, movement=3))
     reverse, flipped = flip(moving, paths)
     video = seen(reverse, flipped[0]).flip(0)  # what a perfect teacher makes, turned round as it is saved
     torch.testing.assert_close(video, seen(moving, flipped[0].backwards()), rtol=0, atol=1e-5)
