@@ -1,4 +1,4 @@
-"""A program that is killed at random moments: ``python killed.py JOB FOLDER SEED KILLS``; its last line has figures.
+"""Jobs that are killed at random moments: ``python killed.py FOLDER SEED JOB=KILLS ...``; a line of figures each.
 
 A job runs once without harm, and again and again in another folder, each time in a process of its own that gets no time
 to say goodbye. After each kill, what has its final name must be whole; at the end the job runs to its end there and
@@ -219,10 +219,9 @@ def compare(job: Job, whole: Path, killed: Path) -> None:
     assert not temporaries(killed), temporaries(killed)
 
 
-def main(name: str, place: str, seed: int, kills: int) -> None:
+def main(name: str, place: Path, seed: int, kills: int) -> None:
     """Run, kill, and compare."""
-    torch.set_num_threads(1)
-    job, rng, whole, killed = JOBS[name], random.Random(seed), Path(place, "whole"), Path(place, "killed")
+    job, rng, whole, killed = JOBS[name], random.Random(seed), place / "whole", place / "killed"
     whole.mkdir(parents=True)
     killed.mkdir()
     _, taken = start(job, whole)
@@ -241,7 +240,17 @@ def main(name: str, place: str, seed: int, kills: int) -> None:
     told = f"{done} kills within {taken:.2f} s each, {completed + 1} completed with equal contents, "
     told += f"at most {left} temporaries between and none at the end"
     sys.stdout.write(f"{name}: seed {seed}, {told}\n")
+    sys.stdout.flush()  # before the next fork
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    torch.set_num_threads(1)
+    failed = []
+    for words in sys.argv[3:]:
+        name, kills = words.split("=")
+        try:
+            main(name, Path(sys.argv[1], name), int(sys.argv[2]), int(kills))
+        except (Exception, SystemExit):
+            sys.stderr.write(f"{name}: {traceback.format_exc()}\n")
+            failed.append(name)
+    sys.exit(f"failed: {failed}" if failed else 0)

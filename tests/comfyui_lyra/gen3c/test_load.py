@@ -55,6 +55,7 @@ def test_a_fingerprint_is_computed_once_and_again_when_the_file_changes(tmp_path
 
 MEASURED = """
 import importlib.util, sys
+sys.modules["torchvision"] = None
 from dataclasses import replace
 from pathlib import Path
 root, file = map(Path, sys.argv[1:])
@@ -75,16 +76,18 @@ torch.save(state, file)
 del state
 before = own()
 teacher = load_teacher(file, config, torch.bfloat16)
-print(size, own() - before)
+print(size, own() - before, [name for name in sys.modules if name.startswith("torchvision.")])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_float32_file_takes_the_memory_of_its_bfloat16_only(tmp_path):
+def test_a_float32_file_takes_the_memory_of_its_bfloat16_only_and_no_torchvision(tmp_path):
     words = [sys.executable, "-c", MEASURED, str(ROOT), str(tmp_path / "model.pt")]
     done = subprocess.run(words, capture_output=True, text=True)
-    size, taken = map(int, done.stdout.split()) if done.stdout else pytest.fail(done.stderr)
+    size, taken, imported = done.stdout.split(maxsplit=2) if done.stdout else pytest.fail(done.stderr)
+    assert imported.strip() == "[]"
+    size, taken = int(size), int(taken)
     assert size > 150e6 and taken < 0.75 * size  # half of it, and torch's own
 
 
