@@ -20,7 +20,7 @@ STEPS = (  # of comfyui_lyra: a room sees those before it, and none beside it
     {"files"},
     {"tokenizer", "sources"},
     {"gen3c", "recon"},
-    {"released", "quality", "cost"},
+    {"released", "quality", "cost", "viewer"},
     {"refine"},
     {"pipeline"},
     {"training"},
@@ -156,10 +156,10 @@ def test_every_package_is_declared():
     assert found | {"lyra_pack"} == set(declared)
 
 
-def test_the_shipped_models_are_declared():
+def test_the_shipped_models_and_the_page_are_declared():
     tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assert data == {"lyra_pack.comfyui_lyra": ["mini/*", "mini/latents/*/*/*"]}
+    assert data == {"lyra_pack.comfyui_lyra": ["mini/*", "mini/latents/*/*/*", "viewer/page/*"]}
 
 
 def test_tracked_files_stay_under_50_mib():
