@@ -6,7 +6,11 @@ from .rasterize import rasterize
 from .registry import Kernel, KernelUnavailable, Op
 from .ssd_scan import ssd_scan
 from .ssim import ssim
+from .tokens import norm_rotate, residual_norm
 
-OPS = (attention, causal_conv, rasterize, ssd_scan, ssim)
+OPS = (attention, causal_conv, norm_rotate, rasterize, residual_norm, ssd_scan, ssim)
 
-__all__ = ["OPS", "Kernel", "KernelUnavailable", "Op", "attention", "causal_conv", "rasterize", "ssd_scan", "ssim"]
+__all__ = [
+    "OPS", "Kernel", "KernelUnavailable", "Op", "attention", "causal_conv", "norm_rotate", "rasterize",
+    "residual_norm", "ssd_scan", "ssim",
+]  # fmt: skip

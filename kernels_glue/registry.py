@@ -35,8 +35,11 @@ class Op:
     crashes while running is a bug and propagates.
     """
 
-    def __init__(self, name: str, reference: Callable, kernels: tuple[Kernel, ...] = ()):
+    def __init__(
+        self, name: str, reference: Callable, kernels: tuple[Kernel, ...] = (), retired: dict[str, str] | None = None
+    ):
         self.name, self.reference, self.kernels = name, reference, {kernel.name: kernel for kernel in kernels}
+        self.retired = retired or {}  # names that saved choices may hold -> what to choose now
         self._loaded: dict[str, Any] = {}  # name -> the callable, or the reason it is absent
         self._proofs: dict[
             tuple, str | None
@@ -46,6 +49,11 @@ class Op:
     def backends(self) -> tuple[str, ...]:
         """Valid values of ``backend``."""
         return "auto", "torch", *self.kernels
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What a saved choice may be: ``backends``, and names that only say what to choose instead."""
+        return *self.backends, *self.retired
 
     @property
     def left_out(self) -> dict[str, list[str]]:
@@ -81,6 +89,10 @@ class Op:
 
     def __call__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
         """Run the operation."""
+        if backend in self.retired:
+            raise KernelUnavailable(f"{self.name}: {self.retired[backend]}")
+        if backend == "auto" and torch.compiler.is_compiling():  # a compiler fuses the reference itself
+            return self.reference(*args, **kwargs)
         if backend not in self.backends:
             raise KernelUnavailable(f"{self.name}: unknown backend '{backend}'; use one of {', '.join(self.backends)}")
         exact = (name for name, kernel in self.kernels.items() if kernel.exact)

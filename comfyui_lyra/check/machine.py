@@ -16,7 +16,7 @@ from ..versions import pack_version
 from .report import Finding, Section
 
 ROOT = Path(__file__).resolve().parents[2]
-TOLD = ("triton", "gsplat", "mamba-ssm", "causal-conv1d", "sageattention")  # beside what is required
+TOLD = ("triton", "gsplat", "mamba-ssm", "causal-conv1d", "comfy-kitchen")  # beside what is required
 OLDEST_TORCH = (2, 5)
 MEMINFO = Path("/proc/meminfo")
 ROOM = 10**9  # bytes that the mini models, and a stored scene of theirs, take at most

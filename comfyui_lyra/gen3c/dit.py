@@ -1,8 +1,7 @@
 """GEN3C's transformer: diffusers' Cosmos 7B network, corrected to the released one's numbers and made memory-lean."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +12,15 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ...kernels_glue.attention import attention
+from ...kernels_glue.attention import SPARSE, attention
+from ...kernels_glue.tokens import EPSILON, norm_rotate, residual_norm
 from ..callbacks import OnStep, no_progress
 from ..configs import CHANNELS, TEACHER_INPUTS, TeacherConfig
-from .rope import STRETCH, Grid, RotaryTables, rotate
+from .rope import STRETCH, Grid, RotaryTables
 from .sampler import Branch
 
-EPSILON = 1e-6  # of every norm; diffusers' attention would use 1e-5 for q and k
 ROWS = 8192  # tokens that a token-wise layer takes at a time
+TILE = (4, 16)  # h, w of the 64 tokens that sparse attention takes as one block
 
 
 def by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -34,10 +34,40 @@ def by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return torch.cat([function(*rows) for rows in slices], dim=1)
 
 
+def can_tile(grid: Grid) -> bool:
+    """Whether the tokens of a frame fall into whole tiles."""
+    return not (grid[1] % TILE[0] or grid[2] % TILE[1])
+
+
+def in_tiles(x: Tensor, grid: Grid) -> Tensor:
+    """Tokens [B, T h w, ...] reordered so that each tile's stand one after another."""
+    t, h, w = grid
+    parts = x.unflatten(1, (t, h // TILE[0], TILE[0], w // TILE[1], TILE[1]))
+    return parts.transpose(3, 4).flatten(1, 5)
+
+
+def in_rows(x: Tensor, grid: Grid) -> Tensor:
+    """``in_tiles`` undone."""
+    t, h, w = grid
+    parts = x.unflatten(1, (t, h // TILE[0], w // TILE[1], *TILE))
+    return parts.transpose(3, 4).flatten(1, 5)
+
+
+def weight_of(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """A norm's weight, wherever a host keeps it: what the norm makes of a constant far above its epsilon."""
+    return norm(x.new_full(norm.normalized_shape, 1024.0))
+
+
 def project(linear: nn.Linear, norm: nn.RMSNorm, rows: Tensor, *angles: Tensor) -> Tensor:
     """Normalised and, given cos and sin, rotated heads [B, L, heads, d] of rows [B, L, D]."""
-    heads = norm(linear(rows).unflatten(-1, (-1, *norm.normalized_shape)))
-    return rotate(heads, *angles) if angles else heads
+    heads = linear(rows).unflatten(-1, (-1, *norm.normalized_shape))
+    return norm_rotate(heads, weight_of(norm, heads), *angles) if angles else norm(heads)
+
+
+def modulation(norm: Any, sinusoid: Tensor, shared: Tensor) -> Iterable[Tensor]:
+    """Shift, scale and gate [B, 1, D] of a branch, by the timestep: diffusers' layer without its norm."""
+    made = norm.linear_2(norm.linear_1(norm.activation(sinusoid))) + shared
+    return made[:, None].chunk(3, dim=-1)
 
 
 class AttentionProcessor:
@@ -54,9 +84,9 @@ class AttentionProcessor:
     ) -> Tensor:
         """[B, L, D] -> [B, L, D]; ``angles`` are the rotary cos and sin, ``attention_mask`` part of the interface."""
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        key = by_rows(partial(project, attn.to_k, attn.norm_k), source, *angles)
+        key = project(attn.to_k, attn.norm_k, source, *angles)
         value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
-        query = by_rows(partial(project, attn.to_q, attn.norm_q), hidden_states, *angles)
+        query = project(attn.to_q, attn.norm_q, hidden_states, *angles)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [B, heads, L, d]
         out = attention(query, key, value, backend=backend).transpose(1, 2).flatten(2)
         return attn.to_out[0](out)
@@ -89,13 +119,15 @@ class Block(CosmosTransformerBlock):
         backend: str,
     ) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
-        x = hidden_states + positions
-        y, gate = self.norm1(x, sinusoid, shared)
-        x = torch.addcmul(x, gate, self.attn1(y, angles=angles, backend=backend))
-        y, gate = self.norm2(x, sinusoid, shared)
-        x = torch.addcmul(x, gate, self.attn2(y, encoder_hidden_states=text, backend=backend))
-        y, gate = self.norm3(x, sinusoid, shared)
-        return torch.addcmul(x, gate, by_rows(self.ff, y))
+        shift, scale, gate = modulation(self.norm1, sinusoid, shared)
+        x, y = residual_norm(hidden_states, shift, scale, add=positions)
+        y = self.attn1(y, angles=angles, backend=backend)
+        shift, scale, after = modulation(self.norm2, sinusoid, shared)
+        x, y = residual_norm(x, shift, scale, add=y, gate=gate)
+        y = self.attn2(y, encoder_hidden_states=text)
+        shift, scale, gate = modulation(self.norm3, sinusoid, shared)
+        x, y = residual_norm(x, shift, scale, add=y, gate=after)
+        return by_rows(lambda x, y: torch.addcmul(x, gate, self.ff(y)), x, y)
 
 
 class GEN3C(CosmosTransformer3DModel, CacheMixin):
@@ -142,6 +174,10 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         angles = self.rope(grid, fps, x.device)
         positions = self.position_embedding(grid, x.device).to(x.dtype)
         x = self.patch_embed(x).flatten(1, 3)  # [B, L, D]
+        tiled = backend in SPARSE and can_tile(grid)
+        if tiled:
+            angles = tuple(in_tiles(table, grid) for table in angles)
+            x, positions = in_tiles(x, grid), in_tiles(positions, grid)
         shared, sinusoid = self.time_embed(x, c_noise)
         with self.cache_context(branch) if self.is_cache_enabled else nullcontext():
             for done, block in enumerate(self.transformer_blocks, start=1):
@@ -150,6 +186,7 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
                     if x.is_cuda:  # kernels are queued far ahead: without waiting, a cancelled run would still finish
                         torch.cuda.current_stream(x.device).synchronize()
                     on_block(done, len(self.transformer_blocks))
+        x = in_rows(x, grid) if tiled else x
         x = self.proj_out(self.norm_out(x, sinusoid, shared))
         t, h, w = grid  # the output patch is (h, w, channel), the input patch (channel, h, w)
         return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=2, q=2)

@@ -57,14 +57,14 @@ class GenerateSettings:
     seed: int = 1
     foreground_masking: bool = True  # hides the background behind stretched foreground
     step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
-    attention: str = "auto"  # backend; "sage" deviates
+    attention: str = "auto"  # backend; those not exact deviate
 
     def __post_init__(self) -> None:
         if self.steps < 2 or not 0 <= self.seed < 2**32:
             raise ValueError(f"steps {self.steps} must be 2 or more, seed {self.seed} lie in 0..{2**32 - 1}")
         check_solver(self.solver)
-        if self.attention not in attention.backends:
-            raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.backends)}")
+        if self.attention not in attention.choices:
+            raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.choices)}")
         if not min(self.guidance, self.step_cache) >= 0:
             raise ValueError("guidance and step_cache must not be negative")
 

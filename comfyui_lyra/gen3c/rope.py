@@ -52,9 +52,3 @@ class RotaryTables(nn.Module):
                 angles = grid_angles(grid, self.head_dim, fps, self.dtype).to(device)[None, :, None]
                 self._key, self._tables = key, (angles.cos(), angles.sin())
         return self._tables
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate channel pairs (j, j + d/2) of x [B, L, heads, d] by the tables' angles; float32 inside."""
-    a, b = x.float().chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)

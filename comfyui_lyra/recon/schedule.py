@@ -11,7 +11,7 @@ class Schedule:
     checkpoint: bool = False  # training: recompute each block in the backward pass instead of keeping its insides
     scan: str = "auto"  # backend of ssd_scan
     conv: str = "auto"  # backend of causal_conv
-    attention: str = "auto"  # backend of attention; "sage" deviates
+    attention: str = "auto"  # backend of attention; those not exact deviate
 
     def __post_init__(self) -> None:
         if self.segment < 1:

@@ -83,10 +83,11 @@ class LoadTeacher(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "attention",
-                    options=list(attention_op.backends),
+                    options=list(attention_op.choices),
                     default="auto",
-                    tooltip="What computes attention. auto: the fastest exact one. sage: SageAttention, where it is "
-                    "installed: faster, and a little different.",
+                    tooltip="What computes attention. auto: the fastest exact one. int8: 8-bit integers, for cards on "
+                    "which that is slow. sol: sparse, about twice as fast and different; the larger number leaves out "
+                    "more. Both come with ComfyUI's comfy-kitchen.",
                     advanced=True,
                 ),
                 io.Combo.Input(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from lyra_pack.kernels_glue import KernelUnavailable
 from lyra_pack.kernels_glue import attention as op
-from lyra_pack.kernels_glue.attention import attention_torch, choose_backend
+from lyra_pack.kernels_glue.attention import SPARSE, _probe_inputs, attention_torch, choose_backend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -78,7 +78,22 @@ def test_the_choice_leaves_the_process_as_it_was():
     assert before == after
 
 
-def test_eight_bit_attention_is_taken_by_name_only():
-    assert not op.kernels["sage"].exact
-    with pytest.raises(KernelUnavailable, match="backend 'sage' cannot run here: needs CUDA tensors"):
+@pytest.mark.parametrize("name", ["int8", *SPARSE])
+def test_what_deviates_is_taken_by_name_only(name):
+    assert not op.kernels[name].exact
+    with pytest.raises(KernelUnavailable, match=f"backend '{name}' cannot run here: needs"):
+        op(*inputs(), backend=name)
+
+
+def test_a_retired_choice_says_what_to_choose():
+    assert "sage" in op.choices and "sage" not in op.backends
+    with pytest.raises(KernelUnavailable, match=r"choose int8 \(pip install comfy-kitchen\), or auto"):
         op(*inputs(), backend="sage")
+
+
+def test_the_probe_of_sparse_attention_has_structure():
+    q = torch.zeros(1, 2, 4096, 128)
+    tokens = _probe_inputs(q, q, q)[0][0]
+    assert tokens.shape == (1, 2, 16 * 128, 128)
+    near, far = ((tokens[..., step:, :] - tokens[..., :-step, :]).pow(2).mean() for step in (1, 512))
+    assert near < far / 5

@@ -10,6 +10,7 @@ from lyra_pack.comfyui_lyra.configs import RECON_PRESETS, ReconConfig
 from lyra_pack.comfyui_lyra.weights.load import stored_config
 from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from lyra_pack.kernels_glue import OPS, causal_conv, ssd_scan, ssim
+from lyra_pack.kernels_glue.attention import smooth
 from lyra_pack.kernels_glue.proof import deviation, results
 from lyra_pack.kernels_glue.ssd_scan import ssd_scan_torch
 from torch.nn.functional import softplus
@@ -71,11 +72,43 @@ def conv_case(dtype, device):
         yield (x, weight, bias), {"reverse": reverse}
 
 
-@case("attention", "sage", {
-    torch.bfloat16: (0.1, 0.05),  # scores in 8-bit integers, probabilities in 8-bit floats: inexact by design
+@case("attention", "int8", {
+    torch.bfloat16: (0.1, 0.05),  # queries, keys, values and probabilities in 8-bit integers: inexact by design
+}, backward=False)  # fmt: skip
+@case("attention", "sol-1.0", {
+    torch.bfloat16: (0.5, 0.5),  # blocks that score low are taken by their means: inexact by design
+}, backward=False)  # fmt: skip
+@case("attention", "sol-1.5", {
+    torch.bfloat16: (0.5, 0.5),
 }, backward=False)  # fmt: skip
 def attention_case(dtype, device):
-    yield tuple(normal(i, 2, 4, 256, 64).to(device, dtype) for i in range(3)), {}
+    sources = (smooth(1, 2, 2048, 128, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    yield tuple(t.to(device, dtype) for t in sources), {}
+
+
+@case("residual_norm", "triton", {
+    torch.float32: (1e-5, 1e-5),  # the same sums in another order
+    torch.bfloat16: (2**-6, 3e-2),  # the reference rounds three times after the norm, the kernel once
+    torch.float16: (2**-9, 4e-3),
+}, backward=False)  # fmt: skip
+def residual_case(dtype, device):
+    for width, batch, own, gated in itertools.product((48, 128, 256, 4096), (1, 2), (False, True), (False, True)):
+        x, add = normal(0, batch, 37, width), normal(1, batch if own else 1, 37, width)
+        rows = [normal(i, batch, 1, width).to(device, dtype) for i in (2, 3, 4)]
+        options = {"add": add.to(device, dtype)} | ({"gate": rows[2]} if gated else {})
+        yield (x.to(device, dtype), *rows[:2]), options
+
+
+@case("norm_rotate", "triton", {
+    torch.float32: (1e-5, 1e-5),
+    torch.bfloat16: (2**-6, 3e-2),  # the reference rounds between norm and rotation
+    torch.float16: (2**-9, 4e-3),
+}, backward=False)  # fmt: skip
+def rotate_case(dtype, device):
+    for heads, width, batch in ((4, 32, 1), (3, 64, 2), (8, 16, 2), (32, 128, 1)):
+        angles = normal(2, 1, 37, 1, width // 2).to(device)
+        x, weight = normal(0, batch, 37, heads, width), normal(1, width)
+        yield (x.to(device, dtype), weight.to(device, dtype), angles.cos(), angles.sin()), {}
 
 
 @case("rasterize", "gsplat", {

@@ -19,5 +19,5 @@ def test_the_table_times_what_runs_here_and_says_why_the_rest_does_not():
     rows = {cells[1].strip(): cells for cells in (line.split("|") for line in lines[2:])}
     for name in ("attention, torch FLASH_ATTENTION", "attention, backend torch", "pass, eager, torch"):
         assert float(rows[name][2]) > 0
-    assert rows["pass, eager, sage"][2].strip() == "-"
-    assert "needs CUDA tensors" in rows["attention, backend sage"][5]
+    assert rows["pass, eager, int8"][2].strip() == "-"
+    assert "needs CUDA tensors" in rows["attention, backend int8"][5]

@@ -17,11 +17,10 @@ from lyra_pack.comfyui_lyra.check.first_light import (
 )
 from lyra_pack.comfyui_lyra.check.scene import Stage
 from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
-from lyra_pack.comfyui_lyra.gen3c import dit, sampler
+from lyra_pack.comfyui_lyra.gen3c import sampler
 from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
-from lyra_pack.comfyui_lyra.gen3c.rope import rotate
 from lyra_pack.comfyui_lyra.latents import VideoLatents
 from lyra_pack.comfyui_lyra.quality.scores import psnr
 from lyra_pack.comfyui_lyra.recon import inputs
@@ -29,6 +28,8 @@ from lyra_pack.comfyui_lyra.recon.load import load_recon
 from lyra_pack.comfyui_lyra.recon.model import Recon
 from lyra_pack.comfyui_lyra.tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer
 from lyra_pack.comfyui_lyra.weights.shipped import shipped_model
+from lyra_pack.kernels_glue import tokens
+from lyra_pack.kernels_glue.tokens import rotate
 
 pytestmark = pytest.mark.slow
 
@@ -138,7 +139,7 @@ def in_pairs(x, cos, sin):
     ids=["none", "tokens turned round", "channels in pairs"],
 )
 def test_wrong_rotary_tables_are_caught(monkeypatch, tokenizer, teacher, stage, wrong):
-    monkeypatch.setattr(dit, "rotate", wrong)
+    monkeypatch.setattr(tokens, "rotate", wrong)
     assert {NOISE, POINTS} <= failing(taught(teacher, tokenizer, stage))
 
 

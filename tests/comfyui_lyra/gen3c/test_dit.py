@@ -272,3 +272,37 @@ def test_a_pass_at_full_size_needs_at_most_4_5_gigabytes_above_the_weights():
         out = model(x, torch.empty(1, device="meta"), text)
     assert out.shape == (1, *config.latent_shape)
     assert 3e9 < memory.peak < 4.5e9
+
+
+def test_tiles_are_an_order_of_the_tokens_and_are_undone():
+    grid = (2, 8, 32)
+    tokens = torch.arange(2 * 8 * 32)[None, :, None]
+    tiled = dit.in_tiles(tokens, grid)
+    assert torch.equal(dit.in_rows(tiled, grid), tokens)
+    first = tiled[0, :64, 0]
+    assert set(first.tolist()) == {row * 32 + column for row in range(4) for column in range(16)}
+    assert dit.can_tile(grid) and not dit.can_tile((2, 6, 32)) and not dit.can_tile((2, 8, 10))
+
+
+def test_the_order_of_tokens_changes_rounding_only(monkeypatch):
+    config = replace(TEACHER_PRESETS["mini"], blocks=2, max_grid=(2, 8, 32))
+    torch.manual_seed(0)
+    model = GEN3C(config).eval()
+    x = torch.randn(1, TEACHER_INPUTS, 2, 8, 32)
+    call = partial(model, x, torch.zeros(1), torch.randn(1, 3, config.text_dim))
+    with torch.inference_mode():
+        straight = call()
+        monkeypatch.setattr(dit, "SPARSE", ("torch",))
+        ordered = dit.in_tiles
+        seen = []
+        monkeypatch.setattr(dit, "in_tiles", lambda *given: seen.append(given) or ordered(*given))
+        assert_close(call(backend="torch"), straight, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 4  # cos, sin, tokens, positions
+
+
+def test_a_norms_weight_is_found_wherever_a_host_keeps_it():
+    norm = torch.nn.RMSNorm(16, eps=1e-6)
+    torch.nn.init.normal_(norm.weight)
+    assert torch.equal(dit.weight_of(norm, torch.zeros(1)), norm.weight)
+    half = norm.bfloat16()
+    assert torch.equal(dit.weight_of(half, torch.zeros(1, dtype=torch.bfloat16)), half.weight)

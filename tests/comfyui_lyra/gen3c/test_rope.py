@@ -1,6 +1,7 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.gen3c.rope import RotaryTables, axis_angles, grid_angles, rotate
+from lyra_pack.comfyui_lyra.gen3c.rope import RotaryTables, axis_angles, grid_angles
+from lyra_pack.kernels_glue.tokens import rotate
 from torch.testing import assert_close
 
 
