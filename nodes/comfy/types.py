@@ -11,6 +11,7 @@ from ...comfyui_lyra.cameras.path import CameraTrajectory
 from ...comfyui_lyra.configs import COMPRESSION
 from ...comfyui_lyra.files.media.depth_values import grey
 from ...comfyui_lyra.latents import MultiViewLatents, VideoLatents
+from ...comfyui_lyra.recon.times import parse_times
 from ...comfyui_lyra.splats.gaussians import Gaussians
 from . import devices
 
@@ -29,8 +30,16 @@ Da3Geometry = io.Custom("DA3_GEOMETRY")
 MogeModel = io.Custom("MOGE_MODEL")
 
 
-def to_splat(frames: Sequence[Gaussians]):
-    """Core's SPLAT with one batch item for each set of Gaussians."""
+class TimedSplat(Types.SPLAT):
+    """Core's SPLAT that knows the moments it shows. What core's nodes make of it is a plain one, which does not."""
+
+    bullet_times: tuple[int, ...] = ()  # frame of the source clip that each batch item shows; none where it is unknown
+
+
+def to_splat(frames: Sequence[Gaussians], times: Sequence[int] = ()) -> TimedSplat:
+    """Core's SPLAT with one batch item for each set of Gaussians, which are those of these bullet times."""
+    if times and len(times) != len(frames):
+        raise ValueError(f"{len(frames)} sets of splats for the bullet times {list(times)}; name one for each")
     counts = [len(frame) for frame in frames]
     bands = max(0 if frame.sh_rest is None else frame.sh_rest.shape[1] for frame in frames)
     device = devices.intermediate_device()
@@ -45,7 +54,7 @@ def to_splat(frames: Sequence[Gaussians]):
     sh = batch(lambda f: ((f.colors - 0.5) / SH_C0)[:, None], 1 + bands, 3)
     if bands:
         sh[:, :, 1:] = batch(lambda f: f.means.new_zeros(0, 0, 0) if f.sh_rest is None else f.sh_rest, bands, 3)
-    return Types.SPLAT(
+    splat = TimedSplat(
         batch(lambda f: f.means, 3),
         batch(lambda f: f.scales, 3),
         batch(lambda f: f.quats, 4),
@@ -53,6 +62,14 @@ def to_splat(frames: Sequence[Gaussians]):
         sh,
         counts=torch.tensor(counts, device=device) if len(set(counts)) > 1 else None,
     )
+    splat.bullet_times = tuple(times)
+    return splat
+
+
+def times_of(splat, written: str = "") -> tuple[int, ...]:
+    """The bullet time of each item: as a person has written them, or as they came with the splats; empty if neither."""
+    known = getattr(splat, "bullet_times", ())
+    return parse_times(written) if written.strip() else known if len(known) == len(_lengths(splat)) else ()
 
 
 def from_splat(splat) -> tuple[Gaussians, ...]:

@@ -7,7 +7,6 @@ from comfy_api.latest import io, ui
 
 from ...comfyui_lyra.cost.report import decode_bytes
 from ...comfyui_lyra.quality.perceptual import Perceptual, load_lpips
-from ...comfyui_lyra.recon.times import parse_times
 from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.patchers import Model
@@ -81,7 +80,8 @@ class Evaluate(io.ComfyNode):
                     "times",
                     display_name="bullet times",
                     default="",
-                    tooltip="For splats of a moving scene: the frame of each, from Reconstruct Splats.",
+                    tooltip="For splats of a moving scene: the frame of each. Empty: those that came with the splats "
+                    "from Reconstruct Splats.",
                 ),
                 io.String.Input(
                     "lpips_vgg",
@@ -137,9 +137,8 @@ class Evaluate(io.ComfyNode):
             "on_step": progress.steps("evaluate"),
         }
         if whole:
-            moments = parse_times(times) if times.strip() else None
             given = sockets.from_splat(splat), cameras, latents, tokenizer.network
-            found = compare_splats(*given, times=moments, every=every, **shared)
+            found = compare_splats(*given, times=sockets.times_of(splat, times) or None, every=every, **shared)
         else:
             found = compare_frames(sockets.from_image(frames), sockets.from_image(truth), **shared)
         error, means, text = sockets.to_image(found.picture(gain)), found.means, found.report()

@@ -88,7 +88,7 @@ class Reconstruct(io.ComfyNode):
         with progress.warnings() as warnings:
             splats, cameras = devices.first_that_fits(partial(run, schedule=schedule) for schedule in tries)
         progress.show_text(cls, "\n".join([f"{len(splats)} x {len(splats.frames[0]):,} splats", *warnings]))
-        return io.NodeOutput(sockets.to_splat(splats.frames), cameras, format_times(splats.times))
+        return io.NodeOutput(sockets.to_splat(splats.frames, splats.times), cameras, format_times(splats.times))
 
 
 class SelectTime(io.ComfyNode):
@@ -115,4 +115,6 @@ class SelectTime(io.ComfyNode):
     @classmethod
     def execute(cls, splat, index) -> io.NodeOutput:
         """Take one."""
-        return io.NodeOutput(sockets.to_splat([sockets.moment(splat, index)]))
+        return io.NodeOutput(
+            sockets.to_splat([sockets.moment(splat, index)], sockets.times_of(splat)[index : index + 1])
+        )

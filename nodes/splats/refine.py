@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ...comfyui_lyra.cost.report import decode_bytes
 from ...comfyui_lyra.files.media.images import to_bytes
-from ...comfyui_lyra.recon.times import parse_times
 from ...comfyui_lyra.refine.schedule import settings_for
 from ..comfy import devices, progress
 from ..comfy import types as sockets
@@ -77,7 +76,8 @@ class RefineSplats(io.ComfyNode):
                     "times",
                     display_name="bullet times",
                     default="",
-                    tooltip="For splats of a moving scene: the frame of each, from Reconstruct Splats.",
+                    tooltip="For splats of a moving scene: the frame of each. Empty: those that came with the splats "
+                    "from Reconstruct Splats.",
                 ),
             ],
             outputs=[
@@ -93,10 +93,11 @@ class RefineSplats(io.ComfyNode):
 
         model, path, device = tokenizer_of(tokenizer), cameras[0], devices.compute_device()
         scenes, watch = sockets.from_splat(splat), Watch()
+        moments = moments_of(splat, times, latents.dynamic)
         settings = settings_for(device, path.height * path.width, steps=steps, seconds=seconds, seed=seed)
         run = partial(
             refine, cameras=cameras, latents=latents, tokenizer=model.network, geometry=geometry, settings=settings,
-            times=moments(times, latents.dynamic), on_step=watch.on_step, on_picture=watch.on_picture,
+            times=moments, on_step=watch.on_step, on_picture=watch.on_picture,
             enough=watch.enough,
         )  # fmt: skip
 
@@ -109,16 +110,19 @@ class RefineSplats(io.ComfyNode):
         refined = devices.first_that_fits(partial(attempt, size) for size in (needed, devices.total_memory()))
         text = "\n".join([refined.report(), *watch.notes(settings.shrink)])
         progress.show_text(cls, text)
-        return io.NodeOutput(sockets.to_splat(refined.splats), text)
+        return io.NodeOutput(sockets.to_splat(refined.splats, moments), text)
 
 
-def moments(times: str, is_moving: bool) -> tuple[int, ...]:
+def moments_of(splat, written: str, is_moving: bool) -> tuple[int, ...]:
     """The bullet times of the scenes; a still scene has one."""
     if not is_moving:
         return (0,)
-    if not times.strip():
-        raise ValueError("these latents show a moving scene; connect the bullet times of Reconstruct Splats too")
-    return parse_times(times)
+    if not (times := sockets.times_of(splat, written)):
+        raise ValueError(
+            "these latents show a moving scene, and the splats do not say of which frames; connect the bullet times of "
+            "Reconstruct Splats too"
+        )
+    return times
 
 
 class Watch:

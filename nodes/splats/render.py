@@ -181,4 +181,5 @@ class CropSplats(io.ComfyNode):
             "box": (box_width, box_height, box_depth),
             "center": (center_x, center_y, center_z),
         }
-        return io.NodeOutput(sockets.to_splat([crop(item, **limits) for item in sockets.from_splat(splat)]))
+        cropped = [crop(item, **limits) for item in sockets.from_splat(splat)]
+        return io.NodeOutput(sockets.to_splat(cropped, sockets.times_of(splat)))

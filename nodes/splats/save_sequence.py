@@ -3,7 +3,6 @@
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.splats.sequence import save_sequence
-from ...comfyui_lyra.recon.times import parse_times
 from ...comfyui_lyra.splats.gaussians import GaussianSequence
 from ..comfy import folders, progress
 from ..comfy import types as sockets
@@ -31,8 +30,8 @@ class SaveSplatSequence(io.ComfyNode):
                     "times",
                     display_name="bullet times",
                     default="",
-                    tooltip="Frame of the clip that each scene shows: connect the output of Reconstruct Splats. Empty: "
-                    "0, 1, 2 and so on.",
+                    tooltip="Frame of the clip that each scene shows. Empty: those that came with the splats from "
+                    "Reconstruct Splats, or 0, 1, 2 and so on.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -62,7 +61,7 @@ class SaveSplatSequence(io.ComfyNode):
     def execute(cls, splat, times, filename_prefix, scale, cameras=(), geometry=None) -> io.NodeOutput:
         """Write the folder."""
         frames = sockets.from_splat(splat)
-        moments = parse_times(times) if times.strip() else tuple(range(len(frames)))
+        moments = sockets.times_of(splat, times) or tuple(range(len(frames)))
         folder, _ = folders.output_path(filename_prefix, "")
         save_sequence(
             folder, GaussianSequence(frames=frames, times=moments), cameras, fps=cameras[0].fps if cameras else 24.0,

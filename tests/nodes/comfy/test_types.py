@@ -50,6 +50,18 @@ def test_scenes_of_different_length_and_bands_share_a_padded_batch():
     assert back[1].sh_rest[:, 3:].abs().sum() == 0
 
 
+def test_bullet_times_travel_with_their_splats():
+    splat = sockets.to_splat([gaussians(3), gaussians(2)], (8, 0))
+    assert isinstance(splat, Types.SPLAT) and sockets.times_of(splat) == (8, 0)
+    assert sockets.times_of(splat, "4, 2") == (4, 2)  # what a person writes counts
+    plain = Types.SPLAT(*(getattr(splat, name) for name in ("positions", "scales", "rotations", "opacities", "sh")))
+    assert sockets.times_of(plain) == () == sockets.times_of(sockets.to_splat([gaussians(2)]))
+    splat.positions, splat.counts = splat.positions[:1], splat.counts[:1]  # as a node of others may cut it
+    assert sockets.times_of(splat) == ()
+    with pytest.raises(ValueError, match="1 sets of splats for the bullet times"):
+        sockets.to_splat([gaussians(2)], (8, 0))
+
+
 def test_our_colour_is_cores_colour():
     dc = torch.tensor([[[[1.0, -0.5, 0.0]]]])
     splat = Types.SPLAT(

@@ -82,6 +82,10 @@ def test_splats_are_scored_against_their_latents(tokenizer, tiny_recon, tiny_sce
     expected = compare_splats(splats.frames, cameras, tiny_scene, tokenizer.network, times=(8, 0))
     assert error.shape == (4, 32, 48, 3)
     assert psnr == pytest.approx(expected.means["psnr"], abs=1e-3)
+    timed = given | {"times": "", "splat": sockets.to_splat(splats.frames, splats.times)}
+    assert evaluate(every=4, gain=1.0, **timed).args[1] == psnr
+    with pytest.raises(ValueError, match="the bullet times of the splats are needed too"):
+        evaluate(every=4, gain=1.0, **given | {"times": ""})
     with pytest.raises(ValueError, match="to score splats, connect cameras, tokenizer too"):
         evaluate(every=4, gain=1.0, splat=given["splat"], latents=tiny_scene)
 

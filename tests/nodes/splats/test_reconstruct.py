@@ -20,6 +20,7 @@ from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.comfy.tokenizers import encoded_by  # noqa: E402
 from lyra_pack.nodes.models.plan import Plan  # noqa: E402
 from lyra_pack.nodes.splats.reconstruct import Reconstruct, SelectTime  # noqa: E402
+from lyra_pack.nodes.splats.render import CropSplats  # noqa: E402
 from lyra_pack.nodes.splats.save_sequence import SaveSplatSequence  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
@@ -56,6 +57,9 @@ def test_each_bullet_time_becomes_one_scene_of_the_batch(recon, tokenizer, tiny_
     assert [path.name for path in cameras] == ["left", "right"]
     assert all(torch.equal(a.c2w, b.c2w) for a, b in zip(cameras, paths, strict=True))
     torch.testing.assert_close(cameras[1].c2w[0], torch.eye(4))
+    assert splat.bullet_times == (8, 0)
+    (cropped,) = CropSplats.execute(splat, 0.0, 0.0, 0.0, *[0.0] * 6).args
+    assert cropped.bullet_times == (8, 0) and SelectTime.execute(cropped, 1).args[0].bullet_times == (0,)
     (one,) = SelectTime.execute(splat, 1).args
     assert torch.equal(one.positions, splat.positions[1:])
     with pytest.raises(ValueError, match="bullet time 2: this SPLAT holds 2, counted from 0"):
@@ -167,9 +171,10 @@ def test_all_times_are_written_with_cameras_and_scale(folders, recon, tokenizer,
     assert (manifest["fps"], manifest["scale"], manifest["cameras"]) == (24.0, 2.0, "cameras.json")
     written = load_ply(folder / manifest["frames"][1]["file"])
     torch.testing.assert_close(written.means, 2 * splat.positions[1])
-    SaveSplatSequence.execute(splat, "", "3d/run", 1.0)
-    manifest = json.loads((folders / "output" / "3d" / "run_00002_" / "manifest.json").read_text())
-    assert [entry["time"] for entry in manifest["frames"]] == [0, 1] and manifest["cameras"] is None
+    for number, (given, written) in enumerate(((splat, [8, 0]), (sockets.to_splat(sockets.from_splat(splat)), [0, 1]))):
+        SaveSplatSequence.execute(given, "", "3d/run", 1.0)  # as they came with the splats, or numbered
+        manifest = json.loads((folders / "output" / "3d" / f"run_0000{2 + number}_" / "manifest.json").read_text())
+        assert [entry["time"] for entry in manifest["frames"]] == written and manifest["cameras"] is None
     with pytest.raises(ValueError, match="2 splat sets for 3 times"):
         SaveSplatSequence.execute(splat, "0-2", "3d/run", 1.0)
 

@@ -47,7 +47,15 @@ def test_each_bullet_time_is_refined_and_the_text_says_so(given):
     assert splat.positions.shape == given["splat"].positions.shape
     assert not torch.equal(splat.positions, given["splat"].positions)
     assert text.startswith("12 steps for 2 bullet times in") and "first picture -" not in text
+    assert splat.bullet_times == (8, 0)
     assert "first picture -" in RefineSplats.execute(**given).args[1]
+
+
+def test_the_bullet_times_come_with_the_splats(given):
+    told = RefineSplats.execute(**given).args[0]
+    given = given | {"times": "", "splat": sockets.to_splat(sockets.from_splat(given["splat"]), (8, 0))}
+    known = RefineSplats.execute(**given).args[0]
+    assert torch.equal(known.positions, told.positions)
 
 
 def test_the_given_splats_stay_as_they_are_and_a_seed_repeats(given):
