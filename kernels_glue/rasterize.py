@@ -36,7 +36,8 @@ def load_gsplat() -> Callable:
         near: float = 0.1,
         far: float = 500.0,
         mode: Mode = "ut_eval3d",
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        depth: bool = True,
+    ) -> tuple[Tensor, ...]:
         """A few cameras at a time, fewer the more splats there are: each camera has a copy of all of them projected."""
         check_call(means, quats, scales, opacities, colors, viewmats, Ks, width, height, background, near, far, mode)
         background = means.new_zeros(3) if background is None else background.to(means)
@@ -56,17 +57,18 @@ def load_gsplat() -> Callable:
             some = slice(start, start + at_once)
             cameras = viewmats[some], Ks[some]
             own = colors if colors.ndim == 2 else colors[some]
-            if exact:  # gsplat 1.5.3 evaluates three channels along rays: depth is a second picture, of camera z
+            if not depth:
+                frames.append(draw(own, *cameras, background, "RGB"))
+            elif exact:  # gsplat 1.5.3 evaluates three channels along rays: depth is a second picture, of camera z
                 rgb, alpha = draw(own, *cameras, background, "RGB")
                 z = (means.detach() * viewmats[some, None, 2, :3]).sum(-1) + viewmats[some, 2, 3, None]  # [C, N]
                 z = z[..., None].expand(-1, -1, 3)
-                depth = draw(z, *cameras, torch.zeros_like(background), "RGB")[0][..., 0] / alpha.clamp_min(1e-10)
+                summed = draw(z, *cameras, torch.zeros_like(background), "RGB")[0][..., 0]
+                frames.append((rgb, alpha, summed / alpha.clamp_min(1e-10)))
             else:
                 rgbd, alpha = draw(own, *cameras, background, "RGB+ED")
-                rgb, depth = rgbd[..., :3], rgbd[..., 3]
-            frames.append((rgb, alpha, depth))
-        rgb, alpha, depth = (torch.cat(part) for part in zip(*frames, strict=True))
-        return rgb, alpha, depth
+                frames.append((rgbd[..., :3], alpha, rgbd[..., 3]))
+        return tuple(torch.cat(part) for part in zip(*frames, strict=True))
 
     return call_gsplat
 
@@ -81,14 +83,15 @@ def gsplat_refuses(means: Tensor, *_, **__) -> str | None:
 
 
 def _probe_sizes(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, *_, mode: Mode = "ut_eval3d", **__
-) -> tuple:
-    return "splats", mode, colors.ndim
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, *_, mode: Mode = "ut_eval3d",
+    depth: bool = True, **__,
+) -> tuple:  # fmt: skip
+    return "splats", mode, colors.ndim, depth
 
 
 def _probe_inputs(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
-    *, background: Tensor | None = None, mode: Mode = "ut_eval3d", **_,
+    *, background: Tensor | None = None, mode: Mode = "ut_eval3d", depth: bool = True, **_,
 ) -> tuple[tuple, dict]:  # fmt: skip
     """Small splats before a wall of one, so that depth is defined everywhere, seen by two cameras."""
     count, cameras, columns, rows = 200, min(2, len(viewmats)), 64, 48
@@ -120,7 +123,7 @@ def _probe_inputs(
         like(viewmats, 5, (cameras, 4, 4), poses),
         like(Ks, 6, (cameras, 3, 3), lenses),
     )
-    options = {"width": columns, "height": rows, "mode": mode}
+    options = {"width": columns, "height": rows, "mode": mode, "depth": depth}
     return made, options if background is None else options | {"background": like(background, 7, (3,), torch.rand)}
 
 

@@ -22,12 +22,14 @@ def rasterize_torch(
     near: float = 0.1,
     far: float = 500.0,
     mode: Mode = "ut_eval3d",
-) -> tuple[Tensor, Tensor, Tensor]:
+    depth: bool = True,
+) -> tuple[Tensor, ...]:
     """Draw Gaussians: colours [C, H, W, 3] (not clamped), alpha [C, H, W], expected camera z [C, H, W] (0: nothing).
 
     Gaussians: means [N, 3], quats [N, 4] wxyz of any length, scales [N, 3], opacities [N], colors [N, 3] or
     [C, N, 3] (one set a camera). Cameras: viewmats [C, 4, 4] world-to-camera, Ks [C, 3, 3] in pixels.
-    ``background`` [3] is black by default; splats with centres outside near..far are not drawn.
+    ``background`` [3] is black by default; splats with centres outside near..far are not drawn. Without ``depth`` there
+    are colours and alpha alone, which is faster.
 
     ``ewa``: Kerbl et al. 2023, with a blur of 0.3 px^2. ``ut_eval3d``: Wu et al. 2025 (3DGUT), Gaussians evaluated
     where the pixel's ray passes closest. Cut-offs of both as in gsplat 1.5.3. Differentiable in the Gaussians; in
@@ -41,12 +43,13 @@ def rasterize_torch(
             means, quats, scales, opacities, viewmat, K, width=width, height=height, near=near, far=far, mode=mode
         )
         own = colors if colors.ndim == 2 else colors[camera]
-        features = torch.cat((own[seen.index], seen.depths[:, None]), dim=1)
+        features = own[seen.index]
+        features = torch.cat((features, seen.depths[:, None]), dim=1) if depth else features
         sums = blocks.picture(Composite.apply(seen.rows, features, seen.boxes, blocks), width, height)
-        rgb, depth, alpha = sums[..., :3], sums[..., 3], sums[..., 4]
-        frames.append((rgb + (1 - alpha[..., None]) * background, alpha, depth / alpha.clamp_min(1e-10)))
-    rgb, alpha, depth = (torch.stack(part) for part in zip(*frames, strict=True))
-    return rgb, alpha, depth
+        rgb, alpha = sums[..., :3], sums[..., -1]
+        z = (sums[..., 3] / alpha.clamp_min(1e-10),) if depth else ()
+        frames.append((rgb + (1 - alpha[..., None]) * background, alpha, *z))
+    return tuple(torch.stack(part) for part in zip(*frames, strict=True))
 
 
 def check_call(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..callbacks import OnPicture, OnStep, no_picture, no_progress
 from ..splats.gaussians import Gaussians
-from ..splats.render import draw_view
+from ..splats.render import draw_colors
 from .footage import Target
 from .leaves import Leaves, pixel_size
 from .losses import frame_losses
@@ -102,7 +102,7 @@ def gradients(leaves: Leaves, target: Target, shots: Shots, similarity: float, a
         try:
             for start in range(0, len(shots.weights), at_once):
                 some = slice(start, start + at_once)
-                drawn = draw_view(leaves.splats(), target.cameras.at(shots.c2w[some], shots.K[some])).rgb
+                drawn = draw_colors(leaves.splats(), target.cameras.at(shots.c2w[some], shots.K[some]))
                 losses = frame_losses(drawn, shots.wanted[some], similarity)
                 (losses * shots.weights[some]).sum().backward()
                 watch(drawn, shots.wanted[some])

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels_glue.devices import by_device
 from ..quality.scores import BEST, psnr
 from ..splats.gaussians import Gaussians
-from ..splats.render import draw_view
+from ..splats.render import draw_colors
 from .footage import Target
 from .optimise import Run
 
@@ -63,7 +63,7 @@ def measure(splats: Gaussians, target: Target) -> Scores:
     rows = target.judged(by_device(JUDGED, device))
 
     def score(c2w: Tensor, K: Tensor, wanted: Tensor) -> float:
-        drawn = draw_view(splats, target.cameras.at(c2w.to(device), K.to(device))).rgb
+        drawn = draw_colors(splats, target.cameras.at(c2w.to(device), K.to(device)))
         return float(psnr(drawn, wanted.to(device)[None]).clamp_max(BEST))
 
     each = [

@@ -72,16 +72,28 @@ def sh_colors(gaussians: Gaussians, center: Tensor) -> Tensor:
 
 def draw_view(gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings = DEFAULT) -> Frames:
     """The cameras' pictures, differentiable in the splats; nothing is checked."""
+    rgb, alpha, depth = drawn(gaussians, camera, settings)
+    return Frames(rgb=rgb, alpha=alpha, depth=depth)
+
+
+def draw_colors(gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings = DEFAULT) -> Tensor:
+    """``draw_view(...).rgb`` [F, H, W, 3] alone: without depth, which gsplat draws as a second picture."""
+    return drawn(gaussians, camera, settings, depth=False)[0]
+
+
+def drawn(
+    gaussians: Gaussians, camera: CameraTrajectory, settings: RenderSettings, depth: bool = True
+) -> tuple[Tensor, ...]:
+    """Colours, alpha and, if asked for, depth."""
     colors = gaussians.colors
     if gaussians.sh_rest is not None:
         colors = torch.stack([sh_colors(gaussians, center) for center in camera.c2w[:, :3, 3]])  # [F, N, 3]
-    rgb, alpha, depth = rasterize(
+    return rasterize(
         gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, colors,
         camera.viewmats, camera.K, width=camera.width, height=camera.height,
         background=gaussians.means.new_tensor(settings.background), near=settings.near, far=settings.far,
-        mode=settings.mode, backend=settings.backend,
+        mode=settings.mode, backend=settings.backend, depth=depth,
     )  # fmt: skip
-    return Frames(rgb=rgb, alpha=alpha, depth=depth)
 
 
 def render_each(

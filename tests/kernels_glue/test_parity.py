@@ -125,8 +125,8 @@ def splat_case(dtype, device):
     beside = torch.eye(4)
     beside[:3, 3] = torch.tensor([0.4, 0.1, 0.3])
     two = (*tensors[:4], normal(5, 2, count, 3), torch.stack((beside, torch.eye(4))), K.repeat(2, 1, 1))
-    for mode, given in itertools.product(("ut_eval3d", "ewa"), (tensors, two)):
-        options = {"width": 64, "height": 48, "background": torch.ones(3, device=device), "mode": mode}
+    for mode, given, depth in itertools.product(("ut_eval3d", "ewa"), (tensors, two), (True, False)):
+        options = {"width": 64, "height": 48, "background": torch.ones(3, device=device), "mode": mode, "depth": depth}
         yield tuple(t.to(device, dtype) for t in given), options
 
 

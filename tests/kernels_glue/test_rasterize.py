@@ -259,6 +259,19 @@ def test_each_camera_may_have_its_own_colors(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_without_depth_the_rest_is_the_same(mode):
+    given = scene(12, seed=5)
+    found = {}
+    for depth in (True, False):
+        leaves = {name: given[name].clone().requires_grad_() for name in NAMES}
+        rgb, alpha, *z = rasterize(**given | leaves, mode=mode, depth=depth)
+        (rgb.square().sum() + alpha.sum()).backward()
+        assert len(z) == depth
+        found[depth] = [rgb, alpha, *(leaf.grad for leaf in leaves.values())]
+    torch.testing.assert_close(found[True], found[False])
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_nothing_in_view_leaves_the_background(mode):
     background = torch.tensor([0.1, 0.5, 0.9])
     empty = {name: value[:0] for name, value in scene(1, seed=0, dtype=torch.float32).items() if name in NAMES}

@@ -7,7 +7,7 @@ from lyra_pack.comfyui_lyra.refine.leaves import Leaves, pixel_size
 from lyra_pack.comfyui_lyra.refine.optimise import optimise
 from lyra_pack.comfyui_lyra.refine.report import measure
 from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings, falling
-from lyra_pack.comfyui_lyra.splats.render import draw_view, render
+from lyra_pack.comfyui_lyra.splats.render import draw_colors, render
 
 SHORT = RefineSettings(steps=12, batch=2)
 
@@ -86,15 +86,15 @@ def test_less_is_drawn_at_once_where_memory_runs_out(blurred_splats, target, mon
     def draw(splats, cameras):
         if len(cameras) > 1:
             raise torch.cuda.OutOfMemoryError("too much")
-        return draw_view(splats, cameras)
+        return draw_colors(splats, cameras)
 
     whole, _ = optimise(blurred_splats, target, SHORT)
-    monkeypatch.setattr(room, "draw_view", draw)
+    monkeypatch.setattr(room, "draw_colors", draw)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     parts, run = optimise(blurred_splats, target, SHORT)
     assert run.at_once == 1
     torch.testing.assert_close(parts.colors, whole.colors, atol=2e-2, rtol=0)
-    monkeypatch.setattr(room, "draw_view", lambda *_: draw(None, "several"))
+    monkeypatch.setattr(room, "draw_colors", lambda *_: draw(None, "several"))
     with pytest.raises(torch.cuda.OutOfMemoryError):
         optimise(blurred_splats, target, SHORT)
 
