@@ -1,10 +1,18 @@
-"""Sizes and switches of the networks, and the released presets."""
+"""Sizes and switches of the networks, and the released presets; fields that the shell's help tells of."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 COMPRESSION = 8  # pixels a latent row and column, and frames a latent frame after the first (Cosmos CV8x8x8)
 PATCH = 2  # latent rows and columns a token of the splat decoder
+
+Value = TypeVar("Value")
+
+
+def told(default: Value, help: str) -> Value:
+    """A field of settings with what ``--help`` says: meaning and unit; of a switch that is on, what goes without it."""
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)

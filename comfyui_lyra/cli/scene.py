@@ -31,6 +31,7 @@ from ..released import download
 from ..released.convert import convert_weights
 from ..sources.geometry import from_vipe
 from ..weights.shipped import shipped_model
+from .fields import filled
 from .models import tokenizer_of
 from .options import path_settings, progress
 from .refine import sharpened
@@ -62,13 +63,9 @@ def run_generate(options: argparse.Namespace) -> None:
     paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))
     geometry, paths = pipeline.fitted(geometry, paths, teacher.config)
     name = options.name or clip_name(options.geometry.stem)
-    settings = GenerateSettings(
-        steps=options.steps, guidance=options.guidance, solver=options.solver, seed=options.seed,
-        step_cache=options.step_cache,
-    )  # fmt: skip
     generate(
         teacher, tokenizer, geometry, paths,
-        settings=settings,
+        settings=filled(GenerateSettings(), options),
         text=load_text(options.text, teacher.config) if options.text else None,
         store=PathStore(
             options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format, search=options.out

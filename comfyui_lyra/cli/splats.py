@@ -19,6 +19,7 @@ from ..files.splats.ply import load_ply, save_ply
 from ..released.sniff import FileFacts, description, said, sniff
 from ..splats.render import RenderSettings, render_each
 from ..weights import shipped
+from .fields import filled
 from .options import paths_of, progress
 
 
@@ -36,7 +37,7 @@ def run_render(options: argparse.Namespace) -> None:
     paths = load_cameras(options.cameras) if options.cameras else paths_of(options)
     check_names(paths)
     splats = load_ply(options.splats).to(options.device)
-    settings = RenderSettings(mode=options.mode, backend=options.backend)
+    settings = filled(RenderSettings(), options)
     for path in paths:
         seen = end_to_end((path,), options.every).to(options.device)
         frames = (frame.rgb[0] for frame in render_each(splats, seen, settings, progress(path.name)))

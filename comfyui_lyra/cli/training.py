@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, ReconConfig
 from ..files.scenes.sample import save_sample
@@ -22,8 +21,7 @@ from ..training.train_teacher import TeacherTraining, train_teacher
 from ..training.train_tokenizer import TokenizerTraining, train_tokenizer
 from ..training.world.draw_scenes import draw_scene, source_geometry
 from ..weights.shipped import Model, shipped_model
-
-Settings = TypeVar("Settings")
+from .fields import filled
 
 MAKING = ("teacher", "scenes", "data")  # options about how the splat decoder's scenes are made
 
@@ -83,8 +81,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def beginning(options: argparse.Namespace, training: TokenizerTraining | TeacherTraining) -> dict[str, object]:
     """What a run begins with, and how it goes on."""
-    given = {name: getattr(options, name) for name in ("seed", "steps", "scenes", "lr")}
-    return {"init_from": options.init_from, "training": changed(training, **given)}
+    return {"init_from": options.init_from, "training": filled(training, options)}
 
 
 def check_recon(options: argparse.Namespace) -> None:
@@ -98,14 +95,8 @@ def check_recon(options: argparse.Namespace) -> None:
 
 def recon_training(options: argparse.Namespace) -> ReconTraining:
     """How the splat decoder is trained."""
-    return changed(
-        ReconTraining(
-            pace=options.pace, fusion=not options.no_fusion, pruning=not options.no_pruning,
-            flipped=not options.no_flipped,
-        ),
-        seed=options.seed, scenes=options.scenes, moving_scenes=options.scenes, batch=options.batch,
-        perceptual=options.perceptual, depth=options.depth, data=options.data,
-    )  # fmt: skip
+    training = filled(ReconTraining(), options, pace=options.pace)
+    return training if options.scenes is None else replace(training, moving_scenes=options.scenes)
 
 
 def recon_config(options: argparse.Namespace) -> ReconConfig | None:
@@ -120,15 +111,13 @@ def plan_of(options: argparse.Namespace, training: ReconTraining) -> list[str | 
 
 def evaluation(options: argparse.Namespace) -> Evaluation:
     """Which scenes are looked at, and how closely."""
-    return changed(
-        Evaluation(settings=sampling(options), fusion=not options.no_fusion, seeds=options.seeds),
-        lengths=options.lengths and (options.lengths,), stride=options.stride, views=options.views,
-    )  # fmt: skip
+    lengths = Evaluation.lengths if options.lengths is None else (options.lengths,)
+    return filled(Evaluation(), options, settings=sampling(options), lengths=lengths)
 
 
 def sampling(options: argparse.Namespace) -> GenerateSettings:
     """How the teacher samples."""
-    return changed(SDG_SETTINGS, steps=options.steps, guidance=options.guidance)
+    return filled(SDG_SETTINGS, options)
 
 
 def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:
@@ -155,8 +144,3 @@ def recon_of(options: argparse.Namespace, kind: str, model: Model) -> Recon | No
 def time_box(options: argparse.Namespace) -> dict[str, object]:
     """How long and where a run goes on."""
     return {"max_seconds": options.max_seconds, "resume": options.resume, "device": options.device}
-
-
-def changed(settings: Settings, **values: object) -> Settings:
-    """The settings with those values that were given."""
-    return replace(settings, **{name: value for name, value in values.items() if value is not None})

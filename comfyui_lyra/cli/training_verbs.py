@@ -4,11 +4,15 @@ import argparse
 from pathlib import Path
 
 from ..files.places import Place
-from ..recon.times import parse_times
+from ..gen3c.generate import GenerateSettings
+from ..training.evaluate import Evaluation
 from ..training.stages import MINI_STAGES
 from ..training.train_mini import SHARES
-from ..training.train_recon import DATA
+from ..training.train_recon import ReconTraining
+from ..training.train_teacher import TeacherTraining
+from ..training.train_tokenizer import TokenizerTraining
 from ..training.world.draw_scenes import LENGTHS, SPLITS
+from .fields import add_fields, numbers
 from .scale_verbs import add_spreading
 from .verbs import add_device
 
@@ -22,14 +26,14 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="training.run_draw_scene")
 
     verb = verbs.add_parser("train-tokenizer", help="the mini tokenizer, on procedural scenes")
-    add_run(verb)
-    add_beginning(verb, "tokenizer")
+    add_run(verb, TokenizerTraining)
+    add_beginning(verb, "tokenizer", TokenizerTraining)
     verb.set_defaults(run="training.run_train_tokenizer")
 
     verb = verbs.add_parser("train-teacher", help="the mini teacher, on procedural scenes")
-    add_run(verb)
+    add_run(verb, TeacherTraining)
     add_mini(verb, "tokenizer")
-    add_beginning(verb, "teacher")
+    add_beginning(verb, "teacher", TeacherTraining)
     verb.set_defaults(run="training.run_train_teacher")
 
     verb = verbs.add_parser("sdg", help="scenes as the teacher makes them, as a folder to train from")
@@ -48,7 +52,7 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="scale.run_sdg")
 
     verb = verbs.add_parser("train-recon", help="the mini splat decoder, on what the teacher makes of scenes")
-    add_run(verb)
+    add_run(verb, ReconTraining)
     add_mini(verb, "tokenizer", "teacher")
     verb.add_argument(
         "--stages", type=stages, default="m1,m2,m3,m4,m5",
@@ -58,16 +62,12 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--after", type=Path, help="folder of the run that ended with the stage before")
     verb.add_argument("--roots", type=Path, nargs="+", default=[], help="scenes of 'lyra sdg': folders and tars")
     verb.add_argument(
-        "--pace", type=pace, default=1.0, help="factor on the stages' numbers of steps; 'time': they share the time"
-    )
-    verb.add_argument("--batch", type=int, help="scenes a step; by default the stage's")
+        "--pace", type=pace, default=ReconTraining.pace,
+        help="factor on the stages' numbers of steps; 'time': they share the time",
+    )  # fmt: skip
+    add_fields(verb, ReconTraining, "batch")
     ablation = verb.add_argument_group("ablations")
-    ablation.add_argument("--no-fusion", action="store_true", help="decode each path alone and join the splats")
-    ablation.add_argument("--perceptual", type=float, help="weight of the perceptual term")
-    ablation.add_argument("--depth", type=float, help="weight of the depth term")
-    ablation.add_argument("--no-pruning", action="store_true", help="keep all splats, and no opacity term")
-    ablation.add_argument("--data", choices=DATA, help="renders: the scenes as they are")
-    ablation.add_argument("--no-flipped", action="store_true", help="no time-flipped twins for dynamic stages")
+    add_fields(ablation, ReconTraining, "fusion", "perceptual", "depth", "pruning", "data", "flipped", unset=True)
     ablation.add_argument("--all-attention", action="store_true", help="no Mamba-2 blocks")
     verb.set_defaults(run="training.run_train_recon")
 
@@ -84,9 +84,7 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--only", choices=["static", "dynamic"], help="leave out the other splat decoder")
     verb.add_argument("--seeds", type=seeds, default=tuple(SPLITS["test"]), help=f"{SEEDS}; by default test")
     verb.add_argument("--lengths", choices=LENGTHS, help="of the paths; by default a table each")
-    verb.add_argument("--stride", type=int, help="every so many frames of each path; by default all")
-    verb.add_argument("--views", type=numbers, help="numbers of input paths beside all six, such as 1,3")
-    verb.add_argument("--no-fusion", action="store_true", help="decode each path alone and join the splats")
+    add_fields(verb, Evaluation, "stride", "views", "fusion", unset=True)
     add_sampling(verb)
     add_device(verb)
     verb.set_defaults(run="training.run_evaluate")
@@ -95,21 +93,20 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
 SEEDS = f"of scenes: numbers and stretches such as 10000-10063, or {', '.join(SPLITS)}"
 
 
-def add_run(verb: argparse.ArgumentParser) -> None:
+def add_run(verb: argparse.ArgumentParser, training: type) -> None:
     """What every training run takes."""
     verb.add_argument("out", type=Path, help="folder for weights, checkpoints, log and pictures")
     verb.add_argument("--max-seconds", type=float, help="end in good order before so much time is over")
     verb.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--scenes", type=int, help="how many to learn from")
+    add_fields(verb, training, "seed")
+    add_fields(verb, training, "scenes", unset=True)
     add_device(verb)
 
 
-def add_beginning(verb: argparse.ArgumentParser, model: str) -> None:
+def add_beginning(verb: argparse.ArgumentParser, model: str, training: type) -> None:
     """Where a run begins and ends."""
     verb.add_argument("--init-from", type=Path, help=f"file of a {model} whose weights are trained on")
-    verb.add_argument("--lr", type=float, help="highest learning rate")
-    verb.add_argument("--steps", type=int, help="in all; by default as many as the time allows")
+    add_fields(verb, training, "lr", "steps", unset=True)
 
 
 def add_mini(verb: argparse.ArgumentParser, *models: str) -> None:
@@ -121,8 +118,7 @@ def add_mini(verb: argparse.ArgumentParser, *models: str) -> None:
 
 def add_sampling(verb: argparse.ArgumentParser) -> None:
     """How the teacher samples; by default as for the shipped splat decoders."""
-    verb.add_argument("--steps", type=int, help="of the teacher's sampler")
-    verb.add_argument("--guidance", type=float, help="of the teacher's sampler")
+    add_fields(verb, GenerateSettings, "steps", "guidance", unset=True, help="of the teacher's sampler")
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -130,14 +126,6 @@ def seeds(text: str) -> tuple[int, ...]:
     if text in SPLITS:
         return tuple(SPLITS[text])
     return numbers(text)
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Numbers and stretches of them, as bullet times are written."""
-    try:
-        return parse_times(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' holds no numbers such as 1,3 or stretches such as 0-63") from error
 
 
 def pace(text: str) -> float | None:

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import torch
 
-from ...kernels_glue.projection import MODES
 from .. import bench
 from ..bench import record
 from ..cameras.moves import PRESETS, ROTATIONS, PathSettings
 from ..configs import RECON_PRESETS
 from ..files.cameras.load import FORMATS
 from ..files.media.depth_values import MEANINGS, UNITS
-from ..gen3c.sampler import SOLVERS
+from ..gen3c.generate import GenerateSettings
 from ..geometry.geometry import SCALES
+from ..refine.schedule import RefineSettings
 from ..released.table import RELEASES
+from ..splats.render import RenderSettings
+from .fields import add_fields
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 PRECISIONS = DTYPES | {"float16": torch.float16}  # that weights can be written in
@@ -37,8 +39,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     add_path_options(verb)
     add_camera_options(verb)
     verb.add_argument("--every", type=int, default=1, metavar="N", help="draw every Nth camera")
-    verb.add_argument("--mode", choices=MODES, default="ut_eval3d", help="3DGUT as Lyra, or classic")
-    verb.add_argument("--backend", default="auto", help="auto, torch or gsplat")
+    add_fields(verb, RenderSettings, "mode", "backend")
     add_device(verb)
     verb.set_defaults(run="splats.run_render")
 
@@ -123,13 +124,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     add_models(verb, "teacher", "tokenizer")
     verb.add_argument("--name", help="of the clip; by default the geometry file's")
     verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
-    verb.add_argument("--steps", type=int, default=35)
-    verb.add_argument(
-        "--guidance", type=float, default=1.0, help="1 is what others call a scale of 2; 0 halves the time"
-    )
-    verb.add_argument("--solver", choices=SOLVERS, default="euler", help="dpmpp_2m needs fewer steps")
-    verb.add_argument("--step-cache", type=float, default=0.0, help="reuse blocks that change less; 0 computes all")
-    verb.add_argument("--seed", type=int, default=1, help="of the noise")
+    add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed")
     verb.add_argument("--no-rgb", action="store_true", help="do not decode and write mp4s")
     verb.add_argument("--reference-format", action="store_true", help="also write the reference's .pkl latents")
     verb.set_defaults(run="scene.run_generate")
@@ -165,8 +160,8 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--geometry", type=Path, help="of 'lyra geometry': the picture itself, sharper than the frames")
     verb.add_argument("--time", type=int, help="of a moving scene: the bullet time of the PLY, a frame index")
     verb.add_argument("--steps", type=int, default=0, help="0: what suits the device, 300 on a GPU and 100 on a CPU")
-    verb.add_argument("--seconds", type=seconds, default=0.0, help="stop after so many; 0: only the steps count")
-    verb.add_argument("--seed", type=int, default=0, help="of the frames' order")
+    add_fields(verb, RefineSettings, "seconds", type=seconds)
+    add_fields(verb, RefineSettings, "seed")
     add_models(verb, "tokenizer")
     verb.set_defaults(run="refine.run_refine")
 
@@ -174,8 +169,8 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--preset", choices=PRESETS, default=PathSettings.preset, help="camera paths")
     verb.add_argument("--decoder", choices=RECON_PRESETS, default="lyra_static")
     verb.add_argument("--times", default="0", help="bullet times")
-    verb.add_argument("--steps", type=int, default=35)
-    verb.add_argument("--guidance", type=float, default=1.0, help="0 halves the time")
+    add_fields(verb, GenerateSettings, "steps")
+    add_fields(verb, GenerateSettings, "guidance", help="0 halves the time")
     verb.add_argument("--budget", type=float, default=12.0, help="GB of memory there is")
     add_precision(verb)
     verb.set_defaults(run="scene.run_plan")

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...kernels_glue.attention import attention
 from ..callbacks import CheckFrames, OnStep, no_progress
 from ..cameras.path import CameraTrajectory
+from ..configs import told
 from ..files.scenes.sdg_writer import PathStore
 from ..geometry.fit import REFERENCE_BACKGROUND, condition_frame
 from ..geometry.geometry import Geometry
@@ -52,11 +53,11 @@ class GenerateSettings:
     """How latents are made. The defaults are the reference's."""
 
     steps: int = 35
-    guidance: float = 1.0  # F = Fc + guidance (Fc - Fu), what others call a scale of 2; 0 takes half of the time
-    solver: Solver = "euler"
-    seed: int = 1
+    guidance: float = told(1.0, "1 is what others call a scale of 2; 0 halves the time")  # Fc + guidance (Fc - Fu)
+    solver: Solver = told("euler", "dpmpp_2m needs fewer steps")
+    seed: int = told(1, "of the noise")
     foreground_masking: bool = True  # hides the background behind stretched foreground
-    step_cache: float = 0.0  # relative change up to which a step reuses the last one's blocks; 0 computes all
+    step_cache: float = told(0.0, "reuse blocks that change less; 0 computes all")  # relatively, from step to step
     attention: str = "auto"  # backend; those not exact deviate
 
     def __post_init__(self) -> None:

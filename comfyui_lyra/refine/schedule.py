@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ...kernels_glue.rasterize import rasterize
+from ..configs import told
 
 LAST = 0.05  # share of the rates that is left at the end
 SMALL = 512 * 288  # pixels: smaller pictures leave a GPU idle when drawn one at a time
@@ -32,8 +33,8 @@ class RefineSettings:
     """What is done to splats. The run ends after ``steps``, or after ``seconds`` if they are not 0."""
 
     steps: int = 300
-    seconds: float = 0.0  # of optimisation; 0: only the steps count
-    seed: int = 0  # of the frames' order
+    seconds: float = told(0.0, "stop after so many; 0: only the steps count")  # of optimisation
+    seed: int = told(0, "of the frames' order")
     batch: int = 6  # frames a step
     picture_every: int = 1  # 1: the picture joins each step's frames; n: every n-th step is of the picture alone
     picture_weight: float = 8.0  # of the picture beside a frame

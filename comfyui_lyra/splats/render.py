@@ -10,6 +10,7 @@ from ...kernels_glue.projection import Mode
 from ...kernels_glue.rasterize import rasterize
 from ..callbacks import OnStep, no_progress
 from ..cameras.path import CameraTrajectory
+from ..configs import told
 from ..shapes import check_shapes
 from .gaussians import Gaussians
 
@@ -19,10 +20,10 @@ class RenderSettings:
     """How splats are drawn. The defaults are what Lyra was trained and is rendered with."""
 
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # RGB
-    mode: Mode = "ut_eval3d"
+    mode: Mode = told("ut_eval3d", "3DGUT as Lyra, or classic")
     near: float = 0.1  # scene units
     far: float = 500.0  # scene units
-    backend: str = "auto"  # which kernel draws: auto, torch, gsplat
+    backend: str = told("auto", "auto, torch or gsplat")  # which kernel draws
 
 
 DEFAULT = RenderSettings()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..cameras.path import CameraTrajectory
+from ..configs import told
 from ..files.atomic import replacing
 from ..gen3c.cache.cache3d import FARTHEST
 from ..gen3c.generate import GenerateSettings
@@ -55,9 +56,9 @@ class Evaluation:
 
     seeds: tuple[int, ...] = tuple(SPLITS["test"])
     lengths: tuple[str, ...] = tuple(LENGTHS)  # of the paths: a table each
-    stride: int = 1  # every so many frames of each path
-    views: tuple[int, ...] = (1, 3)  # numbers of input views beside all
-    fusion: bool = True  # without, each path is decoded alone
+    stride: int = told(1, "every so many frames of each path; by default all")
+    views: tuple[int, ...] = told((1, 3), "numbers of input paths beside all six, such as 1,3")
+    fusion: bool = told(True, "decode each path alone and join the splats")
     settings: GenerateSettings = SDG_SETTINGS  # of the teacher
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..callbacks import OnPicture, OnStep, no_picture, no_progress
-from ..configs import RECON_PRESETS, ReconConfig
+from ..configs import RECON_PRESETS, ReconConfig, told
 from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, load_teacher
 from ..quality.perceptual import Tpips
@@ -56,8 +56,6 @@ from .world.draw_scenes import SPLITS
 log = logging.getLogger("lyra")
 
 Data = Literal["teacher", "renders"]  # what is learnt from; renders: the scenes as they are
-
-DATA = get_args(Data)
 LICENCE = "Apache-2.0"
 DATA_SHARE = 0.4  # most of the time that making data may take
 RESERVE = 20.0  # seconds kept for files
@@ -72,17 +70,17 @@ class ReconTraining:
     """How the splat decoder is trained; the defaults, but for the pace, are those of the shipped ones."""
 
     seed: int = 0
-    scenes: int = 2000  # of the split "sdg"
+    scenes: int = told(2000, "how many to learn from")  # of the split "sdg"
     moving_scenes: int = 600  # of the same split, for the dynamic stages
     validation: int = 8  # scenes
     pace: float | None = 1.0  # of the stages' numbers of steps; None: each takes its share of the time instead
-    batch: int | None = None  # samples a step; None is the stage's
-    data: Data = "teacher"
-    fusion: bool = True  # without, each path is decoded alone and the splats are joined
-    perceptual: float = 0.2  # weights of the loss; the reference's LPIPS has 0.5
-    depth: float = 0.05
-    pruning: bool = True  # with the opacity term, in the stages that have them
-    flipped: bool = True  # time-flipped twins supervise dynamic stages
+    batch: int | None = told(None, "scenes a step; by default the stage's")
+    data: Data = told("teacher", "renders: the scenes as they are")
+    fusion: bool = told(True, "decode each path alone and join the splats")
+    perceptual: float = told(0.2, "weight of the perceptual term")  # the reference's LPIPS has 0.5
+    depth: float = told(0.05, "weight of the depth term")
+    pruning: bool = told(True, "keep all splats, and no opacity term")  # in the stages that have them
+    flipped: bool = told(True, "no time-flipped twins for dynamic stages")
 
     def stage(self, name: str) -> Stage:
         """A mini stage as this training takes it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig
+from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig, told
 from ..gen3c.dit import GEN3C
 from ..gen3c.load import Teacher, load_teacher, save_teacher
 from ..gen3c.sampler import CONDITION_SIGMA, SIGMA_MAX, Conditions, condition_noise, initial_noise, sample
@@ -41,12 +41,12 @@ class TeacherTraining:
     """How the teacher is trained; the defaults are those of the shipped one."""
 
     seed: int = 0
-    steps: int | None = None  # None: as many as the time allows
-    scenes: int = 2400  # of the split "pretraining", six clips each
+    steps: int | None = told(None, "in all; by default as many as the time allows")
+    scenes: int = told(2400, "how many to learn from")  # of the split "pretraining", six clips each
     validation: int = 8  # scenes, half of them on the longer paths
     batch: int = 128
     without_warps: float = 0.1  # share of the clips whose warps are hidden, for guidance
-    lr: float = 1e-3
+    lr: float = told(1e-3, "highest learning rate")
     warmup: int = 200
     sampling_steps: int = 16  # of validation
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cameras.path import CameraTrajectory, plucker
-from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
+from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig, told
 from ..quality.scores import psnr, sharpness, ssim
 from ..recon.inputs import relative_times, time_video
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer, save_tokenizer
@@ -39,17 +39,17 @@ class TokenizerTraining:
     """How the tokenizer is trained; the defaults are those of the shipped one."""
 
     seed: int = 0
-    steps: int | None = None  # None: as many as the time allows
+    steps: int | None = told(None, "in all; by default as many as the time allows")
     size: tuple[int, int] = (96, 160)
     frames: int = 17
-    scenes: int = 2400  # of the split "pretraining", six clips each
+    scenes: int = told(2400, "how many to learn from")  # of the split "pretraining", six clips each
     others: int = 64  # scenes whose warps, masks and cameras are shown too
     validation: int = 16  # clips
     renders_a_step: int = 25  # of each process
     warps_a_step: int = 3
     others_a_step: int = 4  # one in eight
     latent_noise: float = 0.05  # of each channel's deviation
-    lr: float = 2e-3
+    lr: float = told(2e-3, "highest learning rate")
     warmup: int = 200
 
 
