@@ -20,7 +20,7 @@ from ..data.streams import Streams
 from .checkpoint import Json, Snapshot, fill, latest, save_snapshot
 from .graphs import Replay, recordable
 from .log import RunLog
-from .optimizer import Ema, OptimConfig, Optimizer
+from .optimizer import OptimConfig, Optimizer, moving_average
 from .processes import Processes
 from .resuming import check_goes_on, check_same
 from .time_box import TimeBox
@@ -74,7 +74,7 @@ class Run:
         self.is_half = self.device.type == "cuda"
         self.network = copy.deepcopy(self.model).bfloat16() if self.is_half else self.model
         self.streams = Streams(self.seed, self.device)
-        self.optimizer, self.ema = Optimizer(self.model, optim), Ema(self.model)
+        self.optimizer, self.ema = Optimizer(self.model, optim), moving_average(self.model)
         self.steps, self.metrics = steps, {}
         seconds = None if max_seconds is None else max(max_seconds - reserve, LEAST_SECONDS)
         self.box = TimeBox(seconds, watches=False)  # while data is made there is nothing to save
@@ -110,7 +110,8 @@ class Run:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a checkpoint; without the optimiser's memory that starts afresh."""
         fill(self.model, snapshot.weights, f"step {snapshot.step} of {self.out.name}")
-        self.ema.restore(snapshot.ema, snapshot.ema_updates)
+        fill(self.ema.module, snapshot.ema, f"the moving average of {self.out.name}")
+        self.ema.n_averaged.fill_(snapshot.ema_updates)
         self.optimizer.restore(snapshot.optimizer, snapshot.step)
         if self.is_first:
             self.streams.restore(snapshot.rng)
@@ -131,23 +132,21 @@ class Run:
         """
         if not self.is_first:
             return
-        weights = self.model.state_dict()
+        weights, averages = self.model.state_dict(), self.ema.module.state_dict()
         memory = self.optimizer.state(torch.bfloat16 if self.is_half else torch.float32)
-        if sum(t.nbytes for t in (*weights.values(), *self.ema.averages.values(), *memory.values())) > MOST_TOGETHER:
+        if sum(t.nbytes for t in (*weights.values(), *averages.values(), *memory.values())) > MOST_TOGETHER:
             memory = {}
             log.info("%s: the checkpoint is without the optimiser's memory, which would make it too large", self.stage)
         snapshot = Snapshot(
-            step=self.step, stage=self.stage, weights=weights, ema=self.ema.averages,
-            ema_updates=self.ema.updates, rng=self.streams.state(), config=self.config, metrics=self.metrics,
+            step=self.step, stage=self.stage, weights=weights, ema=averages,
+            ema_updates=int(self.ema.n_averaged), rng=self.streams.state(), config=self.config, metrics=self.metrics,
             optimizer=memory,
         )  # fmt: skip
         save_snapshot(folder or self.out, snapshot)
 
     def averaged(self) -> nn.Module:
         """A copy of the network in float32 with the averaged weights, those that are shipped."""
-        model = copy.deepcopy(self.model)
-        fill(model, self.ema.averages, "the moving average")
-        return model.eval().requires_grad_(False)
+        return copy.deepcopy(self.ema.module).eval().requires_grad_(False)
 
     def train(
         self,
@@ -264,7 +263,7 @@ class Run:
         numbers = self.optimizer.step()
         self._refresh()
         if self.step % AVERAGED_EVERY == 0:
-            self.ema.update(self.model)
+            self.ema.update_parameters(self.model)
         return numbers
 
     def check(self, validate: Validate, on_picture: OnPicture = no_picture, network: nn.Module | None = None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 log = logging.getLogger("lyra")
 
@@ -118,27 +119,14 @@ class Optimizer:
         self.step_count = step
 
 
-class Ema:
-    """Moving average of a model's weights in float32, whose span grows with the run (Karras et al. 2024, EDM2, eq. 2).
+def moving_average(model: nn.Module, power: float = 17.0) -> AveragedModel:
+    """A moving average of a model's weights whose span grows with the run (Karras et al. 2024, EDM2, eq. 2).
 
     With p = ``power`` + 1 the weights after update i of t count i^p - (i - 1)^p parts of t^p, so they are t / (p + 1)
     updates old on average: a short run is not held back by its beginning, and a long one is averaged over more.
     """
 
-    def __init__(self, model: nn.Module, power: float = 17.0):
-        self.power, self.updates = power, 0
-        self.averages = {name: tensor.detach().float().clone() for name, tensor in model.state_dict().items()}
+    def take_in(averages: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
+        get_ema_multi_avg_fn((1 - 1 / (int(updates) + 1)) ** (power + 1))(averages, weights, updates)
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
-        self.updates += 1
-        share = 1 - (1 - 1 / self.updates) ** (self.power + 1)
-        for name, tensor in model.state_dict().items():
-            self.averages[name].lerp_(tensor.float(), share)
-
-    def restore(self, averages: Mapping[str, Tensor], updates: int) -> None:
-        """Continue from stored averages."""
-        for name, tensor in self.averages.items():
-            tensor.copy_(averages[name])
-        self.updates = updates
+    return AveragedModel(model, multi_avg_fn=take_in)

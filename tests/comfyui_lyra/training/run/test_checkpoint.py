@@ -20,7 +20,7 @@ from lyra_pack.comfyui_lyra.training.run.checkpoint import (
     save_snapshot,
     write_snapshot,
 )
-from lyra_pack.comfyui_lyra.training.run.optimizer import Ema, OptimConfig, Optimizer
+from lyra_pack.comfyui_lyra.training.run.optimizer import OptimConfig, Optimizer, moving_average
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -31,28 +31,30 @@ def train(folder: Path, steps: int, save_every: int = 5, killed_at: int | None =
     """A tiny run on random data that goes on from whatever the folder holds; its weights, averages and moments."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 3))
-    optimizer, ema, streams = Optimizer(model, OptimConfig(lr=0.01)), Ema(model), Streams(1)
+    optimizer, ema, streams = Optimizer(model, OptimConfig(lr=0.01)), moving_average(model), Streams(1)
     found = latest(folder)
     if found is not None:
         fill(model, found.weights, "the checkpoint")
         optimizer.restore(found.optimizer, found.step)
-        ema.restore(found.ema, found.ema_updates)
+        fill(ema.module, found.ema, "the average")
+        ema.n_averaged.fill_(found.ema_updates)
         streams.restore(found.rng)
     while optimizer.step_count < steps:
         x = torch.randn(8, 6, generator=streams.torch) * streams.python.random() + streams.numpy.randn()
         model(x).square().mean().backward()
         optimizer.step()
-        ema.update(model)
+        ema.update_parameters(model)
         step = optimizer.step_count
         if step % save_every == 0:
             save_snapshot(folder, Snapshot(
-                step=step, stage="tiny", weights=model.state_dict(), ema=ema.averages, ema_updates=ema.updates,
+                step=step, stage="tiny", weights=model.state_dict(), ema=ema.module.state_dict(),
+                ema_updates=int(ema.n_averaged),
                 optimizer=optimizer.state(), rng=streams.state(), config={"lr": 0.01},
                 metrics={"loss": 0.5},
             ))  # fmt: skip
         if step == killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
-    return {**model.state_dict(), **{f"ema.{n}": t for n, t in ema.averages.items()}, **optimizer.state()}
+    return {**model.state_dict(), **{f"ema.{n}": t for n, t in ema.module.state_dict().items()}, **optimizer.state()}
 
 
 def assert_equal(found, expected):

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.training.run.optimizer import MINI_OPTIM, Ema, OptimConfig, Optimizer
+from lyra_pack.comfyui_lyra.training.run.optimizer import MINI_OPTIM, OptimConfig, Optimizer, moving_average
 from torch import nn
 
 
@@ -114,16 +114,16 @@ def test_half_precision_moments_are_half_as_large():
 
 def test_the_average_of_weights_has_no_bias_towards_its_start():
     model = nn.Linear(1, 1, bias=False)
-    ema, values = Ema(model, power=2), []
+    ema, values = moving_average(model, power=2), []
     for value in (3.0, -1.0, 4.0):
         nn.init.constant_(model.weight, value)
-        ema.update(model)
+        ema.update_parameters(model)
         values.append(value)
     shares = [i**3 - (i - 1) ** 3 for i in (1, 2, 3)]
     expected = sum(s * v for s, v in zip(shares, values, strict=True)) / 3**3
-    assert ema.averages["weight"].item() == pytest.approx(expected)
-    twin = Ema(model, power=2)
-    twin.restore(ema.averages, ema.updates)
+    assert ema.module.weight.item() == pytest.approx(expected)
+    twin = moving_average(model, power=2)
+    twin.load_state_dict(ema.state_dict())
     for one in (ema, twin):
-        one.update(model)
-    assert torch.equal(ema.averages["weight"], twin.averages["weight"])
+        one.update_parameters(model)
+    assert torch.equal(ema.module.weight, twin.module.weight)
