@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ...kernels_glue.devices import doubled
@@ -87,7 +88,7 @@ class Gaussians:
             self,
             means=self.means @ linear.T + matrix[:3, 3],
             scales=self.scales * factor,
-            quats=quat_multiply(quat_from_matrix(rotation), self.quats),
+            quats=turned(self.quats, rotation),
         )
 
     def most_opaque(self, keep: float) -> "Gaussians":
@@ -144,31 +145,8 @@ class GaussianSequence:
         return replace(self, frames=tuple(frame.to(*args) for frame in self.frames))
 
 
-def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Hamilton product of wxyz quaternions, broadcasting over leading axes: [..., 4] x [..., 4] -> [..., 4]."""
-    w1, x1, y1, z1 = left.unbind(-1)
-    w2, x2, y2, z2 = right.unbind(-1)
-    return torch.stack(
-        (
-            w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2,
-            w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2,
-            w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2,
-            w1 * z2 + x1 * y2 - y1 * x2 + z1 * w2,
-        ),
-        dim=-1,
-    )
-
-
-def quat_from_matrix(rotation: Tensor) -> Tensor:
-    """Unit quaternion wxyz [4] of a rotation matrix [3, 3], w >= 0."""
-    m = doubled(rotation)
-    # four times the outer product of the quaternion with itself; its largest column is the best conditioned
-    diagonal = torch.stack((m[0, 0] + m[1, 1] + m[2, 2], m[0, 0] - m[1, 1] - m[2, 2],
-                            m[1, 1] - m[0, 0] - m[2, 2], m[2, 2] - m[0, 0] - m[1, 1])) + 1  # fmt: skip
-    wx, wy, wz = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
-    xy, xz, yz = m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2]
-    outer = torch.stack((diagonal[0], wx, wy, wz, wx, diagonal[1], xy, xz,
-                         wy, xy, diagonal[2], yz, wz, xz, yz, diagonal[3])).view(4, 4)  # fmt: skip
-    quat = outer[:, diagonal.argmax()]
-    quat = quat / quat.norm() * torch.where(quat[0] < 0, -1, 1)
-    return quat.to(rotation)
+def turned(quats: Tensor, rotation: Tensor) -> Tensor:
+    """Quaternions wxyz [N, 4] that turn by ``quats`` [N, 4] first and by a matrix [3, 3] then."""
+    first = Rotation.from_quat(doubled(quats)[:, [1, 2, 3, 0]].cpu().numpy())  # scipy's are xyzw
+    both = Rotation.from_matrix(doubled(rotation).cpu().numpy()) * first
+    return torch.from_numpy(both.as_quat()[:, [3, 0, 1, 2]]).to(quats)

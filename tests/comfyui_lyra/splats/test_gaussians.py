@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians, concatenate, most_opaque, quat_from_matrix, quat_multiply
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians, concatenate, most_opaque, turned
 
 
 def random_gaussians(n: int, seed: int = 0, bands: int = 0) -> Gaussians:
@@ -29,14 +29,16 @@ def rotation(w: float, x: float, y: float, z: float) -> torch.Tensor:
 @pytest.mark.parametrize("quat", [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0.3, -0.5, 0.7, 0.1)])
 def test_a_quaternion_survives_its_matrix(quat):
     unit = torch.tensor(quat, dtype=torch.float32) / torch.tensor(quat, dtype=torch.float32).norm()
-    found = quat_from_matrix(rotation(*quat))
+    (found,) = turned(torch.tensor([[1.0, 0, 0, 0]]), rotation(*quat))
     assert torch.allclose(found, unit, atol=1e-6) or torch.allclose(found, -unit, atol=1e-6)
 
 
-def test_multiplying_quaternions_multiplies_their_rotations():
-    a, b = torch.tensor([0.3, -0.5, 0.7, 0.1]), torch.tensor([-0.2, 0.4, 0.1, 0.9])
-    product = rotation(*quat_multiply(a / a.norm(), b / b.norm()).tolist())
-    assert torch.allclose(product, rotation(*a.tolist()) @ rotation(*b.tolist()), atol=1e-6)
+def test_turning_quaternions_multiplies_their_rotations():
+    first, then = torch.tensor([[-0.2, 0.4, 0.1, 0.9], [1.0, 0.2, 0.0, -0.5]]), rotation(0.3, -0.5, 0.7, 0.1)
+    for given, found in zip(first, turned(first, then), strict=True):
+        assert found.norm() == pytest.approx(1)
+        assert torch.allclose(rotation(*found.tolist()), then @ rotation(*given.tolist()), atol=1e-6)
+    assert turned(first[:0], then).shape == (0, 4)
 
 
 def test_transforming_moves_each_covariance():
