@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from ...kernels_glue.devices import doubled
+from ..configs import told
 from .path import CameraTrajectory, facing
 
 Move = Literal["left", "right", "up", "down", "zoom_out", "zoom_in", "clockwise", "counterclockwise"]
@@ -46,9 +47,9 @@ class PathSettings:
 
     preset: Preset = "six_paths"  # all six that a scene is generated along, or one move
     frames: int = 121  # of each path, 1 or more
-    movement: float = 1.0  # factor on every distance, 0 or more: 1 is what Lyra was trained with, 0 stands still
+    movement: float = told(1.0, "factor on the path lengths (1 = Lyra's)")  # 0 or more; 0 stands still
     rotation: Turn = "center_facing"
-    seed: int = 1  # of the six distances, 0 to 2**32 - 1; a single move has none to draw
+    seed: int = told(1, "of the path lengths")  # 0 to 2**32 - 1; a single move has none to draw
     center_depth: float = 1.0  # scene units, above 0: how far ahead lies what the camera looks at
     draw: Draw = "seeded"  # how the six distances are drawn, see ``draw_distances``
 

@@ -11,12 +11,12 @@ Settings = TypeVar("Settings")
 
 
 def add_fields(
-    verb: argparse._ActionsContainer, settings: type, *names: str, unset: bool = False, **told: object
+    verb: argparse._ActionsContainer, settings: type, *names: str, prefix: str = "", unset: bool = False, **told: object
 ) -> None:
     """A flag for each named field of a dataclass. A field that is True by default is switched off by ``--no-NAME``.
 
-    ``unset`` leaves the default to whoever takes the options (see ``filled``). What is ``told`` stands in for the
-    field's own, as argparse names it.
+    ``prefix`` is for a name that another field has too; ``filled`` is then told that value. ``unset`` leaves the
+    default to whoever takes the options. What is ``told`` stands in for the field's own, as argparse names it.
     """
     known, hints = {field.name: field for field in fields(settings)}, get_type_hints(settings)
     for name in names:
@@ -26,7 +26,7 @@ def add_fields(
             verb.add_argument(f"--{'no-' * default_of(field)}{dashed}", action="store_true", **about | told)
         else:
             about |= {"default": None if unset else default_of(field)} | reading(hints[name])
-            verb.add_argument(f"--{dashed}", **about | told)
+            verb.add_argument(f"--{prefix}{dashed}", **about | told)
 
 
 def filled(settings: Settings, options: argparse.Namespace, /, **others: object) -> Settings:

@@ -1,26 +1,24 @@
 """What several verbs make of their options, and their progress bars."""
 
 import argparse
-from dataclasses import replace
 
 from tqdm import tqdm
 
 from ..callbacks import OnStep
 from ..cameras.moves import PathSettings, camera_paths
 from ..cameras.path import CameraTrajectory, pinhole_camera
+from .fields import filled
 
 
 def paths_of(options: argparse.Namespace) -> tuple[CameraTrajectory, ...]:
     """The paths that the path and camera options ask for."""
     base = pinhole_camera(options.width, options.height, options.fov)
-    return camera_paths(base, replace(path_settings(options), frames=options.frames))
+    return camera_paths(base, path_settings(options))
 
 
 def path_settings(options: argparse.Namespace) -> PathSettings:
     """What the path options say."""
-    return PathSettings(
-        preset=options.preset, movement=options.movement, rotation=options.rotation, seed=options.path_seed
-    )
+    return filled(PathSettings(), options, seed=options.path_seed)
 
 
 _bars: list[tqdm] = []  # that are drawn

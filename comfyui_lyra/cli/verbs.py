@@ -7,7 +7,7 @@ import torch
 
 from .. import bench
 from ..bench import record
-from ..cameras.moves import PRESETS, ROTATIONS, PathSettings
+from ..cameras.moves import PathSettings
 from ..configs import RECON_PRESETS
 from ..files.cameras.load import FORMATS
 from ..files.media.depth_values import MEANINGS, UNITS
@@ -166,7 +166,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="refine.run_refine")
 
     verb = verbs.add_parser("plan", help="memory, time and disk of a released-size scene before it is made")
-    verb.add_argument("--preset", choices=PRESETS, default=PathSettings.preset, help="camera paths")
+    add_fields(verb, PathSettings, "preset", help="camera paths")
     verb.add_argument("--decoder", choices=RECON_PRESETS, default="lyra_static")
     verb.add_argument("--times", default="0", help="bullet times")
     add_fields(verb, GenerateSettings, "steps")
@@ -204,16 +204,13 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
 
 def add_path_options(verb: argparse.ArgumentParser) -> None:
     """What decides where camera paths go."""
-    own = PathSettings()
-    verb.add_argument("--preset", choices=PRESETS, default=own.preset)
-    verb.add_argument("--movement", type=float, default=own.movement, help="factor on the path lengths (1 = Lyra's)")
-    verb.add_argument("--rotation", choices=ROTATIONS, default=own.rotation)
-    verb.add_argument("--path-seed", type=int, default=own.seed, help="of the path lengths")
+    add_fields(verb, PathSettings, "preset", "movement", "rotation")
+    add_fields(verb, PathSettings, "seed", prefix="path-")
 
 
 def add_camera_options(verb: argparse.ArgumentParser) -> None:
     """The camera that paths start from, where no geometry tells it."""
-    verb.add_argument("--frames", type=int, default=PathSettings.frames)
+    add_fields(verb, PathSettings, "frames")
     verb.add_argument("--width", type=int, default=1280, help="pixels")
     verb.add_argument("--height", type=int, default=704, help="pixels")
     verb.add_argument("--fov", type=float, default=38.0, help="vertical field of view in degrees")

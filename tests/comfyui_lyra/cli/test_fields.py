@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings
 from lyra_pack.comfyui_lyra.cli import parser
 from lyra_pack.comfyui_lyra.cli.fields import add_fields, filled
+from lyra_pack.comfyui_lyra.cli.options import path_settings
 from lyra_pack.comfyui_lyra.configs import told
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
 from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings
@@ -20,6 +22,7 @@ from lyra_pack.comfyui_lyra.training.train_tokenizer import TokenizerTraining
 
 PROMISED = Path(__file__).parents[2] / "data" / "shell_flags.json"  # verb -> flag -> default, of the last release
 BACKED = (  # verb, its words, settings
+    ("path", ["out"], PathSettings()),
     ("generate", ["geometry", "out"], GenerateSettings()),
     ("render", ["a.ply", "out"], RenderSettings()),
     ("refine", ["a.ply", "b.ply", "--latents", "l", "--steps", "300"], RefineSettings()),
@@ -90,6 +93,13 @@ def test_every_flag_of_settings_can_be_given():
     shown = filled(Evaluation(), options, lengths=("large",))
     assert (shown.stride, shown.views, shown.fusion) == (8, (2, 4), False)
     assert filled(GenerateSettings(), options) == GenerateSettings(steps=3, guidance=0.5)
+
+
+def test_the_seed_of_paths_is_not_the_seed_of_noise():
+    words = "generate geometry out --seed 7 --path-seed 9 --preset up --movement 2"
+    options = parser().parse_args(words.split())
+    assert path_settings(options) == PathSettings(preset="up", movement=2.0, seed=9)
+    assert filled(GenerateSettings(), options) == GenerateSettings(seed=7)
 
 
 def test_verbs_and_flags_of_the_last_release_are_there_with_their_defaults():
