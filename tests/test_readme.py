@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from lyra_pack.comfyui_lyra.cli import parser
+from lyra_pack.comfyui_lyra.files.splats.formats import table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -120,3 +121,8 @@ def test_measured_times_stand_among_the_benchmarks():
     numbers = {number for cell in told for number in re.findall(r"\d+(?:\.\d+)?", cell)}
     assert {"13.9", "86.4", "0.0092"} <= numbers
     assert numbers <= set(re.findall(r"\d+(?:\.\d+)?", (ROOT / "dev" / "benchmarks.md").read_text(encoding="utf-8")))
+
+
+def test_the_table_of_splat_files_is_the_one_of_the_code():
+    for page in (ROOT / "README.md", ROOT / "nodes" / "web" / "docs" / "LyraSaveSplats.md"):
+        assert "\n".join(["", *table(), ""]) in page.read_text(encoding="utf-8"), page.name

@@ -15,6 +15,7 @@ from ..files.scenes.geometry import load_geometry
 from ..files.scenes.latents import load_latents
 from ..files.scenes.latents_pkl import load_latent_pkl
 from ..files.scenes.sdg import find_clips, load_sdg, load_sdg_cameras
+from ..files.splats.load import load_splats
 from ..files.splats.ply import load_ply
 from ..gen3c.dit import build
 from ..gen3c.keys import RULES as TEACHER_RULES
@@ -40,6 +41,7 @@ READERS: dict[str, Callable[[Path], object]] = {  # of what is no model, by kind
     "geometry": load_geometry,
     "cameras": load_cameras,
     "ply": load_ply,
+    "packed splats": load_splats,
     "splats": lambda path: read_all(load_ply, path.glob("[!.]*.ply")),
     "latents": lambda path: (load_latents if container(path).kind == "safetensors" else load_latent_pkl)(path),
     "generated": lambda path: read_generated(path),

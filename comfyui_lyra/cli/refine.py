@@ -12,7 +12,8 @@ from ..cameras.path import CameraTrajectory
 from ..files.cameras.load import load_cameras
 from ..files.scenes.geometry import load_geometry
 from ..files.scenes.scene import load_scene
-from ..files.splats.ply import load_ply, save_ply
+from ..files.splats.load import load_splats
+from ..files.splats.ply import save_ply
 from ..latents import MultiViewLatents
 from ..refine.optimise import Enough
 from ..refine.report import Refined
@@ -28,7 +29,7 @@ def run_refine(options: argparse.Namespace) -> None:
     latents = load_scene(options.latents, options.clip, dynamic=options.time is not None)
     if latents.dynamic and options.time is None:
         raise ValueError(f"{options.latents} shows a moving scene; say which bullet time the splats are of with --time")
-    cameras, given = load_cameras(camera_file(options)), load_ply(options.splats)
+    cameras, given = load_cameras(camera_file(options)), load_splats(options.splats)
     path = cameras[0]
     settings = settings_for(
         options.device, path.height * path.width, steps=options.steps, seconds=options.seconds, seed=options.seed

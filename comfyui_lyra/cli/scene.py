@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -107,8 +108,17 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         file = options.out / f"splats_{time:04}.ply"
         save_ply(file, frame.to("cpu"))
         print(f"{len(frame)} splats: {file}")
-    save_cameras_json(options.out / "cameras.json", cameras)
+    save_cameras_json(options.out / "cameras.json", cameras, metres_told(latents.provenance))
     print(f"the paths they came from, for 'lyra render --cameras': {options.out / 'cameras.json'}")
+
+
+def metres_told(provenance: Mapping[str, str]) -> float | None:
+    """Metres a unit of the world of latents, where they know by what their geometry's metres were divided."""
+    try:
+        found = float(provenance.get("scale", "nan"))
+    except ValueError:
+        return None
+    return found if 0 < found < float("inf") else None
 
 
 def run_plan(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Verbs over cameras and splats: path, render, convert, info, bench."""
 
 import argparse
+from pathlib import Path
 
 import torch
 
@@ -14,9 +15,12 @@ from ..files.cameras.pinhole import check_names
 from ..files.media.images import save_image
 from ..files.media.video import save_video
 from ..files.scenes.sdg import find_clips, find_views
-from ..files.splats.formats import FORMATS
-from ..files.splats.ply import load_ply, save_ply
+from ..files.splats.formats import BY_SUFFIX, READ, to_write
+from ..files.splats.load import load_splats, metres_of
+from ..files.splats.save import Placing, save_moving, save_splats
+from ..files.splats.sequence import MANIFEST, load_sequence, save_sequence
 from ..released.sniff import FileFacts, description, said, sniff
+from ..splats.harmonics import band_of
 from ..splats.render import RenderSettings, render_each
 from ..weights import shipped
 from .fields import filled
@@ -36,7 +40,7 @@ def run_render(options: argparse.Namespace) -> None:
     """Draw splats along each path, frame by frame into an mp4."""
     paths = load_cameras(options.cameras) if options.cameras else paths_of(options)
     check_names(paths)
-    splats = load_ply(options.splats).to(options.device)
+    splats = load_splats(options.splats).to(options.device)
     settings = filled(RenderSettings(), options)
     for path in paths:
         seen = end_to_end((path,), options.every).to(options.device)
@@ -47,18 +51,45 @@ def run_render(options: argparse.Namespace) -> None:
 
 
 def run_convert(options: argparse.Namespace) -> None:
-    """Rewrite splats or cameras."""
-    endings = [file.suffix.lower() for file in (options.source, options.out)]
-    if {".ply", *FORMATS} & set(endings):
-        if endings[1] != ".ply":
-            raise ValueError(f"{options.out}: splats are written as .ply only; give it that ending")
-        splats = load_ply(options.source)
-        save_ply(options.out, splats, scale=options.scale, min_opacity=options.min_opacity)
-        print(f"{len(splats)} splats: {options.out}")
+    """Rewrite splats, several moments of them, or cameras."""
+    source, out = options.source, options.out
+    if source.is_dir() and is_sequence(source):
+        moments, fps = load_sequence(source, progress("read"))
+        placing = placing_of(options, metres_of(source / MANIFEST))
+        if out.suffix.lower() in BY_SUFFIX:
+            save_moving(out, moments, placing, fps=fps)
+        else:
+            save_sequence(out, moments, fps=fps, placing=placing, kind=options.format or "ply")
+        print(f"{len(moments)} moments: {out}")
+    elif {file.suffix.lower() for file in (source, out)} & BY_SUFFIX.keys():
+        form, splats = to_write(out), load_splats(source)
+        save_splats(out, splats, placing_of(options, metres_of(source)))
+        print(f"{len(splats)} splats as {form.title}: {out}")
     else:
-        paths = load_cameras(options.source)
-        save_cameras(options.out, paths, kind=options.format)
-        print(f"{len(paths)} camera paths: {options.out}")
+        paths = load_cameras(source)
+        save_cameras(out, paths, kind=options.format)
+        print(f"{len(paths)} camera paths: {out}")
+
+
+def is_sequence(folder: Path) -> bool:
+    """Whether a folder holds splats of several moments."""
+    return (folder / MANIFEST).is_file() or any(file.suffix.lower() in READ for file in folder.iterdir())
+
+
+def placing_of(options: argparse.Namespace, known: float | None) -> Placing:
+    """How splats are to be written; ``known`` metres a unit of theirs, which ``--metres`` says or asks for."""
+    scale, metres = options.scale, None if known is None else known / options.scale
+    if options.metres is not None:
+        factor = options.metres or known
+        if not factor:
+            raise ValueError(
+                f"what a unit of {options.source} is in metres is said neither in it nor by a cameras.json of "
+                "'lyra reconstruct' beside it; say it yourself, such as --metres 2.5"
+            )
+        scale, metres = scale * factor, 1 / scale
+    return Placing(
+        scale=scale, min_opacity=options.min_opacity, up=options.up, metres=metres, spz_version=options.spz_version
+    )
 
 
 def run_info(options: argparse.Namespace) -> None:
@@ -79,10 +110,10 @@ def run_info(options: argparse.Namespace) -> None:
 def tell(facts: FileFacts) -> None:
     """What a file or folder is; of splats and cameras also what they hold."""
     print(description(facts))
-    if facts.kind == "ply":
-        splats = load_ply(facts.path)
+    if facts.kind in ("ply", "packed splats"):
+        splats = load_splats(facts.path)
         low, high = splats.means.amin(0).tolist(), splats.means.amax(0).tolist()
-        bands = 0 if splats.sh_rest is None else int((splats.sh_rest.shape[1] + 1) ** 0.5) - 1
+        bands = band_of(splats.sh_rest)
         print(f"{len(splats)} splats, harmonics to band {bands}, opacity {splats.opacities.mean():.3f} on average")
         print("  ".join(f"{axis} {a:.3f} to {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True)))
     elif facts.kind == "cameras" or shows_one_clip(facts):

@@ -11,6 +11,8 @@ from ..cameras.moves import PathSettings
 from ..configs import RECON_PRESETS
 from ..files.cameras.load import FORMATS
 from ..files.media.depth_values import MEANINGS, UNITS
+from ..files.splats.forge import VERSIONS as SPZ_VERSIONS
+from ..files.splats.formats import READ, UPS, WRITTEN
 from ..gen3c.generate import GenerateSettings
 from ..geometry.geometry import SCALES
 from ..refine.schedule import RefineSettings
@@ -33,7 +35,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="splats.run_path")
 
     verb = verbs.add_parser("render", help="draw splats along camera paths, one mp4 a path")
-    verb.add_argument("splats", type=Path, help="a PLY file of Gaussian splats")
+    verb.add_argument("splats", type=Path, help=f"Gaussian splats: {', '.join(READ)}")
     verb.add_argument("out", type=Path, help="folder for <path>.mp4")
     verb.add_argument("--cameras", type=Path, help="a camera file; without it the path options below make the cameras")
     add_path_options(verb)
@@ -43,12 +45,26 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     add_device(verb)
     verb.set_defaults(run="splats.run_render")
 
-    verb = verbs.add_parser("convert", help="rewrite splats as 3DGS PLY, or cameras in another format")
-    verb.add_argument("source", type=Path, help="any PLY of splats, or any camera file or folder")
-    verb.add_argument("out", type=Path, help=".ply for splats; .json or a folder for cameras")
-    add_format(verb)
+    verb = verbs.add_parser("convert", help="rewrite splats, one scene or a folder of moments, or cameras")
+    verb.add_argument(
+        "source", type=Path, help=f"splats ({', '.join(READ)}), a folder of moments, or any camera file or folder"
+    )
+    verb.add_argument(
+        "out", type=Path,
+        help=f"splats: {', '.join(form.suffix for form in WRITTEN.values())}, a folder for moments; "
+        "cameras: .json or a folder",
+    )  # fmt: skip
+    verb.add_argument(
+        "--format", choices=(*FORMATS, *WRITTEN), help="of cameras, or of the files of a folder of moments (ply)"
+    )
     verb.add_argument("--scale", type=float, default=1.0, help="splats: multiply the world by this")
     verb.add_argument("--min-opacity", type=float, default=0.0, help="splats: drop what is more transparent")
+    verb.add_argument("--up", choices=UPS, help="splats: the axes to write; by default those usual for the format")
+    verb.add_argument(
+        "--metres", type=float, nargs="?", const=0.0, metavar="N",
+        help="splats: write metres; a unit is N of them, or what the source or its cameras.json say",
+    )  # fmt: skip
+    verb.add_argument("--spz-version", type=int, choices=SPZ_VERSIONS, default=3, help="of .spz; most programs read 3")
     verb.set_defaults(run="splats.run_convert")
 
     verb = verbs.add_parser("info", help="say what a file holds; without a file, what is there and can run here")

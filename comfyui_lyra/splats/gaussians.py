@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...kernels_glue.devices import doubled
 from ..shapes import check_shapes
+from .harmonics import turned_rest
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,8 +69,7 @@ class Gaussians:
     def transformed(self, matrix: Tensor) -> "Gaussians":
         """Move the splats by a rotation, translation and uniform scale, ``matrix`` [4, 4].
 
-        Raises ValueError for mirrored or sheared matrices, and for splats with spherical harmonics above band 0
-        unless nothing turns (their bands would have to turn as well).
+        Spherical harmonics turn with them. Raises ValueError for mirrored or sheared matrices.
         """
         if tuple(matrix.shape) != (4, 4):
             raise ValueError(f"splats move by one matrix: expected [4 4], got {tuple(matrix.shape)}")
@@ -82,13 +82,13 @@ class Gaussians:
             raise ValueError(
                 "splats move by a rotation and a positive uniform scale only; the matrix mirrors or shears"
             )
-        if self.sh_rest is not None and not torch.allclose(rotation, eye, atol=1e-5):
-            raise ValueError("these splats hold spherical harmonics above band 0, which a turn would have to turn")
+        turns = not torch.allclose(rotation, eye, atol=1e-5)
         return replace(
             self,
             means=self.means @ linear.T + matrix[:3, 3],
             scales=self.scales * factor,
             quats=turned(self.quats, rotation),
+            sh_rest=turned_rest(self.sh_rest, rotation) if self.sh_rest is not None and turns else self.sh_rest,
         )
 
     def most_opaque(self, keep: float) -> "Gaussians":

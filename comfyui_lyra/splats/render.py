@@ -13,6 +13,7 @@ from ..cameras.path import CameraTrajectory
 from ..configs import told
 from ..shapes import check_shapes
 from .gaussians import Gaussians
+from .harmonics import harmonics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +46,8 @@ def sh_colors(gaussians: Gaussians, center: Tensor) -> Tensor:
     """Colours [N, 3] of splats seen from ``center`` [3]: band 0 plus the higher bands, not below 0."""
     if gaussians.sh_rest is None:
         return gaussians.colors
-    x, y, z = torch.nn.functional.normalize(gaussians.means - center, dim=-1).unbind(-1)
-    xx, yy, zz = x * x, y * y, z * z
-    # real spherical harmonics with the Condon-Shortley phase; the numbers are their normalisation constants
-    basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if gaussians.sh_rest.shape[1] >= 8:
-        basis += [
-            1.0925484305920792 * x * y,
-            -1.0925484305920792 * y * z,
-            0.31539156525252005 * (2 * zz - xx - yy),
-            -1.0925484305920792 * x * z,
-            0.5462742152960396 * (xx - yy),
-        ]
-    if gaussians.sh_rest.shape[1] >= 15:
-        basis += [
-            -0.5900435899266435 * y * (3 * xx - yy),
-            2.890611442640554 * x * y * z,
-            -0.4570457994644658 * y * (4 * zz - xx - yy),
-            0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy),
-            -0.4570457994644658 * x * (4 * zz - xx - yy),
-            1.445305721320277 * z * (xx - yy),
-            -0.5900435899266435 * x * (xx - 3 * yy),
-        ]
-    view_dependent = torch.einsum("kn,nkc->nc", torch.stack(basis), gaussians.sh_rest)
+    basis = harmonics(torch.nn.functional.normalize(gaussians.means - center, dim=-1), gaussians.sh_rest.shape[1])
+    view_dependent = torch.einsum("kn,nkc->nc", basis, gaussians.sh_rest)
     return (gaussians.colors + view_dependent).clamp_min(0)
 
 

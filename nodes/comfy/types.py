@@ -10,6 +10,7 @@ from torch import Tensor
 from ...comfyui_lyra.cameras.path import CameraTrajectory
 from ...comfyui_lyra.configs import COMPRESSION
 from ...comfyui_lyra.files.media.depth_values import grey
+from ...comfyui_lyra.files.splats.formats import READ
 from ...comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from ...comfyui_lyra.recon.times import parse_times
 from ...comfyui_lyra.splats.gaussians import Gaussians
@@ -150,11 +151,12 @@ def file_3d(path: Path):
     return Types.File3D(str(path))
 
 
-def ply_of(file) -> Path | bytes:
-    """Where core's 3D file object lies on disk, or its bytes."""
-    if file.format != "ply":
-        raise ValueError(f"expected a .ply file, got .{file.format}; core's Get Splat reads .spz, .splat and .ksplat")
-    return Path(file.get_source()) if file.is_disk_backed else file.get_bytes()
+def splats_of(file) -> tuple[Path | bytes, str]:
+    """Where core's 3D file object lies on disk, or its bytes, and the ending of its name."""
+    suffix = f".{file.format}"
+    if suffix not in READ:
+        raise ValueError(f"expected splats as {', '.join(READ)}, got {suffix}; core's Get Splat reads .ksplat")
+    return (Path(file.get_source()) if file.is_disk_backed else file.get_bytes()), suffix
 
 
 def chosen(cameras: Sequence[CameraTrajectory], index: int) -> CameraTrajectory:

@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.cameras.load import load_cameras
-from ...comfyui_lyra.files.splats.ply import load_ply
+from ...comfyui_lyra.files.splats.formats import READ
+from ...comfyui_lyra.files.splats.load import load_splats
 from ...comfyui_lyra.splats.demo_scene import demo_scene
 from ..comfy import folders, hooks, progress
 from ..comfy import types as sockets
@@ -12,7 +13,7 @@ DEMO = "demo scene"  # made by formula, so that a workflow runs before any file 
 
 
 class LoadSplats(io.ComfyNode):
-    """Splats from a PLY file."""
+    """Splats from a file."""
 
     @classmethod
     def define_schema(cls):
@@ -21,21 +22,21 @@ class LoadSplats(io.ComfyNode):
             node_id="LyraLoadSplats",
             display_name="Load Splats",
             category="Lyra/splat",
-            description="Reads Gaussian splats from a PLY file in input/3d or output/3d, or from a connected 3D file. "
-            "Any 3DGS PLY with harmonics up to degree 3, and SuperSplat's compressed form.",
-            search_aliases=["open ply", "import gaussian", "3dgs", "gaussian splatting", "read splat"],
+            description="Reads Gaussian splats from a file in input/3d or output/3d, or from a connected 3D file: any "
+            "3DGS PLY with harmonics up to degree 3, SuperSplat's compressed form, SPZ, SOG and .splat.",
+            search_aliases=["open ply", "import gaussian", "3dgs", "gaussian splatting", "read splat", "spz", "sog"],
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[DEMO, *folders.saved_files("3d", (".ply",))],
+                    options=[DEMO, *folders.saved_files("3d", READ)],
                     default=DEMO,
-                    tooltip="A PLY file in the folder 3d of ComfyUI's input or output. The demo scene needs no file.",
+                    tooltip="Splats in the folder 3d of ComfyUI's input or output. The demo scene needs no file.",
                 ),
                 io.MultiType.Input(
                     "model_3d",
-                    types=[io.File3DAny, io.File3DSplatAny, io.File3DPLY],
+                    types=[io.File3DAny, io.File3DSplatAny, io.File3DPLY, io.File3DSPZ, io.File3DSPLAT],
                     optional=True,
-                    tooltip="A PLY file from another node, for instance Load 3D; it goes before the file above.",
+                    tooltip="Splats from another node, for instance Load 3D; they go before the file above.",
                 ),
             ],
             outputs=[io.Splat.Output("splat", tooltip="One scene.")],
@@ -55,9 +56,9 @@ class LoadSplats(io.ComfyNode):
     def execute(cls, file, model_3d=None) -> io.NodeOutput:
         """Read the splats."""
         if model_3d is not None:
-            gaussians = load_ply(sockets.ply_of(model_3d))
+            gaussians = load_splats(*sockets.splats_of(model_3d))
         else:
-            gaussians = demo_scene() if file == DEMO else load_ply(folders.saved_path(file))
+            gaussians = demo_scene() if file == DEMO else load_splats(folders.saved_path(file))
         return io.NodeOutput(sockets.to_splat([gaussians]))
 
 

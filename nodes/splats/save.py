@@ -3,17 +3,22 @@
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.cameras.load import CAMERAS, FORMATS, save_cameras
-from ...comfyui_lyra.files.splats.ply import save_ply
+from ...comfyui_lyra.files.splats.formats import UPS, WRITTEN, Up
+from ...comfyui_lyra.files.splats.save import Placing, save_splats
 from ...comfyui_lyra.geometry.geometry import Geometry
 from ..comfy import folders, progress
 from ..comfy import types as sockets
 
 SCALE = {"default": 1.0, "min": 0.0001, "max": 10000.0, "step": 0.01}
+USUAL = "usual"
+FORMS = {"options": list(WRITTEN), "default": "ply", "optional": True}
+AXES = {"options": [USUAL, *UPS], "default": USUAL, "optional": True, "advanced": True}
+SHOWN = ("ply", "spz")  # that core's viewer draws
 FILES = {"json": CAMERAS, "transforms": "transforms.json"}  # in the folder, by format; the others make several
 
 
 class SaveSplats(io.ComfyNode):
-    """A PLY file in the output folder."""
+    """A file of splats in the output folder."""
 
     @classmethod
     def define_schema(cls):
@@ -22,9 +27,9 @@ class SaveSplats(io.ComfyNode):
             node_id="LyraSaveSplats",
             display_name="Save Splats",
             category="Lyra/splat",
-            description="Writes one scene as a 3DGS PLY file into ComfyUI's output folder, for viewers, game engines "
-            "and Preview Splat. Axes are those of 3DGS: x right, y down, z ahead.",
-            search_aliases=["export ply", "export gaussian", "write splat", "3dgs"],
+            description="Writes one scene into ComfyUI's output folder, for viewers, game engines and Preview Splat, "
+            "as 3DGS PLY, SPZ, SOG, glTF or OpenUSD. Axes of PLY are those of 3DGS: x right, y down, z ahead.",
+            search_aliases=["export ply", "export gaussian", "write splat", "3dgs", "spz", "sog", "gltf", "glb", "usd"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -44,20 +49,32 @@ class SaveSplats(io.ComfyNode):
                     optional=True,
                     tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
                 ),
+                io.Combo.Input(
+                    "format",
+                    **FORMS,
+                    tooltip="Form of the file. ply, glb and usdc lose nothing; spz and sog are small. spz and sog need "
+                    "gaussforge, usdc needs usd-core: the help page says how to install them.",
+                ),
+                io.Combo.Input(
+                    "up",
+                    **AXES,
+                    tooltip="Which way is up in the file. usual: y_down for ply and sog, as this pack has it; y_up for "
+                    "the others. y_up is x right, z back; z_up is x right, y ahead.",
+                ),
             ],
             outputs=[io.File3DPLY.Output("model_3d", tooltip="The saved file, for Preview Splat and others.")],
         )
 
     @classmethod
-    def execute(cls, splat, filename_prefix, scale, geometry=None) -> io.NodeOutput:
+    def execute(cls, splat, filename_prefix, scale, geometry=None, format="ply", up=USUAL) -> io.NodeOutput:
         """Write the file."""
         gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
-        path, saved = folders.output_path(filename_prefix, ".ply")
-        save_ply(path, gaussians, scale=factor(scale, geometry))
+        path, saved = folders.output_path(filename_prefix, WRITTEN[format].suffix)
+        save_splats(path, gaussians, placing(scale, geometry, up))
         progress.show_text(
             cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {folders.below_output(path)}"
         )
-        return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]})
+        return io.NodeOutput(sockets.file_3d(path), ui={"3d": [saved]} if format in SHOWN else None)
 
 
 class SaveCameraPaths(io.ComfyNode):
@@ -118,3 +135,9 @@ class SaveCameraPaths(io.ComfyNode):
 def factor(scale: float, geometry: Geometry | None) -> float:
     """What the world is multiplied by: ``scale``, and the unit that the geometry's depth came in."""
     return scale if geometry is None else scale * geometry.scale
+
+
+def placing(scale: float, geometry: Geometry | None, up: Up | str) -> Placing:
+    """How splats are to be written; with a geometry in metres, if its depth was."""
+    metres = None if geometry is None else 1 / scale
+    return Placing(scale=factor(scale, geometry), metres=metres, up=None if up == USUAL else up)

@@ -6,11 +6,11 @@ from ...comfyui_lyra.files.splats.sequence import save_sequence
 from ...comfyui_lyra.splats.gaussians import GaussianSequence
 from ..comfy import folders, progress
 from ..comfy import types as sockets
-from .save import SCALE, factor
+from .save import AXES, FORMS, SCALE, USUAL, placing
 
 
 class SaveSplatSequence(io.ComfyNode):
-    """A folder of PLY files."""
+    """A folder of numbered files, or one animated."""
 
     @classmethod
     def define_schema(cls):
@@ -19,9 +19,9 @@ class SaveSplatSequence(io.ComfyNode):
             node_id="LyraSaveSplatSequence",
             display_name="Save Splat Sequence",
             category="Lyra/splat",
-            description="Writes every bullet time of a SPLAT as a numbered 3DGS PLY file into a new folder, with the "
-            "cameras and a manifest.json that says which file is which moment.",
-            search_aliases=["export ply sequence", "4d gaussian", "splat animation", "save all times"],
+            description="Writes every bullet time of a SPLAT as a numbered file into a new folder, or all as one "
+            "animated OpenUSD file, with the cameras and a manifest.json that says which file is which moment.",
+            search_aliases=["export ply sequence", "4d gaussian", "splat animation", "save all times", "usd animation"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -53,19 +53,34 @@ class SaveSplatSequence(io.ComfyNode):
                     optional=True,
                     tooltip="Multiply by this geometry's scale as well: back to the unit its depth came in (metres).",
                 ),
+                io.Combo.Input(
+                    "format",
+                    **FORMS,
+                    tooltip="Form of the files; usda and usdc are one animated file. ply, glb and usdc lose nothing, "
+                    "spz and sog are small. spz and sog need gaussforge, usdc needs usd-core: the help page says how "
+                    "to install them.",
+                ),
+                io.Combo.Input(
+                    "up",
+                    **AXES,
+                    tooltip="Which way is up in the file. usual: y_down for ply and sog, as this pack has it; y_up for "
+                    "the others. y_up is x right, z back; z_up is x right, y ahead.",
+                ),
             ],
             outputs=[],
         )
 
     @classmethod
-    def execute(cls, splat, times, filename_prefix, scale, cameras=(), geometry=None) -> io.NodeOutput:
+    def execute(
+        cls, splat, times, filename_prefix, scale, cameras=(), geometry=None, format="ply", up=USUAL
+    ) -> io.NodeOutput:
         """Write the folder."""
         frames = sockets.from_splat(splat)
         moments = sockets.times_of(splat, times) or tuple(range(len(frames)))
         folder, _ = folders.output_path(filename_prefix, "")
         save_sequence(
             folder, GaussianSequence(frames=frames, times=moments), cameras, fps=cameras[0].fps if cameras else 24.0,
-            scale=factor(scale, geometry), on_step=progress.steps("save"),
+            placing=placing(scale, geometry, up), kind=format, on_step=progress.steps("save"),
         )  # fmt: skip
         text = f"{len(frames)} scenes: {folders.below_output(folder)}"
         progress.show_text(cls, text)

@@ -1,4 +1,6 @@
+import sys
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +11,13 @@ from comfy_api.latest import Types  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras  # noqa: E402
+from lyra_pack.comfyui_lyra.files.splats.formats import WRITTEN  # noqa: E402
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry  # noqa: E402
 from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets  # noqa: E402
 from lyra_pack.nodes.splats.load import DEMO, LoadCameraPaths, LoadSplats  # noqa: E402
-from lyra_pack.nodes.splats.save import FILES, SaveCameraPaths, SaveSplats  # noqa: E402
+from lyra_pack.nodes.splats.save import FILES, SHOWN, SaveCameraPaths, SaveSplats  # noqa: E402
 
 
 @pytest.fixture
@@ -56,11 +59,49 @@ def test_scale_goes_back_to_the_geometrys_unit(folders, scene):
     assert torch.allclose(saved.scales, scene.scales * 5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_format_is_saved_and_those_that_are_read_load_again(folders, scene, name):
+    pytest.importorskip({"gaussforge": "gaussforge", "usd-core": "pxr"}.get(WRITTEN[name].needs, "torch"))
+    result = SaveSplats.execute(sockets.to_splat([scene]), "3d/scene", 1.0, format=name)
+    (file,) = result.args
+    assert file.format == name and (result.ui is None) == (name not in SHOWN)
+    if WRITTEN[name].reads:
+        for source in ({"file": f"3d/scene_00001_.{name}"}, {"file": DEMO, "model_3d": file}):
+            (loaded,) = sockets.from_splat(LoadSplats.execute(**source).args[0])
+            assert len(loaded) == len(scene)
+            assert torch.allclose(loaded.means.mean(0), scene.means.mean(0), atol=1e-3)
+
+
+def test_core_s_readers_see_the_numbers_of_ply_and_spz(folders, scene, monkeypatch):
+    pytest.importorskip("gaussforge")
+    root = Path(__file__).resolve().parents[2]  # whose folder nodes must not be taken for core's module
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if Path(entry or ".").resolve() != root])
+    from comfy_extras.nodes_gaussian_splat import File3DToSplat
+
+    for name, turn in (("ply", (1, 1, 1)), ("spz", (1, -1, -1))):  # which core's reader does not turn back
+        (file,) = SaveSplats.execute(sockets.to_splat([scene]), "3d/scene", 1.0, format=name).args
+        (found,) = sockets.from_splat(File3DToSplat.execute(file).args[0])
+        torch.testing.assert_close(found.means * torch.tensor(turn), scene.means, atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.colors, scene.colors, atol=0.005, rtol=0)
+
+
+def test_up_and_metres_go_into_the_file(folders, scene):
+    frame = torch.ones(1, 2, 4)
+    geometry = Geometry(
+        frames=torch.zeros(1, 2, 4, 3), depth=frame, valid=frame.bool(), cameras=pinhole_camera(4, 2, 50), scale=2.5
+    )
+    (file,) = SaveSplats.execute(sockets.to_splat([scene]), "scene", 1.0, geometry, "usda", "z_up").args
+    text = Path(file.get_source()).read_text()
+    assert 'upAxis = "Z"' in text and "metersPerUnit = 1.0" in text
+    with pytest.raises(ValueError, match="Niantic's SPZ is y_up, not z_up"):
+        SaveSplats.execute(sockets.to_splat([scene]), "scene", 1.0, None, "spz", "z_up")
+
+
 def test_what_cannot_be_saved_or_loaded_says_what_to_do(folders, scene):
     with pytest.raises(ValueError, match="2 bullet times .* Save Splat Sequence"):
         SaveSplats.execute(sockets.to_splat([scene, scene]), "scene", 1.0)
-    with pytest.raises(ValueError, match="expected a .ply file, got .spz; core's Get Splat reads"):
-        LoadSplats.execute(DEMO, Types.File3D(BytesIO(b""), file_format="spz"))
+    with pytest.raises(ValueError, match="expected splats as .ply, .*, got .ksplat; core's Get Splat reads"):
+        LoadSplats.execute(DEMO, Types.File3D(BytesIO(b""), file_format="ksplat"))
     with pytest.raises(FileNotFoundError, match="3d/gone.ply"):
         LoadSplats.execute("3d/gone.ply")
 

@@ -77,7 +77,9 @@ def record() -> None:
         before = saved.setdefault(node_id, now)
         for part in ("widgets", "outputs"):
             before[part] = extended(before[part], now[part])
-        before["sockets"] = now["sockets"] | before["sockets"]
+        for name, kind in now["sockets"].items():
+            kinds = [*before["sockets"].get(name, kind).split(","), *kind.split(",")]
+            before["sockets"][name] = ",".join(dict.fromkeys(kinds))
         for widget in before["widgets"]:
             choices = next((new[2] for new in now["widgets"] if new[0] == widget[0] and len(new) > 2), [])
             widget[2:] = [[*widget[2], *(c for c in choices if c not in widget[2])]] if len(widget) > 2 else widget[2:]

@@ -6,7 +6,7 @@
                             "K": [1000.0, 1000.0, 640.0, 352.0]}, ...]}, ...]}
 
 ``c2w`` is the camera-to-world matrix by rows, camera axes x right, y down, z forward; ``K`` is fx, fy, cx, cy in pixels
-of a width x height picture. Other keys are passed over.
+of a width x height picture. "metres_per_unit" may say what a unit of the world is. Other keys are passed over.
 """
 
 import json
@@ -24,10 +24,11 @@ from .pinhole import as_matrix, camera_path, picture_size, pinhole_numbers
 FORMAT = {"format": "lyra-cameras", "version": 1, "axes": "opencv"}
 
 
-def save_cameras_json(path: Path | str, paths: Sequence[CameraTrajectory]) -> None:
-    """Write a path set."""
+def save_cameras_json(path: Path | str, paths: Sequence[CameraTrajectory], metres: float | None = None) -> None:
+    """Write a path set; ``metres`` a unit of their world are noted where they are known."""
     document = FORMAT | {
         "pack": pack_version(),
+        **({} if metres is None else {"metres_per_unit": metres}),
         "paths": [
             {
                 "name": cameras.name,

@@ -1,6 +1,7 @@
 """3D Gaussian splats as PLY. In the file opacity is a logit, scale a logarithm and colour SH band 0; axes are ours."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...splats.gaussians import Gaussians
+from ...splats.harmonics import C0
+from ...splats.placing import prepared, turned
 from ..atomic import replacing
 from ..reading import reading
-from .formats import ADVICE, other_format
+from .formats import UPS, Up, form_of
 from .ply_compressed import WORDS, unpack_sh, unpack_splats
 from .ply_elements import Columns, read_elements, stack
 
 log = logging.getLogger("lyra")
 
-C0 = 0.28209479177387814  # SH band 0, 1 / (2 sqrt(pi))
 MEANS = ("x", "y", "z")
 COLORS = ("f_dc_0", "f_dc_1", "f_dc_2")
 OPACITY = ("opacity",)
 SCALES = ("scale_0", "scale_1", "scale_2")
 QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
 RGB = ("red", "green", "blue")  # what files have that know no harmonics: bytes, or 0..1
+SAYS = "lyra:"  # begins our comment of axes and unit
+SAID = re.compile(rf"^comment {SAYS} up=(\w+)(?: metres_per_unit=([0-9.e+-]{{1,32}}))?\s*$", re.MULTILINE)
 DISC = 1e-3  # thickness of a 2DGS disc, as a share of its smaller radius
 
 
@@ -34,12 +38,14 @@ def save_ply(path: Path | str, gaussians: Gaussians, *, scale: float = 1.0, min_
     ``scale`` multiplies the world first; splats below ``min_opacity`` are left out (the reference's renderer class
     uses 0.005). Spherical harmonics above band 0 are written channel by channel, as 3DGS does.
     """
-    kept = gaussians.to("cpu").to(torch.float32)
-    if min_opacity > 0:
-        kept = kept[kept.opacities >= min_opacity]
-    if not len(kept):
-        raise ValueError(f"no splats to save: of {len(gaussians)}, none has an opacity of {min_opacity} or more")
-    kept = kept.check_finite().scaled(scale)
+    write_ply(path, prepared(gaussians, scale=scale, min_opacity=min_opacity))
+
+
+def write_ply(path: Path | str, kept: Gaussians, up: Up = "y_down", metres: float | None = None) -> None:
+    """Write prepared splats, in axes with ``up``; a comment says so where that is not y_down or ``metres`` are known.
+
+    ``metres`` is what a unit of the file is.
+    """
     chance = kept.opacities.clamp(1e-6, 1 - 1e-6)
     columns = {MEANS: kept.means, COLORS: (kept.colors - 0.5) / C0}
     if kept.sh_rest is not None:
@@ -50,15 +56,16 @@ def save_ply(path: Path | str, gaussians: Gaussians, *, scale: float = 1.0, min_
         SCALES: torch.log(kept.scales + 1e-8),
         QUATS: kept.quats,
     }
-    write_vertices(path, columns)
+    unit = "" if metres is None else f" metres_per_unit={metres!r}"
+    write_vertices(path, columns, f"{SAYS} up={up}{unit}" if unit or up != "y_down" else "")
 
 
-def write_vertices(path: Path | str, columns: dict[tuple[str, ...], Tensor]) -> None:
+def write_vertices(path: Path | str, columns: dict[tuple[str, ...], Tensor], comment: str = "") -> None:
     """Write float columns, as they are, as the vertices of a little-endian PLY: names -> values [N, names]."""
     names = [name for group in columns for name in group]
     rows = np.ascontiguousarray(torch.cat(list(columns.values()), dim=1).numpy(), "<f4")
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    header += [f"property float {name}" for name in names] + ["end_header\n"]
+    header = ["ply", "format binary_little_endian 1.0", *([f"comment {comment}"] if comment else [])]
+    header += [f"element vertex {len(rows)}", *(f"property float {name}" for name in names), "end_header\n"]
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write("\n".join(header).encode())
         file.write(rows.data)
@@ -69,15 +76,16 @@ def load_ply(source: Path | str | bytes) -> Gaussians:
 
     Reads ascii, binary of either endianness and SuperSplat's compressed form, with spherical harmonics up to degree 3;
     the discs of 2DGS as flat splats, and colours as red, green, blue. Splats with NaN, infinite places or sizes, or a
-    quaternion of length zero are dropped with a warning. Quaternions come out with unit length. Raises ValueError for
-    what is no PLY, is cut short or holds no splats.
+    quaternion of length zero are dropped with a warning. Quaternions come out with unit length. What ``write_ply``
+    turned is turned back. Raises ValueError for what is no PLY, is cut short or holds no splats.
     """
     if isinstance(source, bytes):
         return parse_ply(source, "PLY")
     with reading(source) as file:
         data = file.read_bytes()
-        if other := other_format(file.name, data):
-            raise ValueError(f"splats as {other}; {ADVICE}")
+        form = form_of(file.name, data[:4096])
+        if form and form.suffix != ".ply":
+            raise ValueError(f"splats as {form.title}, no PLY")
         return parse_ply(data, str(file))
 
 
@@ -92,7 +100,19 @@ def parse_ply(data: bytes, what: str) -> Gaussians:
         splats = read_splats(vertex, what)
     if not len(splats):
         raise ValueError("the file holds no splats")
-    return usable(splats, what)
+    return turned(usable(splats, what), said_up(data), back=True)
+
+
+def said_up(data: bytes) -> Up:
+    """The axes that a file of ours says it has in a comment; y_down for all others."""
+    said = SAID.search(data[: data.find(b"end_header")].decode("latin-1"))
+    return next((up for up in UPS if said and up == said[1]), "y_down")
+
+
+def said_metres(data: bytes) -> float | None:
+    """What a unit of a file of ours is, where a comment says so."""
+    said = SAID.search(data[: data.find(b"end_header")].decode("latin-1"))
+    return float(said[2]) if said and said[2] else None
 
 
 def read_splats(vertex: Columns, what: str) -> Gaussians:

@@ -1,16 +1,21 @@
-"""Splats of several bullet times as a folder: numbered PLY files, their cameras, and a manifest that says what is what.
+"""Splats of several bullet times as a folder: numbered files, their cameras, and a manifest that says what is what.
 
-    <folder>/00000.ply, 00001.ply, ...   one a bullet time, in the order of the sequence
-    <folder>/cameras.json                where they are given (see ``cameras_json``)
+    <folder>/00000.ply, 00001.ply, ...   one a bullet time, in the order of the sequence, in any form of splats
+    <folder>/splats.usda                 instead of them, where the form holds several moments
+    <folder>/cameras.json                where they are given (see ``cameras_json``), in our axes
     <folder>/manifest.json               {"format": "lyra-splat-sequence", "version": 1, "axes": "opencv", "fps": 24.0,
-                                          "scale": 1.0, "cameras": "cameras.json" or null,
+                                          "scale": 1.0, "metres_per_unit": 2.5 or null,
+                                          "cameras": "cameras.json" or null,
                                           "frames": [{"file": "00000.ply", "time": 0, "splats": 2044415}, ...]}
 
-``time`` is a frame of the source clip, which plays at ``fps``. Everything is multiplied by ``scale`` already.
+``time`` is a frame of the source clip, which plays at ``fps``. Everything is multiplied by ``scale`` already. ``axes``
+are "opencv" (y_down), "y_up" or "z_up".
 """
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from ...callbacks import OnStep, no_progress
@@ -18,13 +23,17 @@ from ...cameras.path import CameraTrajectory
 from ...splats.gaussians import GaussianSequence
 from ...versions import pack_version
 from ..atomic import replacing_folder
-from ..cameras.lyra_json import save_cameras_json
+from ..cameras.lyra_json import read_object, save_cameras_json
 from ..disk import check_disk
-from .ply import save_ply
+from ..reading import one_line, reading
+from .formats import READ, axes_of, to_write
+from .load import load_splats
+from .save import DEFAULT, Placing, save_moving, save_splats
 
 FORMAT = {"format": "lyra-splat-sequence", "version": 1, "axes": "opencv"}
 CAMERAS, MANIFEST = "cameras.json", "manifest.json"
 SPLAT_BYTES = 56  # in a PLY, without spherical harmonics
+NUMBERED = re.compile(r"(?:.*\D)?(\d+)")  # names of files whose last number is a frame of the clip
 
 
 def save_sequence(
@@ -33,25 +42,74 @@ def save_sequence(
     cameras: Sequence[CameraTrajectory] = (),
     *,
     fps: float = 24.0,
-    scale: float = 1.0,
+    placing: Placing = DEFAULT,
+    kind: str = "ply",
     on_step: OnStep = no_progress,
 ) -> None:
     """Write a new folder, which appears when it is complete; ``cameras`` are those in the world of the splats.
 
-    ``scale`` multiplies the world. Raises ValueError where the folder exists already.
+    Raises ValueError where the folder exists already, and as ``save_splats`` does.
     """
-    folder = Path(folder).absolute()
+    folder, form = Path(folder).absolute(), to_write("splats", kind)
+    up = axes_of(form, placing.up)
     if folder.exists():
         raise ValueError(f"{folder} is there already; choose another name")
     check_disk(folder, SPLAT_BYTES * sum(len(frame) for frame in splats.frames))
     with replacing_folder(folder) as staging:
-        frames = []
-        for index, (gaussians, time) in enumerate(zip(splats.frames, splats.times, strict=True)):
-            file = f"{index:05}.ply"
-            save_ply(staging / file, gaussians, scale=scale)
-            frames.append({"file": file, "time": time, "splats": len(gaussians)})
-            on_step(index + 1, len(splats))
+        if form.moves:
+            frames = [{"file": f"splats{form.suffix}", "time": time} for time in splats.times]
+            save_moving(staging / f"splats{form.suffix}", splats, placing, fps=fps)
+            on_step(len(splats), len(splats))
+        else:
+            frames = []
+            for index, (gaussians, time) in enumerate(zip(splats.frames, splats.times, strict=True)):
+                file = f"{index:05}{form.suffix}"
+                count = save_splats(staging / file, gaussians, placing)
+                frames.append({"file": file, "time": time, "splats": count})
+                on_step(index + 1, len(splats))
         if cameras:
-            save_cameras_json(staging / CAMERAS, [path.scaled(scale) for path in cameras])
-        about = {"pack": pack_version(), "fps": fps, "scale": scale, "cameras": CAMERAS if cameras else None}
-        (staging / MANIFEST).write_text(json.dumps(FORMAT | about | {"frames": frames}, indent=1), encoding="utf-8")
+            save_cameras_json(staging / CAMERAS, [path.scaled(placing.scale) for path in cameras])
+        about = FORMAT | {
+            "pack": pack_version(), "axes": "opencv" if up == "y_down" else up, "fps": fps, "scale": placing.scale,
+            "metres_per_unit": placing.metres, "cameras": CAMERAS if cameras else None, "frames": frames,
+        }  # fmt: skip
+        (staging / MANIFEST).write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def load_sequence(folder: Path | str, on_step: OnStep = no_progress) -> tuple[GaussianSequence, float]:
+    """The moments of a folder, and its frames per second: by its manifest, or of numbered files by their numbers."""
+    folder = Path(folder)
+    manifest = folder / MANIFEST
+    about = read_object(manifest) if manifest.is_file() else {}
+    with reading(manifest) if about else nullcontext():
+        found = told_files(about, folder) if about else numbered_files(folder)
+        frames = []
+        for file, _ in found:
+            frames.append(load_splats(file))
+            on_step(len(frames), len(found))
+        fps = about.get("fps", 24.0)
+        if not isinstance(fps, int | float) or not 0 < fps < float("inf"):
+            raise ValueError(f"'fps' is {fps!r}; expected frames per second")
+        return GaussianSequence(frames=tuple(frames), times=tuple(time for _, time in found)), float(fps)
+
+
+def told_files(about: dict, folder: Path) -> list[tuple[Path, int]]:
+    """Files of a manifest, and their times."""
+    if about.get("format") != FORMAT["format"] or not isinstance(about.get("frames"), list):
+        raise ValueError("not the manifest of a splat sequence")
+    found = []
+    for entry in about["frames"]:
+        file, time = entry["file"], entry["time"]
+        if not isinstance(file, str) or Path(file).name != file or not isinstance(time, int):
+            raise ValueError(f"'{one_line(file)}' at {one_line(time)}: expected a file beside it and a frame")
+        found.append((folder / file, time))
+    return found
+
+
+def numbered_files(folder: Path) -> list[tuple[Path, int]]:
+    """The files of splats of a folder whose names end in different numbers, in their order."""
+    files = [file for file in folder.glob("[!.]*") if file.suffix.lower() in READ and NUMBERED.fullmatch(file.stem)]
+    found = sorted((int(NUMBERED.fullmatch(file.stem)[1]), file) for file in files)  # type: ignore[index]
+    if not found or len({number for number, _ in found}) < len(found):
+        raise ValueError(f"{folder}: no sequence of splats; expected {MANIFEST}, or files with a number each")
+    return [(file, number) for number, file in found]

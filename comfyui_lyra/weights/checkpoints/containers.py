@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...files.reading import parse_json
-from ...files.splats.formats import ADVICE, FORMATS, other_format
+from ...files.splats.formats import ADVICE, BY_SUFFIX, SplatFormat, form_of
 from .ours import JSON_FORMATS
 
 LARGEST_HEADER = 100 * 2**20  # of safetensors; the format's own limit
@@ -99,8 +99,9 @@ def container(path: Path) -> Container:
         return plain("empty", size)
     if not start.strip(b"\0"):
         return plain("zeros", size)
-    if other := other_format(Path(path).name, start):
-        return Container(kind="other splats", size=size, sentence=f"splats as {other}", remedy=ADVICE)
+    form = form_of(Path(path).name, start)
+    if form and form.suffix != ".ply":
+        return splats_of(form, size)
     for beginning, kind in BEGINNINGS:
         if start.startswith(beginning):
             return plain(kind, size)
@@ -112,6 +113,12 @@ def container(path: Path) -> Container:
         return begun
     found = by_words(start, size)
     return json_kind(path, size) if found.kind == "json" else found
+
+
+def splats_of(form: SplatFormat, size: int) -> Container:
+    """A file of splats that is no PLY; a remedy where it is not read here."""
+    kind, remedy = ("packed splats", "") if form.reads else ("other splats", ADVICE)
+    return Container(kind=kind, size=size, sentence=f"splats as {form.title}", remedy=remedy)
 
 
 def plain(kind: str, size: int) -> Container:
@@ -140,7 +147,7 @@ def zip_kind(path: Path, size: int) -> Container:
         return truncated("a torch or zip archive", size)
     if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         if "meta.json" in names and any(name.endswith(".webp") for name in names):
-            return Container(kind="other splats", size=size, sentence=f"splats as {FORMATS['.sog']}", remedy=ADVICE)
+            return splats_of(BY_SUFFIX[".sog"], size)
         return plain("npz" if names and all(name.endswith(".npy") for name in names) else "zip", size)
     if any("/code/" in f"/{name}" for name in names):
         return Container(kind="torchscript", size=size, sentence="a TorchScript archive (a program with its tensors)")

@@ -386,7 +386,7 @@ def test_other_splat_formats_are_named(tmp_path):
         (".ksplat", "mkkell"),
     ):
         (tmp_path / f"scene{ending}").write_bytes(bytes(64))
-        with pytest.raises(ValueError, match=f"scene{ending}: splats as {name}.*only PLY splats are read; open it in"):
+        with pytest.raises(ValueError, match=f"scene{ending}: splats as {name}.*, no PLY"):
             load_ply(tmp_path / f"scene{ending}")
     save_ply(tmp_path / "renamed.splat", random_gaussians(3))
     assert len(load_ply(tmp_path / "renamed.splat")) == 3

@@ -96,16 +96,18 @@ def test_other_files_are_named_by_content(tmp_path, capsys):
         "clip.mts": (b"".join(bytes(4) + b"\x47" + bytes(187) for _ in range(9)), "is a video"),
         "clip.ts": (b"".join(b"\x47" + bytes(187) for _ in range(9)), "is a video"),
         "photo.heic": (bytes(4) + b"ftypheic" + bytes(40), "is a picture"),
-        "scene.splat": (b"\1" * 64, "splats as antimatter15's .splat; only PLY splats are read"),
+        "scene.splat": (b"\1" * 64, "splats as antimatter15's .splat"),
         "scene.SPZ": (b"\1" * 64, "splats as Niantic's SPZ"),
         "renamed.bin": (gzip.compress(b"NGSP" + bytes(20)), "splats as Niantic's SPZ"),
-        "scene.sog": (sog.getvalue(), "splats as PlayCanvas' SOG; only PLY splats are read; open it in SuperSplat"),
+        "scene.sog": (sog.getvalue(), "splats as PlayCanvas' SOG"),
         "renamed.zip": (sog.getvalue(), "splats as PlayCanvas' SOG"),
         "archive.gz": (gzip.compress(b"words"), "a gzip archive"),
     }
     for name, (data, words) in files.items():
         (tmp_path / name).write_bytes(data)
-        assert words in told(tmp_path / name, capsys), name
+        assert words in sniff(tmp_path / name).text, name
+        if "splats" not in words:
+            assert words in told(tmp_path / name, capsys), name
 
 
 def test_endings_may_be_upper_case(tmp_path, two_moves, capsys):
@@ -118,8 +120,12 @@ def test_endings_may_be_upper_case(tmp_path, two_moves, capsys):
     assert (tmp_path / "TRANSFORMS.JSON").read_text().startswith('{"camera_model"')
 
 
-def test_other_splats_are_refused_where_they_should_be_read(tmp_path, capsys):
-    (tmp_path / "scene.spz").write_bytes(b"\1" * 64)
+def test_other_splats_are_read_or_refused_where_they_should_be(tmp_path, capsys):
+    (tmp_path / "scene.splat").write_bytes(b"\1" * 64)
+    assert " splats, harmonics to band 0" in told(tmp_path / "scene.splat", capsys)
+    assert main(["convert", str(tmp_path / "scene.splat"), str(tmp_path / "out.ply")]) == 0
+    (tmp_path / "scene.ksplat").write_bytes(b"\1" * 64)
+    assert "splats as mkkellogg's .ksplat; open it in SuperSplat" in told(tmp_path / "scene.ksplat", capsys)
     for out in ("out.ply", "out.json"):
-        assert main(["convert", str(tmp_path / "scene.spz"), str(tmp_path / out)]) == 1
-    assert "splats as Niantic's SPZ; only PLY splats are read" in capsys.readouterr().err
+        assert main(["convert", str(tmp_path / "scene.ksplat"), str(tmp_path / out)]) == 1
+    assert "splats are written as .ply" in capsys.readouterr().err
