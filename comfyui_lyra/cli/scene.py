@@ -22,6 +22,7 @@ from ..files.scenes.sdg_writer import PathStore, clip_name
 from ..files.splats.ply import save_ply
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
+from ..gen3c.modes import MODES, as_possible, in_mode, told
 from ..gen3c.text import load_text, save_text
 from ..geometry.geometry import Geometry
 from ..recon.load import load_recon
@@ -64,9 +65,13 @@ def run_generate(options: argparse.Namespace) -> None:
     paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))
     geometry, paths = pipeline.fitted(geometry, paths, teacher.config)
     name = options.name or clip_name(options.geometry.stem)
+    settings = in_mode(filled(GenerateSettings(), options), options.mode)
+    settings = as_possible(settings, teacher.config, dtype, options.device)
+    if options.mode != MODES[0]:
+        print(told(settings))
     generate(
         teacher, tokenizer, geometry, paths,
-        settings=filled(GenerateSettings(), options),
+        settings=settings,
         text=load_text(options.text, teacher.config) if options.text else None,
         store=PathStore(
             options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format, search=options.out

@@ -13,6 +13,7 @@ from ..files.cameras.load import FORMATS
 from ..files.media.depth_values import MEANINGS, UNITS
 from ..files.splats.forge import VERSIONS as SPZ_VERSIONS
 from ..files.splats.formats import READ, UPS, WRITTEN
+from ..gen3c import modes
 from ..gen3c.generate import GenerateSettings
 from ..geometry.geometry import SCALES
 from ..refine.schedule import RefineSettings
@@ -141,6 +142,9 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--name", help="of the clip; by default the geometry file's")
     verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
     add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed")
+    verb.add_argument(
+        "--mode", choices=modes.MODES, default="as set", help="overrides steps, guidance, solver and cache"
+    )
     verb.add_argument("--no-rgb", action="store_true", help="do not decode and write mp4s")
     verb.add_argument("--reference-format", action="store_true", help="also write the reference's .pkl latents")
     verb.set_defaults(run="scene.run_generate")

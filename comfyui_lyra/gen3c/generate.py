@@ -45,6 +45,7 @@ log = logging.getLogger("lyra")
 OnPreview = Callable[[int, Tensor], None]  # (path, x0 [16, T, h, w] as it looks after a step)
 OnFrames = Callable[[int, Tensor], None]  # (path, frames [F, H, W, 3] in [0, 1] as its video has them)
 WITHOUT_CHOICE = {"reliable": "None", "cache_noise": "0.0"}  # of recipes; the keys of what is stored hold them
+LATER = {"guidance_range": (0.0, float("inf")), "late_attention": "", "late_below": 0.0}  # in recipes if they differ
 EstimateDepth = Callable[[Tensor], Tensor]  # picture [H, W, 3] in [0, 1] -> depth [H, W], inf where background
 
 
@@ -59,6 +60,9 @@ class GenerateSettings:
     foreground_masking: bool = True  # hides the background behind stretched foreground
     step_cache: float = told(0.0, "reuse blocks that change less; 0 computes all")  # relatively, from step to step
     attention: str = "auto"  # backend; those not exact deviate
+    guidance_range: tuple[float, float] = (0.0, float("inf"))  # noise levels that are guided; the others are one pass
+    late_attention: str = ""  # backend below the noise level ``late_below``; none: the same throughout
+    late_below: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 2 or not 0 <= self.seed < 2**32:
@@ -66,8 +70,12 @@ class GenerateSettings:
         check_solver(self.solver)
         if self.attention not in attention.choices:
             raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.choices)}")
-        if not min(self.guidance, self.step_cache) >= 0:
-            raise ValueError("guidance and step_cache must not be negative")
+        if self.late_attention and self.late_attention not in attention.backends:
+            raise ValueError(f"late_attention '{self.late_attention}': use one of {', '.join(attention.backends)}")
+        if not min(self.guidance, self.step_cache, self.late_below) >= 0:
+            raise ValueError("guidance, step_cache and late_below must not be negative")
+        if not 0 <= self.guidance_range[0] <= self.guidance_range[1]:
+            raise ValueError(f"guidance_range {self.guidance_range}: the lower noise level first")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -200,12 +208,16 @@ def follow(
         warps = compose_warp_latents(partial(encode_clip, tokenizer), drawn.pixels[None], drawn.masks[None])
         del drawn
         conditions = Conditions(first=first, warps=warps, text=shared.text, negative=shared.negative)
-        network = partial(teacher.network, fps=teacher.config.fps, backend=settings.attention, on_block=on_block)
+        network = partial(teacher.network, fps=teacher.config.fps, on_block=on_block)
+        late = settings.late_attention or settings.attention
         with teacher.network.step_cache(settings.step_cache) if settings.step_cache else nullcontext():
             latents.append(
                 sample(
-                    network, conditions, shared.noise[number : number + 1], shared.condition_noise,
-                    steps=settings.steps, guidance=settings.guidance, solver=settings.solver, dtype=teacher.dtype,
+                    partial(network, backend=settings.attention), conditions, shared.noise[number : number + 1],
+                    shared.condition_noise,
+                    steps=settings.steps, guidance=settings.guidance, guidance_range=settings.guidance_range,
+                    solver=settings.solver, dtype=teacher.dtype,
+                    late=(settings.late_below, partial(network, backend=late)),
                     on_step=lambda step, _, before=number * settings.steps: on_step(before + step),
                     on_x0=lambda x0: on_x0(x0[0]),
                 )
@@ -246,7 +258,7 @@ def describe(
         "scale": repr(geometry.scale),
         "text": fingerprint({"prompt": text.prompt, "negative": text.negative}),
         "noise": fingerprint({"noise": noise}),
-        **{name: str(value) for name, value in asdict(settings).items()},
+        **{name: str(value) for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]},
         **WITHOUT_CHOICE,
         "results": str(RESULTS),
     }

@@ -142,15 +142,18 @@ def sample(
     *,
     steps: int = 35,
     guidance: float = 1.0,
+    guidance_range: tuple[float, float] = (0.0, float("inf")),
     solver: Solver = "euler",
     dtype: torch.dtype = torch.float32,
+    late: tuple[float, Network] | None = None,
     on_step: OnStep = no_progress,
     on_x0: Callable[[Tensor], None] = lambda x0: None,
 ) -> Tensor:
     """Latents [B, 16, T, h, w] in diffusion space, float32, from unit ``noise`` and ``condition_noise`` of that shape.
 
     The state stays in float32, ``dtype`` is that of what the network is shown. ``dpmpp_2m`` is of second order at the
-    same price a step. ``on_x0`` gets the clip as it looks at each step, before ``on_step``; both may raise.
+    same price a step. Noise levels outside ``guidance_range`` are not guided. ``late`` is a noise level and the network
+    that takes over below it. ``on_x0`` gets the clip as it looks at each step, before ``on_step``; both may raise.
     """
     check_solver(solver)
     expected = (*conditions.warps.shape[:1], CHANNELS, *conditions.warps.shape[2:])
@@ -162,7 +165,9 @@ def sample(
     x, earlier = noise.float() * (SIGMA_MAX**2 + 1) ** 0.5, None
     for i, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
         x = replace_first(x, first, first_noise, sigma)
-        x0 = denoised(x, network_output(network, x, sigma, conditions, guidance, dtype), first, sigma)
+        current = late[1] if late and sigma < late[0] else network
+        strength = guidance if guidance_range[0] <= sigma <= guidance_range[1] else 0.0
+        x0 = denoised(x, network_output(current, x, sigma, conditions, strength, dtype), first, sigma)
         target = x0
         if solver == "dpmpp_2m" and earlier is not None and following > 0:
             target = extrapolated(x0, earlier, sigmas[i - 1 : i + 2])

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...comfyui_lyra.configs import TeacherConfig
 from ...comfyui_lyra.cost.report import generate_bytes
 from ...comfyui_lyra.files.scenes.sdg_writer import NumberedStore
+from ...comfyui_lyra.gen3c.modes import MODES
 from ...comfyui_lyra.gen3c.sampler import SOLVERS
 from ...comfyui_lyra.gen3c.text import TextEmbeddings, fit_rows, zero_text
 from ...comfyui_lyra.latents import MultiViewLatents
@@ -113,6 +114,14 @@ class GenerateLatents(io.ComfyNode):
                     tooltip="Hide background that shows through gaps of the stretched foreground.",
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip="Decides steps, guidance, solver, speed and attention in one; as set: the widgets do. "
+                    "exact: Lyra's own, 70 passes a path. balanced: 22 passes, most with sparse attention. fast: 10. "
+                    "How good the faster ones look with the released weights has not been compared.",
+                ),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
@@ -153,12 +162,14 @@ class GenerateLatents(io.ComfyNode):
         resume,
         save_video,
         foreground_masking,
+        mode="as set",
         positive=None,
         negative=None,
         moge_model=None,
     ) -> io.NodeOutput:
         """Generate, path after path; where memory runs out, again with fewer weights on the device, at last none."""
         from ...comfyui_lyra.gen3c.generate import GenerateSettings, frames_of, generate
+        from ...comfyui_lyra.gen3c.modes import as_possible, in_mode, told
         from ...comfyui_lyra.pipeline import fitted
 
         tokenizer, search = tokenizer_of(tokenizer), folders.scenes() if resume else None
@@ -168,6 +179,8 @@ class GenerateLatents(io.ComfyNode):
             steps=steps, guidance=guidance, solver=solver, seed=seed, step_cache=speed,
             foreground_masking=foreground_masking, attention=teacher.attention,
         )  # fmt: skip
+        with progress.warnings() as limits:
+            settings = as_possible(in_mode(settings, mode), teacher.config, teacher.dtype, devices.compute_device())
         watch = Watch(cls, geometry.frames[0], paths)
         run = partial(
             generate, teacher.teacher, tokenizer.network, geometry, paths, settings=settings,
@@ -183,14 +196,16 @@ class GenerateLatents(io.ComfyNode):
             watch.finish(lambda: frames_of(tokenizer.network, made.view(len(paths) - 1), devices.compute_device()))
             return made
 
-        size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), speed > 0, teacher.dtype)
+        cached = settings.step_cache > 0
+        size = generate_bytes(teacher.config, tokenizer.config, len(geometry.frames), cached, teacher.dtype)
         with progress.warnings() as warnings:
             latents = devices.first_that_fits(
                 partial(attempt, room) for room in (size, 2 * size, devices.total_memory())
             )
         stored = folders.below_output(store.root)
+        done = [told(settings)] * (mode != MODES[0])
         renamed = [f"'{name}' is taken; these are '{store.root.name}'"] * (store.root.name != name)
-        progress.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *renamed, *warnings]))
+        progress.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *done, *renamed, *limits, *warnings]))
         return io.NodeOutput(latents, stored)
 
 

@@ -31,7 +31,7 @@ from lyra_pack.nodes.training.train import TrainRecon  # noqa: E402
 
 WIDGETS = {
     "seed": 1, "steps": 4, "guidance": 0.0, "solver": "euler", "speed": 0.0, "name": "scene", "resume": True,
-    "save_video": False, "foreground_masking": True,
+    "save_video": False, "foreground_masking": True, "mode": "as set",
 }  # fmt: skip
 
 
@@ -107,6 +107,17 @@ def test_latents_are_the_librarys_and_lie_in_the_output_folder(make, scene, tiny
 )
 def test_every_widget_counts(make, change):
     assert not torch.equal(make(name="a", **change).latents.values, make(name="b").latents.values)
+
+
+def test_a_mode_decides_instead_of_the_widgets_is_part_of_the_key_and_is_told(make, monkeypatch):
+    told = []
+    monkeypatch.setattr(progress, "show_text", lambda cls, text: told.append(text))
+    found = make(mode="fast", steps=3)
+    assert {name: found.provenance[name] for name in ("steps", "solver", "guidance", "step_cache")} == {
+        "steps": "10", "solver": "dpmpp_2m", "guidance": "0.0", "step_cache": "0.1",
+    }  # fmt: skip
+    assert "late_attention" not in found.provenance  # it could not run on a CPU: exact attention was used
+    assert "10 steps of dpmpp_2m" in told[-1] and "exact attention instead, slower" in told[-1]
 
 
 def test_foreground_masking_is_passed_on(make):
