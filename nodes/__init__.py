@@ -11,6 +11,8 @@ from .geometry import vipe as load_vipe
 from .latents import generate, latents
 from .models import check, plan, teacher
 from .models import load as load_models
+from .native import conditioning
+from .native import model as native
 from .splats import evaluate, load, reconstruct, refine, render, save, save_sequence
 from .training import train
 
@@ -46,6 +48,7 @@ NODES = (
     load_vipe.LoadViPE,
     preview_cache.PreviewCache,
     teacher.LoadTeacher,
+    conditioning.GEN3CConditioning,
     generate.GenerateLatents,
     evaluate.Evaluate,
     train.TrainRecon,
@@ -58,11 +61,13 @@ class LyraExtension(ComfyExtension):
     async def on_load(self) -> None:
         """Let the editor find the help pages, whatever this folder is called, and ComfyUI the models folder.
 
-        What is remembered between starts lies in ComfyUI's user folder from now on.
+        What is remembered between starts lies in ComfyUI's user folder from now on, and core's Load Diffusion Model
+        knows GEN3C's files.
         """
         folders.serve_help()
         folders.add_model_folder()
         folders.keep_memory()
+        native.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes."""

@@ -7,17 +7,20 @@ import torch
 
 from ..configs import TEACHER_PRESETS, TeacherConfig
 from ..weights.checkpoints.parts import parts_of
+from ..weights.checkpoints.quantised import Scaled
 from ..weights.checkpoints.state import read_about, read_state
 from ..weights.load import (
     Fingerprint,
+    fitted,
     known_fingerprint,
     load_weights,
     remember_fingerprint,
+    rename,
     save_weights,
     stored_config,
 )
 from .dit import GEN3C, build
-from .keys import RULES
+from .keys import PREFIXES, RULES
 
 FOLDERS = ("", "transformer")  # of a chosen folder: where a teacher lies
 
@@ -66,6 +69,37 @@ def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.d
         dtype=dtype or network.proj_out.weight.dtype,
         licence=about.get("licence", ""),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a teacher's file says of itself, and the name of its weights."""
+
+    config: TeacherConfig
+    fingerprint: str
+    licence: str
+
+
+def read_teacher(file: Path) -> About:
+    """The same that ``load_teacher`` finds in a file, without a network; ValueError where it is no teacher."""
+    file = Path(file)
+    config = stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
+    parts = parts_of(file, FOLDERS)
+    if (found := known_fingerprint(parts)) is None:
+        name, state = Fingerprint(), fitted(build(config), read_state(file, FOLDERS), RULES, file.name)
+        for key in sorted(state):
+            name.add(key, state[key])
+        remember_fingerprint(parts, found := str(name))
+    return About(config=config, fingerprint=found, licence=read_about(file, FOLDERS).get("licence", ""))
+
+
+def is_quantised(file: Path) -> bool:
+    """Whether a file holds 8-bit matrices with scales under released names, which ComfyUI computes with as they are."""
+    file = Path(file)
+    if file.suffix not in (".safetensors", ".sft") or not file.is_file():
+        return False
+    state = rename(read_state(file, FOLDERS), PREFIXES)
+    return "x_embedder.proj.1.weight" in state and any(isinstance(value, Scaled) for value in state.values())
 
 
 def save_teacher(teacher: Teacher, file: Path) -> None:

@@ -18,6 +18,7 @@ from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import tokenizer_of
 from ..comfy.watch import Watch
+from ..models.teacher import teacher_of
 
 
 class GenerateLatents(io.ComfyNode):
@@ -36,7 +37,11 @@ class GenerateLatents(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                sockets.Teacher.Input("teacher", tooltip="From Load Teacher."),
+                io.MultiType.Input(
+                    "teacher",
+                    types=[sockets.Teacher, io.Model],
+                    tooltip="From Load Teacher; or its model, or GEN3C from Load Diffusion Model, with LoRAs.",
+                ),
                 io.MultiType.Input(
                     "tokenizer",
                     types=[sockets.Tokenizer, io.Vae],
@@ -172,7 +177,8 @@ class GenerateLatents(io.ComfyNode):
         from ...comfyui_lyra.gen3c.modes import as_possible, in_mode, told
         from ...comfyui_lyra.pipeline import fitted
 
-        tokenizer, search = tokenizer_of(tokenizer), folders.scenes() if resume else None
+        tokenizer, teacher = tokenizer_of(tokenizer), teacher_of(teacher)
+        search = folders.scenes() if resume else None
         store = NumberedStore(folders.scene_folder(name, not resume), rgb=save_video, search=search)
         geometry, paths = fitted(geometry, cameras, teacher.config)
         settings = GenerateSettings(

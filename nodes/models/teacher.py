@@ -1,10 +1,12 @@
 """The node that loads the teacher, and the teacher in ComfyUI's hands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.model_patcher
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import nn
@@ -14,6 +16,8 @@ from ..comfy import devices, progress
 from ..comfy import types as sockets
 from ..comfy.patchers import Model, castable
 from ..comfy.shelf import TEACHERS
+from ..native.network import ATTENTION
+from ..native.teacher import gen3c_of, model_of, model_of_file, teacher_of_model
 
 if TYPE_CHECKING:
     from ...comfyui_lyra.gen3c.load import Teacher  # brings diffusers, whose import takes seconds
@@ -31,6 +35,11 @@ class TeacherModel(Model):
     def network(self) -> nn.Module:
         """The network, wherever ComfyUI keeps its weights; ``devices.load`` it before use."""
         return self.teacher.network
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision that the network computes in."""
+        return self.teacher.dtype
 
     def room(self, size: int) -> int:
         """Bytes to ask ComfyUI to leave free of weights where ``size`` bytes are worked in."""
@@ -50,6 +59,23 @@ def streamed(network: nn.Module) -> ModelPatcher:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     patcher = comfy.model_patcher.CoreModelPatcher  # looked up now: ComfyUI replaces it where weights can be paged
     return patcher(Held(castable(network)), load_device=device, offload_device=offload)
+
+
+def teacher_of(given) -> TeacherModel:
+    """What a LYRA_TEACHER socket carries, or the same made of what a MODEL socket does, with its patches."""
+    if isinstance(given, TeacherModel):
+        return given
+    model = gen3c_of(given)
+    attention = given.model_options.get("transformer_options", {}).get(ATTENTION, "auto")
+    return TeacherModel(
+        patcher=given,
+        config=model.teacher_config,
+        file="MODEL",
+        licence=model.licence,
+        teacher=teacher_of_model(given),
+        attention=attention,
+        stream=model.stream,
+    )
 
 
 class LoadTeacher(io.ComfyNode):
@@ -99,7 +125,14 @@ class LoadTeacher(io.ComfyNode):
                     advanced=True,
                 ),
             ],
-            outputs=[sockets.Teacher.Output("teacher", tooltip="For Generate Latents and Plan.")],
+            outputs=[
+                sockets.Teacher.Output("teacher", tooltip="For Generate Latents and Plan."),
+                io.Model.Output(
+                    "model",
+                    tooltip="The same weights for ComfyUI's own nodes: LoRA loaders, EasyCache, and KSampler with "
+                    "GEN3C Conditioning. Generate Latents takes it as well, with its LoRAs.",
+                ),
+            ],
         )
 
     @classmethod
@@ -115,20 +148,30 @@ class LoadTeacher(io.ComfyNode):
     @classmethod
     def execute(cls, file, precision, attention, memory) -> io.NodeOutput:
         """Read the weights; they stay in RAM until a node needs them."""
-        from ...comfyui_lyra.gen3c.load import load_teacher
-
-        path = TEACHERS.path(file)
-        teacher = load_teacher(path, dtype=devices.precision(precision))
+        teacher, model = load(file, TEACHERS.path(file), devices.precision(precision), attention, memory == "stream")
         height, width = teacher.config.trained_size
         progress.show_text(cls, f"{teacher.config.trained_frames} frames of {width}x{height}. {teacher.licence}")
-        return io.NodeOutput(
-            TeacherModel(
-                patcher=streamed(teacher.network),
-                config=teacher.config,
-                file=file,
-                licence=teacher.licence,
-                teacher=teacher,
-                attention=attention,
-                stream=memory == "stream",
-            )
-        )
+        return io.NodeOutput(teacher, model)
+
+
+def load(file: str, path: Path, dtype: torch.dtype, attention: str, stream: bool) -> tuple[TeacherModel, ModelPatcher]:
+    """A file as a teacher and as a MODEL, which share its weights in RAM.
+
+    A quantised file has one network for both, core's, which computes with its matrices as they are.
+    """
+    from ...comfyui_lyra.gen3c.load import is_quantised, load_teacher
+
+    if is_quantised(path):
+        model = model_of_file(path, attention, stream)
+        return replace(teacher_of(model), file=file), model
+    teacher = load_teacher(path, dtype=dtype)
+    made = TeacherModel(
+        patcher=streamed(teacher.network),
+        config=teacher.config,
+        file=file,
+        licence=teacher.licence,
+        teacher=teacher,
+        attention=attention,
+        stream=stream,
+    )
+    return made, model_of(teacher, attention, stream)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.configs import CHANNELS, TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
-from lyra_pack.comfyui_lyra.gen3c import dit
+from lyra_pack.comfyui_lyra.gen3c import dit, tokens
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C, build
 from lyra_pack.comfyui_lyra.gen3c.keys import RULES
 from lyra_pack.comfyui_lyra.gen3c.sampler import Conditions, condition_noise, initial_noise, sample
@@ -132,7 +132,7 @@ def inputs(config, batch=1, grid=(3, 8, 6)):
 def test_slicing_the_tokens_changes_nothing(tiny, monkeypatch):
     model = random_model(tiny)
     whole = model(*inputs(tiny, batch=2))
-    monkeypatch.setattr(dit, "ROWS", 7)  # 36 tokens: an uneven last slice
+    monkeypatch.setattr(tokens, "ROWS", 7)  # 36 tokens: an uneven last slice
     assert_close(model(*inputs(tiny, batch=2)), whole, rtol=0, atol=2e-6)
 
 

@@ -28,7 +28,7 @@ def ask(network: nn.Module) -> torch.Tensor:
 
 
 def test_a_teacher_loads_with_its_weights_unchanged_and_layers_that_comfyui_can_stream(file, tiny_teacher):
-    (model,) = LoadTeacher.execute(file, "auto", "torch", "auto").args
+    model, _ = LoadTeacher.execute(file, "auto", "torch", "auto").args
     assert (model.config, model.licence, model.file) == (tiny_teacher.config, "Apache-2.0", file)
     assert (model.attention, model.stream, model.dtype) == ("torch", False, torch.float32)
     devices.load(model, size=1)
@@ -61,7 +61,7 @@ def test_streaming_asks_for_all_of_the_memory(file):
 
 
 def test_precision_is_cast_and_named(file):
-    (half,) = LoadTeacher.execute(file, "bfloat16", "auto", "auto").args
+    half, _ = LoadTeacher.execute(file, "bfloat16", "auto", "auto").args
     assert half.dtype == half.teacher.dtype == torch.bfloat16
     assert half.teacher.identity.endswith("-bfloat16")
 
