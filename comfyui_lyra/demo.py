@@ -32,6 +32,7 @@ from .splats.render import render
 from .tokenizer.clips import decode
 from .tokenizer.model import CosmosTokenizer, load_tokenizer
 from .training.data.sdg_memory import SDG_SETTINGS
+from .viewer.html import write_html
 from .weights.shipped import shipped_model
 
 SCALE = 2  # frames are shown so many times as large as the models make them
@@ -110,10 +111,12 @@ def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progr
         rows += [(f"{path.name}: splats", drawn), (f"{path.name}: teacher", film)]
         clips.append(to_and_fro(torch.cat((drawn, film), dim=2)))
     save_ply(out / "scene.ply", splats.to("cpu"))
+    write_html(out / "scene.html", scene.splats, scene.cameras, fps=geometry.cameras.fps, title="picture")
     save_video(out / "paths.mp4", torch.cat(clips), FPS)
     save_image(out / "contact_sheet.png", contact_sheet(rows))
     save_image(out / "camera_paths.png", draw_paths(scene.cameras, splats.means.cpu(), splats.colors.cpu()))
     say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
+    say(f"  {out / 'scene.html'}: the scene to walk in; open it in a browser")
     say(f"  {out / 'scene.ply'}: {len(splats)} splats, for any viewer of 3D Gaussian splats")
     say(f"  {out / 'paths.mp4'}: the six paths, splats on the left, the teacher's frames on the right")
     say(f"  {out / 'contact_sheet.png'}: the same as one picture")
@@ -149,9 +152,11 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
     if (out / "splats" / MANIFEST).is_file():  # of an earlier demo
         shutil.rmtree(out / "splats")
     save_sequence(out / "splats", scene.splats.to("cpu"), scene.cameras, fps=geometry.cameras.fps)
+    write_html(out / "scene.html", scene.splats, scene.cameras, fps=geometry.cameras.fps, title="clip")
     save_video(out / "bullet_times.mp4", torch.cat(around), FPS)
     save_image(out / "contact_sheet.png", contact_sheet(rows))
     say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
+    say(f"  {out / 'scene.html'}: the moving scene to walk in; open it in a browser")
     say(f"  {out / 'splats'}: splats of frames {', '.join(map(str, times))} as numbered PLY files, and a manifest")
     say(f"  {out / 'bullet_times.mp4'}: around each of these moments, the clip's own frame on the right")
     say(f"  {out / 'contact_sheet.png'}: the moments from the six paths, beside the teacher's frames")

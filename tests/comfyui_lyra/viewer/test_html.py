@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import six_paths
+from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, six_paths
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.splats.gaussians import GaussianSequence
 from lyra_pack.comfyui_lyra.viewer.html import PAGE, bundle, write_html
@@ -18,7 +18,7 @@ def sequence(splats) -> GaussianSequence:
 
 
 def test_a_page_holds_every_moment_and_the_paths(sequence, tmp_path):
-    paths = six_paths(pinhole_camera(96, 64, 50), 3)
+    paths = six_paths(pinhole_camera(96, 64, 50), PathSettings(frames=3))
     size = write_html(tmp_path / "scene.html", sequence, paths, fps=12.0, title="a </script> b")
     text = (tmp_path / "scene.html").read_text("utf-8")
     assert size == (tmp_path / "scene.html").stat().st_size
