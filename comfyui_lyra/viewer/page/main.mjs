@@ -196,8 +196,9 @@ if (viewer) {
       if (id !== 'ask') $('view').focus()
     }
   $('slide').oninput = ({ target }) => {
+    const clock = Number(target.value) // before stopping sets it back
     viewer.play(false)
-    viewer.seek(Number(target.value))
+    viewer.seek(clock)
   }
   $('slide').onchange = tell
   $('speed').onchange = ({ target }) => (viewer.speed = Number(target.value))

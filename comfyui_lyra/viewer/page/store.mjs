@@ -5,23 +5,23 @@ import { inflate, unpack } from './unpack.mjs'
 const COST = 32 // bytes a splat: texture, places of the worker, order
 export const ROOMY = 1.5e9
 
-// Which moment to load next, and which to let go for it; null where all is well. `held` is a Set of indices, `sizes`
+// Which moment to load next, if any, and which to let go of; null where all is well. `held` is a Set of indices, `sizes`
 // bytes of each, `wanted` what is to be seen, `kept` what is seen now.
 export function plan(held, sizes, wanted, kept, budget, playing) {
   const n = sizes.length
   const away = (i) => (playing ? (i - wanted + n) % n : Math.abs(i - wanted))
   const missing = sizes.map((_, i) => i).filter((i) => !held.has(i))
-  if (!missing.length) return null
-  const next = missing.reduce((best, i) => (away(i) < away(best) ? i : best))
-  const drop = []
+  const next = missing.length ? missing.reduce((best, i) => (away(i) < away(best) ? i : best)) : null
+  const spare = [...held].filter((i) => i !== kept && i !== wanted).sort((a, b) => away(b) - away(a))
   let used = [...held].reduce((sum, i) => sum + sizes[i], 0)
-  const far = [...held].filter((i) => i !== kept && away(i) > away(next)).sort((a, b) => away(b) - away(a))
-  while (used + sizes[next] > budget && far.length) {
-    drop.push(far.shift())
+  const drop = []
+  const tooMuch = () => used > budget || (next !== null && used + sizes[next] > budget && away(spare[0]) > away(next))
+  while (spare.length && tooMuch()) {
+    drop.push(spare.shift())
     used -= sizes[drop.at(-1)]
   }
-  const fits = used + sizes[next] <= budget || next === wanted
-  return fits ? { next, drop } : null
+  const fits = next !== null && (next === wanted || used + sizes[next] <= budget)
+  return fits || drop.length ? { next: fits ? next : null, drop } : null
 }
 
 export class Store {
@@ -44,9 +44,10 @@ export class Store {
     if (this.loading || this.closed) return
     const todo = plan(new Set(this.held.keys()), this.sizes, this.wanted, this.shown, this.budget, this.playing)
     if (!todo) return
+    todo.drop.forEach((index) => this.drop(index))
+    if (todo.next === null) return
     this.loading = true
     try {
-      todo.drop.forEach((index) => this.drop(index))
       const bytes = await this.get(todo.next, (part) => this.changed((this.part = part)))
       const moment = unpack(await inflate(bytes))
       if (this.closed) return
