@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 import torch
 
-NAMES = ("ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "train", "warp")
+NAMES = ("modes", "ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "train", "warp")
 
 
-def rows(name: str, device: torch.device) -> Iterator[str]:
+def rows(name: str, device: torch.device, **options: Any) -> Iterator[str]:
     """The lines of one table, as they are measured."""
-    yield from import_module(f".{name}", __package__).rows(device)
+    yield from import_module(f".{name}", __package__).rows(device, **options)

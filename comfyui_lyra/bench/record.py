@@ -1,5 +1,6 @@
 """What was measured, where and when, kept in dev/benchmarks.md."""
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -25,6 +26,17 @@ def append(file: Path, what: str, machine: str, lines: Sequence[str]) -> None:
     section = f"## {date.today()}, `lyra bench {what}`\n\n{machine}; pack {made_by}.\n\n" + "\n".join(lines)
     with replacing(file) as temporary:
         temporary.write_text(f"{file.read_text('utf-8').rstrip()}\n\n{section}\n", encoding="utf-8")
+
+
+def append_json(file: Path, what: str, machine: str, lines: Sequence[str]) -> None:
+    """Add one line of JSON to a file: date, command, machine, the pack, its commit, and the table's rows by column."""
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    found = {
+        "date": str(date.today()), "command": f"lyra bench {what}", "machine": machine, "version": pack_version(),
+        "commit": commit(ROOT), "rows": [dict(zip(head, row, strict=True)) for row in rows],
+    }  # fmt: skip
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(found) + "\n")
 
 
 def commit(checkout: Path) -> str:

@@ -136,9 +136,14 @@ def run_bench(options: argparse.Namespace) -> None:
     machine, lines = f"{where}, torch {torch.__version__}", []
     if options.append:
         record.check_record(options.append)
+    given = {name: getattr(options, name) for name in ("teacher", "tokenizer", "out") if getattr(options, name)}
+    if given and options.what != "modes":
+        raise ValueError(f"--{', --'.join(given)}: of 'lyra bench modes' alone")
     print(f"{machine}\n", flush=True)
-    for line in bench.rows(options.what, device):
+    for line in bench.rows(options.what, device, **given):
         print(line, flush=True)
         lines.append(line)
     if options.append:
         record.append(options.append, options.what, machine, lines)
+    if options.json:
+        record.append_json(options.json, options.what, machine, lines)

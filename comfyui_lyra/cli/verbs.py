@@ -99,6 +99,11 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
         "--append", type=Path, nargs="?", const=record.RECORD, metavar="FILE",
         help="also append the table to a Markdown file, with date, commit and machine; without FILE dev/benchmarks.md",
     )  # fmt: skip
+    verb.add_argument("--json", type=Path, metavar="FILE", help="also append the rows to a file, a line of JSON a run")
+    only = verb.add_argument_group("modes alone: with files it writes videos, exact on the left")
+    only.add_argument("--teacher", type=Path, help="the teacher's weights; random by default")
+    only.add_argument("--tokenizer", type=Path, help="the tokenizer's file or folder; random by default")
+    only.add_argument("--out", type=Path, help="folder for the videos")
     add_device(verb)
     verb.set_defaults(run="splats.run_bench")
 

@@ -1,3 +1,4 @@
+import json
 from datetime import date
 
 import pytest
@@ -51,3 +52,19 @@ def test_the_commit_is_read_from_gits_own_files(tmp_path, where):
 
 def test_without_git_there_is_no_commit(tmp_path):
     assert record.commit(tmp_path) == ""
+
+
+def test_a_run_is_a_line_of_json(tmp_path, monkeypatch):
+    lines = ["| what | s |", "|---|---|", "| ply | 1.5 |", "| again | - |"]
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.bench.rows", lambda what, device: iter(lines))
+    file = tmp_path / "runs.jsonl"
+    for _ in range(2):
+        assert main(["bench", "ply", "--device", "cpu", "--json", str(file)]) == 0
+    one, two = (json.loads(line) for line in file.read_text().splitlines())
+    assert one == two and one["rows"] == [{"what": "ply", "s": "1.5"}, {"what": "again", "s": "-"}]
+    assert one["command"] == "lyra bench ply" and one["machine"].startswith("CPU, ")
+
+
+def test_files_of_modes_are_refused_elsewhere(capsys):
+    assert main(["bench", "ply", "--device", "cpu", "--teacher", "x.safetensors"]) == 1
+    assert "--teacher: of 'lyra bench modes' alone" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""What each way to film saves and how far it strays: one path at the trained size, against exact.
+
+With random weights the error guards against regressions and says nothing about pictures. With a teacher's file, and a
+folder to write to, the clips stand side by side in a video, for eyes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..configs import TEACHER_PRESETS, TeacherConfig, TokenizerConfig
+from ..files.media.video import save_video
+from ..files.scenes.sample import shipped_sample
+from ..gen3c.generate import GenerateSettings, frames_of, generate
+from ..gen3c.load import Teacher, load_teacher
+from ..gen3c.modes import GUIDED, MODES, SPARSE_BELOW, as_possible, in_mode, told
+from ..pipeline import fitted, paths_for
+from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer
+from .scene import Stopwatch
+from .teacher import random_teacher
+from .warp import benchmark_geometry
+
+EXACT = in_mode(GenerateSettings(), "exact")
+ORDER = replace(EXACT, solver="dpmpp_2m", steps=16)  # that each ingredient is added to
+VARIANTS = {
+    "exact": EXACT,
+    "second order, 16 steps": ORDER,
+    "+ guidance in the middle": replace(ORDER, guidance_range=GUIDED),
+    "+ sparse attention": replace(ORDER, late_attention="sol-1.0", late_below=SPARSE_BELOW),
+    "+ sparser attention": replace(ORDER, late_attention="sol-1.5", late_below=SPARSE_BELOW),
+    "+ step cache": replace(ORDER, step_cache=0.05),
+    **{mode: in_mode(GenerateSettings(), mode) for mode in MODES[2:]},
+}
+
+
+def rows(
+    device: torch.device,
+    teacher: Path | None = None,
+    tokenizer: Path | None = None,
+    out: Path | None = None,
+    config: TeacherConfig = TEACHER_PRESETS["gen3c"],
+    tokenizer_config: TokenizerConfig = TokenizerConfig(),  # noqa: B008 (frozen)
+) -> Iterator[str]:
+    """A line a variant, of the files given or of random weights; with ``out`` also a video, exact on the left."""
+    torch.manual_seed(0)
+    model = on_device(load_teacher(teacher, dtype=torch.bfloat16), device) if teacher else randomly(config, device)
+    eyes = load_tokenizer(tokenizer) if tokenizer else random_tokenizer(tokenizer_config, model.config)
+    eyes = eyes.to(device, torch.bfloat16)
+    geometry = shipped_sample("picture") if teacher else benchmark_geometry(1, *model.config.trained_size)
+    paths = paths_for(geometry.normalized("auto"), model.config)[:1]
+    geometry, paths = fitted(geometry.normalized("auto"), paths, model.config)
+    generate(model, eyes, geometry, paths, settings=replace(EXACT, steps=2))  # kernels are compiled and proven
+    yield "| variant | s | GB, weights included | relative error | how |"
+    yield "|---|---|---|---|---|"
+    watch, exact = Stopwatch(device), None
+    for name, wanted in VARIANTS.items():
+        settings = as_possible(wanted, model.config, model.dtype, device)
+        watch.row("")
+        made = generate(model, eyes, geometry, paths, settings=settings)
+        line = watch.row(name)
+        values = made.latents.values
+        exact = made if exact is None else exact
+        yield f"{line} {relative(values, exact.latents.values):.2g} | {told(settings)} |"
+        if out:
+            pair = [frames_of(eyes, scene, device) for scene in (exact, made)]
+            file = out / f"{name.removeprefix('+ ').replace(', ', ' ').replace(' ', '_')}.mp4"
+            save_video(file, torch.cat(pair, dim=2), paths[0].fps)
+
+
+def relative(found: Tensor, exact: Tensor) -> float:
+    """|found - exact| / |exact| of the frames that were generated."""
+    found, exact = found[:, :, 1:].double(), exact[:, :, 1:].double()
+    return float((found - exact).norm() / exact.norm())
+
+
+def on_device(teacher: Teacher, device: torch.device) -> Teacher:
+    """The same teacher, its network moved."""
+    teacher.network.to(device)
+    return teacher
+
+
+def randomly(config: TeacherConfig, device: torch.device) -> Teacher:
+    """A teacher of small normal weights in bfloat16."""
+    return Teacher(network=random_teacher(config, device), config=config, fingerprint="random", dtype=torch.bfloat16)
+
+
+def random_tokenizer(config: TokenizerConfig, teacher: TeacherConfig) -> CosmosTokenizer:
+    """A tokenizer without training, for clips of the teacher's length."""
+    statistics = torch.zeros(16, teacher.latent_shape[1]), torch.ones(16, teacher.latent_shape[1])
+    return CosmosTokenizer(config, build_autoencoder(config), *statistics)
