@@ -32,7 +32,7 @@ from .recon.reconstruct import reconstruct
 from .refine.footage import chunk_of, targets
 from .refine.optimise import Enough, not_enough, optimise
 from .refine.report import Refined, measure
-from .refine.schedule import RefineSettings
+from .refine.schedule import RefineSettings, needs_source
 from .sources.geometry import depth_of_size, from_depth
 from .splats.gaussians import Gaussians, GaussianSequence
 from .tokenizer.clips import decode
@@ -199,14 +199,14 @@ def refine(
     cameras = [path.resized(*shown.shape[2:4]) for path in cameras]
     settings, found = replace(settings, seconds=settings.seconds / len(times)), []
     for number, (before, target) in enumerate(
-        zip(splats, targets(shown, cameras, latents, geometry, times), strict=True)
+        zip(splats, targets(shown, cameras, latents, geometry, times, needs_source(settings)), strict=True)
     ):
         scores = measure(before, target)
         after, run = optimise(
             before, target, settings, on_picture=on_picture, enough=enough,
             on_step=partial(onward, on_step, number, len(times)),
         )  # fmt: skip
-        reached = measure(after, target)
+        reached = measure(after, target if run.cameras is None else replace(target, cameras=run.cameras))
         found.append((after, scores, reached, run) if reached.mean > scores.mean else (before, scores, scores, run))
     return Refined(**dict(zip(("splats", "before", "after", "runs"), zip(*found, strict=True), strict=True)))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..cameras.path import CameraTrajectory
+from ..gen3c.cache.cache3d import Cache3D
 from ..geometry.fit import fit
 from ..geometry.geometry import Geometry
 from ..latents import MultiViewLatents
@@ -16,6 +17,8 @@ from ..shapes import check_shapes
 REACH = 1 / 16  # of a clip: how far from a bullet time a frame counts 1 / e as much as the nearest
 OWN = 0.5  # share of the draws that the frames of the bullet time itself get
 SAME = 1e-3  # of the cameras' spread, and in the entries of a rotation: cameras so near are one
+WARPED = 8  # frames at once, a multiple of the warp's pairs
+FARTHEST_KNOWN = 20.0  # scene units; the sky has no depth
 TOLERANCE = 1e-3  # between entries of equal camera matrices, one of which has been through a file
 
 
@@ -36,9 +39,12 @@ class Target:
     cameras: CameraTrajectory  # M, in the world of the splats
     weights: Tensor  # [M] how often each frame is drawn
     picture: Picture | None = None
+    views: int = 1  # the M frames are so many paths of equal length, one after another
+    known: Tensor | None = None  # [M, H, W] bool: what the source shows of each frame; the teacher invented the rest
+    depth: Tensor | None = None  # [M, H, W] camera z of what it shows, half precision, 0 where that is not known
 
     def __post_init__(self) -> None:
-        check_shapes(self, frames="M H W 3", weights="M")
+        check_shapes(self, frames="M H W 3", weights="M", **{} if self.known is None else {"known": "M H W"})
         if self.frames.dtype != torch.uint8:
             raise ValueError(f"Target.frames: expected bytes (uint8), got {self.frames.dtype}")
         if len(self.cameras) != len(self.frames) or not self.weights.sum() > 0:
@@ -77,17 +83,20 @@ def targets(
     latents: MultiViewLatents,
     geometry: Geometry | None = None,
     times: Sequence[int] = (0,),
+    source: bool = False,
 ) -> list[Target]:
     """What the splats of each bullet time should show: ``films`` [V, F, H, W, 3], bytes, along ``cameras``.
 
     A geometry brings the picture, or of a moving scene the clip's own frame of that time; frames from its very camera,
     which the teacher only repeats, count no more. Without one the first frame of the first path stands in for it.
+    ``source`` adds what the geometry shows of each frame.
     """
     path = CameraTrajectory(
         c2w=torch.cat([p.c2w for p in cameras]).cpu().float(), K=torch.cat([p.K for p in cameras]).cpu().float(),
         height=cameras[0].height, width=cameras[0].width,
     )  # fmt: skip
     placed = None if geometry is None else in_world_of(geometry, cameras, latents)
+    known, depth = seen_of(placed, cameras) if source and placed is not None else (None, None)
     found = []
     for time in times:
         weights = closeness(len(films[0]), time if latents.dynamic else None).repeat(len(films))
@@ -95,7 +104,10 @@ def targets(
         if picture is not None and picture.is_source:
             others = weights * ~same_place(path, picture.camera)
             weights = others if others.sum() > 0 else weights
-        found.append(Target(frames=films.flatten(0, 1), cameras=path, weights=weights, picture=picture))
+        found.append(Target(
+            frames=films.flatten(0, 1), cameras=path, weights=weights, picture=picture, views=len(films),
+            known=known, depth=depth,
+        ))  # fmt: skip
     return found
 
 
@@ -118,6 +130,26 @@ def in_world_of(geometry: Geometry, cameras: Sequence[CameraTrajectory], latents
     moved = cameras[0].c2w[0].cpu().double() @ torch.linalg.inv(latents.cameras[0].c2w[0].cpu().double())
     own = geometry.cameras
     return replace(geometry, cameras=replace(own, c2w=(moved @ own.c2w.cpu().double()).float(), K=own.K.cpu().float()))
+
+
+@torch.no_grad()
+def seen_of(placed: Geometry, cameras: Sequence[CameraTrajectory]) -> tuple[Tensor, Tensor]:
+    """What a geometry shows of each frame of V paths, by the 3D cache: known [V F, H, W] (bool), its depth (half)."""
+    if len(placed.frames) not in (1, len(cameras[0])):
+        raise ValueError(
+            f"refine: a clip of {len(placed.frames)} frames for paths of {len(cameras[0])}; to weigh what the source "
+            "shows, use the frames that the latents were generated from"
+        )
+    cache = Cache3D.of(placed.to("cpu"))
+    (meshes,), known, depth = cache.meshes(), [], []
+    for path in cameras:
+        viewmats, K = path.viewmats.cpu().float(), path.K.cpu().float()
+        for start in range(0, len(path), WARPED):
+            some = slice(start, start + WARPED)
+            warped = cache[some].warp(viewmats[some], K[some], [meshes if len(meshes) == 1 else meshes[some]])
+            known.append(warped.mask[:, 0] > 0)
+            depth.append(torch.where(warped.depth < FARTHEST_KNOWN, warped.depth, 0).half())
+    return torch.cat(known), torch.cat(depth)
 
 
 def picture_at(

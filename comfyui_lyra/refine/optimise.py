@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..callbacks import OnPicture, OnStep, no_picture, no_progress
+from ..cameras.path import CameraTrajectory
 from ..splats.gaussians import Gaussians
-from ..splats.render import draw_colors
+from ..splats.render import draw_colors, draw_view
+from .corrections import PICTURE, Corrections
 from .footage import Target
 from .leaves import Leaves, pixel_size
-from .losses import frame_losses
+from .losses import depth_losses, frame_losses, needles
 from .schedule import Clock, RefineSettings, falling
 
 EPSILON = 1e-15  # of Adam: gradients of small splats are small
@@ -30,19 +32,26 @@ def not_enough() -> bool:
 class Shots:
     """A few views that a step looks at."""
 
+    rows: Tensor  # [B] which of the target's frames; PICTURE
     c2w: Tensor  # [B, 4, 4]
     K: Tensor  # [B, 3, 3]
     wanted: Tensor  # [B, H, W, 3] in [0, 1]
     weights: Tensor  # [B]
+    pixels: Tensor | None = None  # [B, H, W] weights
+    depth: Tensor | None = None  # [B, H, W] 0 where it is not known
+
+    def __getitem__(self, some: slice) -> "Shots":
+        return replace(self, **{name: t[some] for name, t in vars(self).items() if t is not None})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
     """How an optimisation went."""
 
     steps: int
     seconds: float
     at_once: int  # frames that were drawn together at the end: fewer than asked for where memory ran out
+    cameras: CameraTrajectory | None = None  # of the frames as they should have been, if they were corrected
 
 
 def optimise(
@@ -60,22 +69,26 @@ def optimise(
     with the same result but for rounding. The same seed gives the same result on a CPU, without a limit of seconds.
     ``on_picture`` gets a frame beside what it should be, about every second.
     """
-    clock, done, at_once = Clock(settings), 0, settings.batch + 1
+    clock, done, at_once, device = Clock(settings), 0, settings.batch + 1, splats.means.device
     with torch.inference_mode(False), torch.enable_grad():
         leaves, order = Leaves.of(splats), torch.Generator().manual_seed(settings.seed)
-        groups = leaves.groups(settings.rates, pixel_size(splats, target.cameras[:1]))
-        optimizer = torch.optim.Adam(groups, eps=EPSILON, fused=splats.means.is_cuda)
-        watch = Preview(on_picture)
+        pixel = pixel_size(splats, target.cameras[:1])
+        optimizer = torch.optim.Adam(leaves.groups(settings.rates, pixel), eps=EPSILON, fused=splats.means.is_cuda)
+        task = Task(
+            leaves=leaves, target=target, settings=settings, watch=Preview(on_picture),
+            corrections=Corrections(target, settings, pixel, device),
+        )  # fmt: skip
         while (share := clock.share(done)) < 1 and not enough():
             for group in optimizer.param_groups:
                 group["lr"] = group["first"] * falling(share)
-            shots = choose(target, settings, done, order, splats.means.device)
-            at_once = gradients(leaves, target, shots, settings.similarity, at_once, watch)
+            at_once = task.gradients(choose(target, settings, done, order, device), at_once)
             optimizer.step()
             optimizer.zero_grad()
+            task.corrections.step(falling(share))
             done += 1
             on_step(min(settings.steps, round(settings.steps * clock.share(done))), settings.steps)
-    return leaves.finished(), Run(steps=done, seconds=clock.seconds, at_once=at_once)
+    cameras = task.corrections.cameras(target.cameras) if settings.poses else None
+    return leaves.finished(), Run(steps=done, seconds=clock.seconds, at_once=at_once, cameras=cameras)
 
 
 def choose(target: Target, settings: RefineSettings, step: int, order: torch.Generator, device: torch.device) -> Shots:
@@ -83,38 +96,81 @@ def choose(target: Target, settings: RefineSettings, step: int, order: torch.Gen
     picture, every = target.picture, settings.picture_every
     alone = picture is not None and every > 1 and step % every == 0
     rows = target.draw(settings.batch, order)[: 0 if alone else None]
-    # one by one: an index over several would copy them out of the pinned memory first
-    wanted = [target.frames[row].to(device, non_blocking=True).float() / 255 for row in rows.tolist()]
+    weighed, measured = target.known is not None and settings.invented != 1, target.depth is not None and settings.depth
+    wanted = [frame.float() / 255 for frame in brought(target.frames, rows, device)]
+    pixels = [torch.where(k, 1.0, settings.invented) for k in brought(target.known, rows, device)] if weighed else []
+    depth = [known.float() for known in brought(target.depth, rows, device)] if measured else []
     c2w, K, weights = target.cameras.c2w[rows], target.cameras.K[rows], torch.ones(len(rows))
     if picture is not None and (alone or every == 1):
         c2w, K = torch.cat((c2w, picture.camera.c2w)), torch.cat((K, picture.camera.K))
         wanted.append(picture.pixels.to(device).float())
+        pixels.append(torch.ones_like(wanted[-1][..., 0]))
+        depth.append(torch.zeros_like(pixels[-1]))
         weights = torch.cat((weights, torch.tensor([settings.picture_weight])))
+        rows = torch.cat((rows, torch.tensor([PICTURE])))
     return Shots(
-        c2w=c2w.clone().to(device), K=K.clone().to(device), wanted=torch.stack(wanted),
-        weights=weights.to(device) / len(weights),
+        rows=rows, c2w=c2w.clone().to(device), K=K.clone().to(device), wanted=torch.stack(wanted),
+        weights=weights.to(device) / len(weights), pixels=torch.stack(pixels) if weighed else None,
+        depth=torch.stack(depth) if measured else None,
     )  # fmt: skip
 
 
-def gradients(leaves: Leaves, target: Target, shots: Shots, similarity: float, at_once: int, watch: "Preview") -> int:
-    """Leave the gradients of a step in the leaves; how many views could be drawn at once."""
-    while True:
-        try:
-            for start in range(0, len(shots.weights), at_once):
-                some = slice(start, start + at_once)
-                drawn = draw_colors(leaves.splats(), target.cameras.at(shots.c2w[some], shots.K[some]))
-                losses = frame_losses(drawn, shots.wanted[some], similarity)
-                (losses * shots.weights[some]).sum().backward()
-                watch(drawn, shots.wanted[some])
-            return at_once
-        except torch.cuda.OutOfMemoryError:
-            if at_once == 1:
-                raise
-        at_once = max(1, min(at_once, len(shots.weights)) // 2)  # here the error has let go of its tensors
-        for leaf in vars(leaves).values():
-            if leaf is not None:
-                leaf.grad = None
-        torch.cuda.empty_cache()
+def brought(stack: Tensor | None, rows: Tensor, device: torch.device) -> list[Tensor]:
+    """Some frames of a stack [M, ...] in the host's memory; one by one: an index would copy them out of it first."""
+    return [] if stack is None else [stack[row].to(device, non_blocking=True) for row in rows.tolist()]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """What is moved, towards what."""
+
+    leaves: Leaves
+    target: Target
+    settings: RefineSettings
+    corrections: Corrections
+    watch: "Preview"
+
+    def gradients(self, shots: Shots, at_once: int) -> int:
+        """Leave the gradients of a step in the leaves; how many views could be drawn at once."""
+        while True:
+            try:
+                for start in range(0, len(shots.weights), at_once):
+                    self.loss(shots[start : start + at_once]).backward()
+                if self.settings.needles:
+                    (self.settings.needles * needles(self.leaves.scales)).backward()
+                return at_once
+            except torch.cuda.OutOfMemoryError:
+                if at_once == 1:
+                    raise
+            at_once = max(1, min(at_once, len(shots.weights)) // 2)  # here the error has let go of its tensors
+            self.corrections.forget()
+            for leaf in vars(self.leaves).values():
+                if leaf is not None:
+                    leaf.grad = None
+            torch.cuda.empty_cache()
+
+    def loss(self, shots: Shots) -> Tensor:
+        """The weighted sum over some views."""
+        drawn, *more = self.draw(shots)
+        if self.corrections.changes_colors:
+            drawn = self.corrections.shown(drawn, shots.rows)
+        losses = frame_losses(drawn, shots.wanted, self.settings.similarity, shots.pixels)
+        if shots.depth is not None:
+            losses = losses + self.settings.depth * depth_losses(*more, shots.depth)
+        self.watch(drawn, shots.wanted)
+        return (losses * shots.weights).sum()
+
+    def draw(self, shots: Shots) -> tuple[Tensor, ...]:
+        """Colours [B, H, W, 3]; depth and alpha [B, H, W] where depth counts."""
+        splats, cameras = self.leaves.splats(), self.target.cameras.at(shots.c2w, shots.K)
+        views = [(splats, cameras)]
+        if self.corrections.moves_cameras:  # each camera sees the splats a little moved instead
+            places = enumerate(shots.rows.tolist())
+            views = [(self.corrections.seen(splats, shots.c2w[i], row), cameras[i : i + 1]) for i, row in places]
+        if shots.depth is None:
+            return (torch.cat([draw_colors(*view) for view in views]),)
+        frames = [draw_view(*view) for view in views]
+        return tuple(torch.cat([getattr(frame, name) for frame in frames]) for name in ("rgb", "depth", "alpha"))
 
 
 class Preview:

@@ -41,8 +41,15 @@ class RefineSettings:
     similarity: float = 0.2  # share of 1 - SSIM in the loss; the rest is L1
     shrink: int = 1  # frames are compared at 1 / n of their size
     rates: Rates = field(default_factory=Rates)
+    invented: float = 1.0  # of a pixel that the source does not show, which the teacher invented, beside one it shows
+    depth: float = 0.0  # weight of the relative error of depth where the source's is known
+    needles: float = 0.0  # weight of splats' being much longer than wide
+    affine: float = 0.0  # step size of an affine change of the colours of each view, thrown away at the end
+    poses: float = 0.0  # step size of corrections of the frames' cameras, in pixels; 0: they are right
 
     def __post_init__(self) -> None:
+        if min(self.invented, self.depth, self.needles, self.affine, self.poses) < 0:
+            raise ValueError(f"refine: weights and step sizes are 0 or more, got {self}")
         if self.steps < 1 or self.batch < 1 or self.picture_every < 1 or not self.seconds >= 0:
             raise ValueError(
                 f"refine: {self.steps} steps of {self.batch} frames, {self.seconds} seconds, a picture every "
@@ -67,6 +74,11 @@ def settings_for(
             shrink=1 if small else 2,
         )  # fmt: skip
     return replace(chosen, steps=steps or chosen.steps, seconds=seconds, seed=seed)
+
+
+def needs_source(settings: RefineSettings) -> bool:
+    """Whether it matters what of each frame the source shows."""
+    return settings.invented != 1 or settings.depth > 0
 
 
 class Clock:

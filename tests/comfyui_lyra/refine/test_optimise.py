@@ -4,10 +4,11 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.refine import optimise as room
 from lyra_pack.comfyui_lyra.refine.leaves import Leaves, pixel_size
+from lyra_pack.comfyui_lyra.refine.losses import needles
 from lyra_pack.comfyui_lyra.refine.optimise import optimise
 from lyra_pack.comfyui_lyra.refine.report import measure
 from lyra_pack.comfyui_lyra.refine.schedule import RefineSettings, falling
-from lyra_pack.comfyui_lyra.splats.render import draw_colors, render
+from lyra_pack.comfyui_lyra.splats.render import draw_colors, draw_view, render
 
 SHORT = RefineSettings(steps=12, batch=2)
 
@@ -125,6 +126,35 @@ def test_harmonics_stay_and_are_drawn(blurred_splats, target):
     assert torch.equal(refined.sh_rest, rest)
     plain, _ = optimise(blurred_splats, target, SHORT)
     assert not torch.allclose(refined.colors, plain.colors, atol=1e-2)
+
+
+def test_each_option_changes_what_it_is_for(blurred_splats, target):
+    known = torch.zeros(10, 24, 32, dtype=torch.bool)
+    depth = torch.full((10, 24, 32), 1.0).half()  # too near: the splats lie about 2 away
+    given = replace(target, known=known, depth=depth, views=2)
+    plain = refined(blurred_splats, given)
+    assert (
+        draw_view(refined(blurred_splats, given, depth=1.0), target.cameras).depth.mean()
+        < draw_view(plain, target.cameras).depth.mean()
+    )
+    wrong = replace(given, frames=255 - target.frames)  # which the source does not show at all
+    without, with_them = (refined(blurred_splats, wrong, invented=weight) for weight in (0.0, 1.0))
+    assert measure(without, target).frames > measure(with_them, target).frames + 1
+    long = replace(blurred_splats, scales=blurred_splats.scales * torch.tensor([4.0, 1, 1]))
+    assert needles(refined(long, given, needles=1.0).scales.log()) < needles(refined(long, given).scales.log())
+
+
+def refined(splats, target, **options):
+    return optimise(splats, target, replace(SHORT, steps=6, picture_weight=0.1, **options))[0]
+
+
+def test_a_dark_view_does_not_darken_the_splats(true_splats, target):
+    frames = torch.cat((target.frames[:5], (target.frames[5:] * 0.6).byte()))
+    dark = replace(target, frames=frames, views=2)
+    settings = replace(SHORT, picture_weight=1.0)
+    plain, freed = (optimise(true_splats, dark, replace(settings, affine=rate))[0] for rate in (0.0, 0.1))
+    assert measure(freed, target).frames > measure(plain, target).frames
+    assert measure(freed, target).picture > measure(plain, target).picture + 1
 
 
 def test_splats_of_another_world_are_refused(blurred_splats, target):

@@ -1,6 +1,14 @@
 import pytest
 from lyra_pack.comfyui_lyra.refine import schedule
-from lyra_pack.comfyui_lyra.refine.schedule import LAST, Clock, Rates, RefineSettings, falling, settings_for
+from lyra_pack.comfyui_lyra.refine.schedule import (
+    LAST,
+    Clock,
+    Rates,
+    RefineSettings,
+    falling,
+    needs_source,
+    settings_for,
+)
 
 
 def test_rates_fall_by_an_equal_factor_to_a_share():
@@ -39,3 +47,11 @@ def test_without_gsplat_a_gpu_does_as_a_cpu_does_and_large_frames_are_halved(mon
 def test_numbers_that_make_no_run_are_refused(wrong):
     with pytest.raises(ValueError, match="refine: .* steps of"):
         RefineSettings(**wrong)
+
+
+def test_weights_below_nothing_are_refused_and_what_they_need_is_known():
+    for name in ("invented", "depth", "needles", "affine", "poses"):
+        with pytest.raises(ValueError, match="weights and step sizes are 0 or more"):
+            RefineSettings(**{name: -0.1})
+    assert not needs_source(RefineSettings(needles=1.0, poses=1.0))
+    assert needs_source(RefineSettings(invented=0.5)) and needs_source(RefineSettings(depth=0.1))
