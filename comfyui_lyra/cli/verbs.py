@@ -47,7 +47,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run="splats.run_render")
 
     verb = verbs.add_parser("view", help="look around in splats, still or moving, in the browser")
-    verb.add_argument("scene", type=Path, help="a PLY file, or a folder of numbered PLY files or with a manifest.json")
+    verb.add_argument("scene", type=Path, help="a file of splats, or a folder of numbered ones")
     verb.add_argument("--port", type=int, default=0, help="of this machine; 0 takes a free one")
     verb.add_argument("--no-browser", action="store_true", help="only print the address")
     verb.set_defaults(run="view.run_view")

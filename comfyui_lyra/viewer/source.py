@@ -1,17 +1,21 @@
 """Splats on disk as moments that are read when they are asked for: a file, or a folder of numbered files."""
 
-import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ..cameras.path import CameraTrajectory
 from ..files.cameras.load import load_cameras
-from ..files.reading import parse_json, read_text, reading
-from ..files.splats.ply import load_ply
-from ..files.splats.sequence import CAMERAS, MANIFEST, SPLAT_BYTES
+from ..files.cameras.lyra_json import read_object
+from ..files.reading import reading
+from ..files.splats.load import load_splats
+from ..files.splats.sequence import CAMERAS, MANIFEST, SPLAT_BYTES, numbered_files, told_files
 from ..splats.gaussians import Gaussians
 from .scene import describe, focus_of, opening
+
+PACKED_BYTES = 18  # of a splat in SPZ, SOG or their like
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,7 +28,7 @@ class Stored:
     counts: tuple[int, ...]  # splats of each, about
     cameras: tuple[CameraTrajectory, ...] = ()
     fps: float = 24.0
-    read: Callable[[Path], Gaussians] = load_ply
+    read: Callable[[Path], Gaussians] = load_splats
 
     def describe(self) -> tuple[dict, CameraTrajectory]:
         """The page's JSON, with the moments' addresses, and the first camera; reads the first moment."""
@@ -42,38 +46,22 @@ def stored(path: Path) -> Stored:
     """What a file or folder holds; ValueError where it holds no splats that we read."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there")
-    if path.is_file():
-        cameras = path.with_name(CAMERAS)
-        return Stored(
-            title=path.stem, files=(path,), times=(0,), counts=(counted(path),),
-            cameras=load_cameras(cameras) if cameras.is_file() else (),
-        )  # fmt: skip
-    if (path / MANIFEST).is_file():
-        return of_manifest(path)
-    files = tuple(sorted(path.glob("*.ply")))
-    if not files:
-        raise ValueError(f"{path}: no splats here; name a PLY, a folder of numbered PLY files, or one with {MANIFEST}")
-    counts = tuple(counted(file) for file in files)
-    return Stored(title=path.name, files=files, times=tuple(range(len(files))), counts=counts)
-
-
-def of_manifest(folder: Path) -> Stored:
-    """A folder that ``save_sequence`` wrote."""
-    file = folder / MANIFEST
-    with reading(file) as opened:
-        try:
-            about = parse_json(read_text(opened))
-            frames = [(folder / str(row["file"]), int(row["time"]), int(row["splats"])) for row in about["frames"]]
-            fps, cameras = float(about["fps"]), about.get("cameras")
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a manifest of Save Splat Sequence: {error}") from error
-        if not frames or any(path.parent != folder for path, *_ in frames):
-            raise ValueError("names no frames, or frames outside of its folder")
-    files, times, counts = zip(*frames, strict=True)
-    paths = load_cameras(folder / CAMERAS) if cameras else ()
-    return Stored(title=folder.name, files=files, times=times, counts=counts, cameras=paths, fps=fps)
+    about, found = {}, [(path, 0)]
+    if path.is_dir():
+        manifest = path / MANIFEST
+        about = read_object(manifest) if manifest.is_file() else {}
+        with reading(manifest) if about else nullcontext():
+            found = told_files(about, path) if about else numbered_files(path)
+    files, times = zip(*found, strict=True) if found else ((), ())
+    if not files or any(later <= sooner for sooner, later in pairwise(times)):
+        raise ValueError(f"{path}: expected moments one after another, got {list(times)}")
+    cameras = files[0].with_name(CAMERAS)
+    return Stored(
+        title=path.stem, files=files, times=times, counts=tuple(map(counted, files)),
+        cameras=load_cameras(cameras) if cameras.is_file() else (), fps=float(about.get("fps") or 24.0),
+    )  # fmt: skip
 
 
 def counted(file: Path) -> int:
-    """About how many splats a file holds, by its size."""
-    return max(1, file.stat().st_size // SPLAT_BYTES)
+    """About how many splats a file holds, by its size: the page plans its memory by that."""
+    return max(1, file.stat().st_size // (SPLAT_BYTES if file.suffix.lower() == ".ply" else PACKED_BYTES))
