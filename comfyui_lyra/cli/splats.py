@@ -1,6 +1,7 @@
 """Verbs over cameras and splats: path, render, convert, info, bench."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,19 +10,23 @@ from ...kernels_glue import OPS
 from .. import bench
 from ..bench import record
 from ..cameras.drawing import draw_paths
+from ..cameras.path import CameraTrajectory
 from ..cameras.sets import end_to_end
-from ..files.cameras.load import load_cameras, save_cameras
+from ..files.cameras.load import CAMERAS, load_cameras, save_cameras
+from ..files.cameras.lyra_json import load_cameras_json
 from ..files.cameras.pinhole import check_names
 from ..files.media.images import save_image
 from ..files.media.video import save_video
 from ..files.scenes.sdg import find_clips, find_views
 from ..files.splats.formats import BY_SUFFIX, READ, to_write
 from ..files.splats.load import load_splats, metres_of
-from ..files.splats.save import Placing, save_moving, save_splats
+from ..files.splats.save import Placing
 from ..files.splats.sequence import MANIFEST, load_sequence, save_sequence
 from ..released.sniff import FileFacts, description, said, sniff
+from ..splats.gaussians import GaussianSequence
 from ..splats.harmonics import band_of
 from ..splats.render import RenderSettings, render_each
+from ..viewer.write import write_scene
 from ..weights import shipped
 from .fields import filled
 from .options import paths_of, progress
@@ -57,18 +62,27 @@ def run_convert(options: argparse.Namespace) -> None:
         moments, fps = load_sequence(source, progress("read"))
         placing = placing_of(options, metres_of(source / MANIFEST))
         if out.suffix.lower() in BY_SUFFIX:
-            save_moving(out, moments, placing, fps=fps)
+            write_scene(out, moments, placing, cameras_beside(source / MANIFEST), fps=fps)
         else:
-            save_sequence(out, moments, fps=fps, placing=placing, kind=options.format or "ply")
+            paths = cameras_beside(source / MANIFEST)
+            write = partial(write_scene, cameras=paths)
+            save_sequence(out, moments, paths, fps=fps, placing=placing, kind=options.format or "ply", write=write)
         print(f"{len(moments)} moments: {out}")
     elif {file.suffix.lower() for file in (source, out)} & BY_SUFFIX.keys():
         form, splats = to_write(out), load_splats(source)
-        save_splats(out, splats, placing_of(options, metres_of(source)))
+        moment = GaussianSequence(frames=(splats,), times=(0,))
+        write_scene(out, moment, placing_of(options, metres_of(source)), cameras_beside(source))
         print(f"{len(splats)} splats as {form.title}: {out}")
     else:
         paths = load_cameras(source)
         save_cameras(out, paths, kind=options.format)
         print(f"{len(paths)} camera paths: {out}")
+
+
+def cameras_beside(file: Path) -> tuple[CameraTrajectory, ...]:
+    """The paths that a ``cameras.json`` beside splats holds, as 'lyra reconstruct' writes it; none without one."""
+    beside = file.with_name(CAMERAS)
+    return load_cameras_json(beside) if beside.is_file() else ()
 
 
 def is_sequence(folder: Path) -> bool:

@@ -4,8 +4,10 @@ from comfy_api.latest import io
 
 from ...comfyui_lyra.files.cameras.load import CAMERAS, FORMATS, save_cameras
 from ...comfyui_lyra.files.splats.formats import UPS, WRITTEN, Up
-from ...comfyui_lyra.files.splats.save import Placing, save_splats
+from ...comfyui_lyra.files.splats.save import Placing
 from ...comfyui_lyra.geometry.geometry import Geometry
+from ...comfyui_lyra.splats.gaussians import GaussianSequence
+from ...comfyui_lyra.viewer.write import write_scene
 from ..comfy import folders, progress
 from ..comfy import types as sockets
 
@@ -52,8 +54,9 @@ class SaveSplats(io.ComfyNode):
                 io.Combo.Input(
                     "format",
                     **FORMS,
-                    tooltip="Form of the file. ply, glb and usdc lose nothing; spz and sog are small. spz and sog need "
-                    "gaussforge, usdc needs usd-core: the help page says how to install them.",
+                    tooltip="Form of the file. ply, glb and usdc lose nothing, spz and sog are small, html is a page "
+                    "that shows the scene. spz and sog need gaussforge, usdc needs usd-core: the help page says how to "
+                    "install them.",
                 ),
                 io.Combo.Input(
                     "up",
@@ -70,7 +73,7 @@ class SaveSplats(io.ComfyNode):
         """Write the file."""
         gaussians = sockets.single(splat, "write all of them with Save Splat Sequence, or choose one")
         path, saved = folders.output_path(filename_prefix, WRITTEN[format].suffix)
-        save_splats(path, gaussians, placing(scale, geometry, up))
+        write_scene(path, GaussianSequence(frames=(gaussians,), times=(0,)), placing(scale, geometry, up))
         progress.show_text(
             cls, f"{len(gaussians):,} splats, {path.stat().st_size / 1e6:.1f} MB: {folders.below_output(path)}"
         )

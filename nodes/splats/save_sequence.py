@@ -1,9 +1,12 @@
 """The node that writes splats of several moments."""
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.splats.sequence import save_sequence
 from ...comfyui_lyra.splats.gaussians import GaussianSequence
+from ...comfyui_lyra.viewer.write import write_scene
 from ..comfy import folders, progress
 from ..comfy import types as sockets
 from .save import AXES, FORMS, SCALE, USUAL, placing
@@ -20,7 +23,7 @@ class SaveSplatSequence(io.ComfyNode):
             display_name="Save Splat Sequence",
             category="Lyra/splat",
             description="Writes every bullet time of a SPLAT as a numbered file into a new folder, or all as one "
-            "animated OpenUSD file, with the cameras and a manifest.json that says which file is which moment.",
+            "animated OpenUSD file or page, with the cameras and a manifest.json that says which file is which moment.",
             search_aliases=["export ply sequence", "4d gaussian", "splat animation", "save all times", "usd animation"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -56,7 +59,7 @@ class SaveSplatSequence(io.ComfyNode):
                 io.Combo.Input(
                     "format",
                     **FORMS,
-                    tooltip="Form of the files; usda and usdc are one animated file. ply, glb and usdc lose nothing, "
+                    tooltip="Form of the files; usda, usdc and html are one file. ply, glb and usdc lose nothing, "
                     "spz and sog are small. spz and sog need gaussforge, usdc needs usd-core: the help page says how "
                     "to install them.",
                 ),
@@ -79,8 +82,9 @@ class SaveSplatSequence(io.ComfyNode):
         moments = sockets.times_of(splat, times) or tuple(range(len(frames)))
         folder, _ = folders.output_path(filename_prefix, "")
         save_sequence(
-            folder, GaussianSequence(frames=frames, times=moments), cameras, fps=cameras[0].fps if cameras else 24.0,
-            placing=placing(scale, geometry, up), kind=format, on_step=progress.steps("save"),
+            folder, GaussianSequence(frames=frames, times=moments), cameras,
+            fps=cameras[0].fps if cameras else 24.0, placing=placing(scale, geometry, up), kind=format,
+            write=partial(write_scene, cameras=cameras), on_step=progress.steps("save"),
         )  # fmt: skip
         text = f"{len(frames)} scenes: {folders.below_output(folder)}"
         progress.show_text(cls, text)

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras, save_cameras
+from lyra_pack.comfyui_lyra.files.cameras.lyra_json import save_cameras_json
 from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
 from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
 from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
 from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
+from lyra_pack.comfyui_lyra.files.splats.formats import WRITTEN
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.gen3c.load import save_teacher
 from lyra_pack.comfyui_lyra.recon.load import save_recon
@@ -67,6 +70,57 @@ def test_cameras_convert_to_any_format_by_its_name(tmp_path, kind):
     assert torch.allclose(found.K, path.K)
 
 
+def convert(*words: object) -> int:
+    return main(["convert", *map(str, words)])
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_convert_writes_every_form_of_splats(tmp_path, scene, name, capsys):
+    pytest.importorskip({"gaussforge": "gaussforge", "usd-core": "pxr"}.get(WRITTEN[name].needs, "torch"))
+    given = load_ply(scene)
+    assert convert(scene, tmp_path / f"out.{name}", "--scale", "2") == 0
+    assert f"{len(given)} splats as {WRITTEN[name].title}: " in capsys.readouterr().out
+    if WRITTEN[name].reads:
+        assert convert(tmp_path / f"out.{name}", tmp_path / "back.ply") == 0
+        back = load_ply(tmp_path / "back.ply")
+        assert len(back) == len(given)
+        assert torch.allclose(back.means.mean(0), 2 * given.means.mean(0), atol=1e-3)
+        capsys.readouterr()
+        assert main(["info", str(tmp_path / f"out.{name}")]) == 0
+        assert f"{len(given)} splats, harmonics to band 0" in capsys.readouterr().out
+
+
+def test_metres_come_from_the_cameras_beside_or_are_said(tmp_path, scene, capsys):
+    assert convert(scene, tmp_path / "out.usda", "--metres") == 1
+    assert "say it yourself, such as --metres 2.5" in capsys.readouterr().err
+    assert convert(scene, tmp_path / "out.ply", "--metres", "3") == 0
+    assert torch.allclose(load_ply(tmp_path / "out.ply").means, 3 * load_ply(scene).means)
+    save_cameras_json(tmp_path / "cameras.json", [pinhole_camera(48, 32, 50)], 2.5)
+    assert convert(scene, tmp_path / "units.usda") == 0
+    assert convert(scene, tmp_path / "metres.usda", "--metres", "--up", "z_up") == 0
+    units, metres = ((tmp_path / f"{name}.usda").read_text() for name in ("units", "metres"))
+    assert "metersPerUnit = 2.5" in units and 'upAxis = "Y"' in units
+    assert "metersPerUnit = 1.0" in metres and 'upAxis = "Z"' in metres
+    assert convert(scene, tmp_path / "metres.ply", "--metres") == 0
+    assert torch.allclose(load_ply(tmp_path / "metres.ply").means, 2.5 * load_ply(scene).means)
+    assert convert(tmp_path / "metres.ply", tmp_path / "again.usda", "--scale", "2") == 0
+    assert "metersPerUnit = 0.5" in (tmp_path / "again.usda").read_text()  # its comment says metres, before the scale
+
+
+def test_a_folder_of_moments_becomes_one_file_or_another_folder(tmp_path, capsys):
+    for time in (0, 8):
+        save_ply(tmp_path / "in" / f"splats_{time:04}.ply", demo_scene()[:: 100 + time])
+    assert convert(tmp_path / "in", tmp_path / "out.usda") == 0
+    assert "2 moments" in capsys.readouterr().out
+    assert "endTimeCode = 8" in (tmp_path / "out.usda").read_text()
+    assert convert(tmp_path / "in", tmp_path / "out.html") == 0
+    assert (tmp_path / "out.html").read_bytes().count(b'id="moment-') == 2
+    assert convert(tmp_path / "in", tmp_path / "folder", "--format", "glb") == 0
+    assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["00000.glb", "00001.glb", "manifest.json"]
+    assert convert(tmp_path / "in", tmp_path / "out.glb") == 1
+    assert "holds one moment; write a folder of numbered files" in capsys.readouterr().err
+
+
 def test_info_describes_splats_cameras_and_this_machine(tmp_path, scene, capsys):
     main(["path", str(tmp_path / "paths.json"), "--preset", "up", *SMALL])
     capsys.readouterr()
@@ -85,7 +139,11 @@ def test_info_describes_splats_cameras_and_this_machine(tmp_path, scene, capsys)
         (["render", "SCENE", "OUT", "--frames", "0"], "at least one frame"),
         (["path", "OUT/paths.json", "--fov", "200"], "200.0 degrees"),
         (["path", "OUT/paths", *SMALL], "unknown camera format; use a .json name, or say json, transforms, colmap or"),
-        (["convert", "SCENE", "OUT/scene.splat"], "scene.splat: splats are written as .ply"),
+        (["convert", "SCENE", "OUT/scene.splat"], "scene.splat: splats are written as .ply, .spz"),
+        (
+            ["convert", "SCENE", "OUT/scene.spz", "--up", "z_up"],
+            "Niantic's SPZ is y_up, not z_up; ply, usda, usdc",
+        ),
         (["render", "SCENE", "OUT", "--every", "0", *SMALL], "every 0 frames"),
     ],
 )

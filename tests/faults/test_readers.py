@@ -4,12 +4,16 @@ The table READERS is the one list of what reads files from elsewhere; a new read
 mutations of each file instead of 50.
 """
 
+import gzip
+import io
 import json
 import os
 import random
 import shutil
+import struct
 import tarfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +34,9 @@ from lyra_pack.comfyui_lyra.files.scenes.latents import load_latents, load_prove
 from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import load_latent_pkl, save_latent_pkl
 from lyra_pack.comfyui_lyra.files.scenes.sdg_manifest import Manifest
 from lyra_pack.comfyui_lyra.files.scenes.vipe import load_vipe
+from lyra_pack.comfyui_lyra.files.splats.load import load_splats
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
+from lyra_pack.comfyui_lyra.files.splats.sequence import load_sequence
 from lyra_pack.comfyui_lyra.gen3c.text import TextEmbeddings, load_text, save_text
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.recon.load import load_recon, save_recon
@@ -67,6 +73,44 @@ def write_packed_ply(path: Path) -> None:
     chunk = np.array([-1, -1, -1, 1, 1, 1, -3, -3, -3, -2, -2, -2], "<f4")
     words = np.arange(12, dtype="<u4") * 99991
     path.write_bytes("\n".join([*lines, "end_header\n"]).encode() + chunk.tobytes() + words.tobytes())
+
+
+def write_spz(path: Path) -> None:
+    """Version 3, of four splats at whole numbers."""
+    head = struct.pack("<4sIIBBBB", b"NGSP", 3, 4, 1, 0, 0, 0)
+    places = b"".join(x.to_bytes(3, "little") for x in range(12))
+    path.write_bytes(gzip.compress(head + places + bytes(range(100, 144)) + bytes(4 * 9), mtime=0))
+
+
+def write_sog(path: Path) -> None:
+    """Four splats, their harmonics in a palette of two."""
+    files = ("means_l", "means_u", "scales", "quats", "sh0", "shN_centroids", "shN_labels")
+    book, named = list(range(256)), [f"{name}.png" for name in files]
+    meta = {
+        "version": 2, "count": 4, "means": {"mins": [-1, -1, -1], "maxs": [1, 1, 1], "files": named[:2]},
+        "scales": {"codebook": [-level / 64 for level in book], "files": named[2:3]}, "quats": {"files": named[3:4]},
+        "sh0": {"codebook": book, "files": named[4:5]},
+        "shN": {"count": 2, "bands": 1, "codebook": book, "files": named[5:]},
+    }  # fmt: skip
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in named:
+            size = (64 * 3, 1) if "centroids" in name else (2, 2)
+            levels = np.full((size[1], size[0], 4), 253, np.uint8)
+            levels[..., :2] = 0 if "labels" in name else 99
+            content = io.BytesIO()
+            Image.fromarray(levels).save(content, "PNG")
+            archive.writestr(name, content.getvalue())
+        archive.writestr("meta.json", json.dumps(meta))
+
+
+def write_splat(path: Path) -> None:
+    path.write_bytes((np.ones((5, 6), "<f4").view(np.uint8).tobytes()[:24] + bytes(range(200, 208))) * 5)
+
+
+def write_moments(path: Path) -> None:
+    save_ply(path.with_name("00000.ply"), demo_scene()[::500])
+    frame = {"file": "00000.ply", "time": 0, "splats": 28}
+    path.write_text(json.dumps({"format": "lyra-splat-sequence", "version": 1, "fps": 24.0, "frames": [frame]}))
 
 
 def write_camera_path(path: Path) -> None:
@@ -153,6 +197,10 @@ def beside(read: Callable) -> Callable:
 READERS: dict[str, tuple[Callable, Callable]] = {
     "scene.ply": (lambda path, g, paths: save_ply(path, demo_scene()[::200]), load_ply),
     "packed.ply": (as_is(write_packed_ply), load_ply),
+    "scene.spz": (as_is(write_spz), load_splats),
+    "scene.sog": (as_is(write_sog), load_splats),
+    "scene.splat": (as_is(write_splat), load_splats),
+    "manifest.json": (as_is(write_moments), beside(load_sequence)),
     "paths.json": (as_is(save_cameras, "paths"), load_cameras),
     "transforms.json": (as_is(save_cameras, "paths"), load_cameras),
     "camera_path.json": (as_is(write_camera_path), load_cameras),
@@ -196,6 +244,8 @@ READERS: dict[str, tuple[Callable, Callable]] = {
 }
 # of a folder of several files, or read line by line: it is read without what is broken, or only looked at
 FORGIVING = {
+    "manifest.json",  # without one, files count by their numbers
+    "scene.splat",  # which begins with nothing that says what it is
     "provenance.safetensors",
     "intrinsics/clip_a_camera.txt",
     "depth/clip_a.zip",

@@ -59,6 +59,10 @@ TABLE = (
         name="usdc", suffix=".usdc", title="OpenUSD as binary", needs="usd-core", ups=("y_up", "z_up"), moves=True,
         says="upAxis and metersPerUnit", lost="nothing",
     ),
+    SplatFormat(
+        name="html", suffix=".html", title="a page that shows them", moves=True,
+        lost="positions to 1/65534 of 256 neighbours, sizes to 1.8 %, turns to 1.1 degrees, harmonics above band 0",
+    ),
     SplatFormat(name="", suffix=".splat", title="antimatter15's .splat", reads=True),
     SplatFormat(name="", suffix=".sogs", title="PlayCanvas' SOG", reads=True),
     SplatFormat(name="", suffix=".ksplat", title="mkkellogg's .ksplat"),

@@ -37,10 +37,11 @@ def parse(data: bytes, name: str, what: str) -> Gaussians:
 
 
 def metres_of(file: Path) -> float | None:
-    """What a unit of a file of splats is in metres, where it or a file of ours beside it says so."""
-    with file.open("rb") as stream:
-        start = stream.read(4096)
-    said = said_metres(start) if start.startswith(b"ply") else None
+    """What a unit of splats is in metres, where their ``file`` or one of ours beside it says so."""
+    said = None
+    if file.suffix.lower() != ".json" and file.is_file():
+        with file.open("rb") as stream:
+            said = said_metres(stream.read(4096))
     beside = [read_object(other) for name in BESIDE if (other := file.with_name(name)).is_file()]
     found = [said, *(document.get("metres_per_unit") for document in beside)]
     return next((float(x) for x in found if isinstance(x, int | float) and 0 < x < float("inf")), None)

@@ -14,7 +14,7 @@ are "opencv" (y_down), "y_up" or "z_up".
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -44,11 +44,13 @@ def save_sequence(
     fps: float = 24.0,
     placing: Placing = DEFAULT,
     kind: str = "ply",
+    write: Callable[..., None] = save_moving,
     on_step: OnStep = no_progress,
 ) -> None:
     """Write a new folder, which appears when it is complete; ``cameras`` are those in the world of the splats.
 
-    Raises ValueError where the folder exists already, and as ``save_splats`` does.
+    ``write`` writes a form that holds several moments; "html" needs the viewer's. Raises ValueError where the folder
+    exists already, and as ``save_splats`` does.
     """
     folder, form = Path(folder).absolute(), to_write("splats", kind)
     up = axes_of(form, placing.up)
@@ -58,7 +60,7 @@ def save_sequence(
     with replacing_folder(folder) as staging:
         if form.moves:
             frames = [{"file": f"splats{form.suffix}", "time": time} for time in splats.times]
-            save_moving(staging / f"splats{form.suffix}", splats, placing, fps=fps)
+            write(staging / f"splats{form.suffix}", splats, placing, fps=fps)
             on_step(len(splats), len(splats))
         else:
             frames = []
@@ -80,9 +82,10 @@ def load_sequence(folder: Path | str, on_step: OnStep = no_progress) -> tuple[Ga
     """The moments of a folder, and its frames per second: by its manifest, or of numbered files by their numbers."""
     folder = Path(folder)
     manifest = folder / MANIFEST
-    about = read_object(manifest) if manifest.is_file() else {}
-    with reading(manifest) if about else nullcontext():
-        found = told_files(about, folder) if about else numbered_files(folder)
+    is_told = manifest.exists()
+    about = read_object(manifest) if is_told else {}
+    with reading(manifest) if is_told else nullcontext():
+        found = told_files(about, folder) if is_told else numbered_files(folder)
         frames = []
         for file, _ in found:
             frames.append(load_splats(file))

@@ -281,7 +281,7 @@ def test_a_missing_library_is_named_with_the_command(tmp_path, signpost, name, m
 
 def test_the_table_is_whole():
     assert len(BY_SUFFIX) == len(TABLE) and set(READ) == {".ply", ".spz", ".sog", ".splat", ".sogs"}
-    assert list(WRITTEN) == ["ply", "spz", "sog", "glb", "usda", "usdc"]
+    assert list(WRITTEN) == ["ply", "spz", "sog", "glb", "usda", "usdc", "html"]
     for form in WRITTEN.values():
         assert form.ups and form.lost and to_write(f"a{form.suffix}") == form
     assert len(table()) == 2 + sum(form.reads or form.writes for form in TABLE)
