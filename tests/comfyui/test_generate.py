@@ -124,7 +124,7 @@ def test_a_picture_becomes_latents_that_are_shown_saved_and_loaded(comfyui, toke
 
 
 def test_a_cancelled_run_returns_at_once_and_the_next_one_goes_on(comfyui, tokenizer):
-    long = workflow(name="long", steps=60)
+    long = workflow(name="long", steps=30)
     root = comfyui.base / "output" / "lyra" / "long"
     files = [root / view / "latent" / "long.safetensors" for view in ("0", "1")]
     prompt_id = comfyui.submit(long)
@@ -142,7 +142,7 @@ def test_a_cancelled_run_returns_at_once_and_the_next_one_goes_on(comfyui, token
     written = files[0].stat().st_mtime_ns
     comfyui.run(long)
     assert files[0].stat().st_mtime_ns == written
-    comfyui.run(workflow(name="whole", steps=60))
+    comfyui.run(workflow(name="whole", steps=30))
     whole, resumed = (load_scene(root.with_name(name)) for name in ("whole", "long"))
     assert torch.equal(resumed.latents.values, whole.latents.values)
     assert replace(whole, latents=resumed.latents).provenance == resumed.provenance

@@ -20,8 +20,9 @@ DOWNLOADS = [
 ]  # workflows that need weights which do not come with the pack
 QUICK = {
     "LyraGenerateLatents": {"steps": 2},
+    "LyraReconstruct": {"keep": 0.11},  # little more than 10 000 splats
     "LyraRenderSplats": {"width": 96, "height": 64, "every": 8},
-    "LyraTrainRecon": {"steps": 10},
+    "LyraTrainRecon": {"steps": 5},
     "LyraRefineSplats": {"steps": 2},
     "LyraEvaluate": {"every": 16},
     "SplatToMesh": {"resolution": 64},

@@ -16,8 +16,6 @@ spec = importlib.util.spec_from_file_location("lyra_pack", ROOT / "__init__.py")
 pack = sys.modules["lyra_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
 
-from lyra_pack.comfyui_lyra.cli import main  # noqa: E402
-
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {  # event -> which of its arguments are names that change
     "os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (1,), "os.symlink": (1,),
@@ -47,6 +45,8 @@ def note(place: object) -> None:
 
 
 if __name__ == "__main__":
+    from lyra_pack.comfyui_lyra.cli import main
+
     verbs = json.load(sys.stdin)["verbs"]
     sys.addaudithook(watch)
     with redirect_stdout(sys.stderr):
