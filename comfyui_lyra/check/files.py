@@ -11,6 +11,7 @@ from ...kernels_glue.memory import recall, remember
 from ..callbacks import OnStep, no_progress
 from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig
 from ..files.cameras.load import load_cameras
+from ..files.cameras.npz import read_intrinsics, read_poses
 from ..files.scenes.geometry import load_geometry
 from ..files.scenes.latents import load_latents
 from ..files.scenes.latents_pkl import load_latent_pkl
@@ -28,6 +29,7 @@ from ..released.table import RELEASES
 from ..tokenizer.files import read_statistics
 from ..tokenizer.model import load_tokenizer
 from ..weights.checkpoints.containers import container
+from ..weights.checkpoints.ours import latents_in
 from ..weights.checkpoints.quantised import real
 from ..weights.checkpoints.state import read_state
 from ..weights.load import fitted, stored_config
@@ -43,12 +45,15 @@ READERS: dict[str, Callable[[Path], object]] = {  # of what is no model, by kind
     "ply": load_ply,
     "packed splats": load_splats,
     "splats": lambda path: read_all(load_ply, path.glob("[!.]*.ply")),
-    "latents": lambda path: (load_latents if container(path).kind == "safetensors" else load_latent_pkl)(path),
+    "latents": lambda path: read_all(read_latents, latents_in(path) if path.is_dir() else [path]),
+    "view": lambda path: read_view(path),
     "generated": lambda path: read_generated(path),
 }
 OTHERS = (  # known, no weights, and read by nothing here
     "clips", "sequence", "manifest", "sample", "training", "npz", "npy", "exr", "pfm", "picture", "animation", "video",
+    "text", "json",
 )  # fmt: skip
+NAMED_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf")  # what is called so should hold some
 UNREADABLE = ("truncated", "empty", "zeros", "damaged")
 
 
@@ -58,7 +63,7 @@ def file_checks(path: Path, on_step: OnStep = no_progress) -> Section:
     broken = facts.kind in UNREADABLE
     if facts.kind in READERS:
         return Section(title=f"File {path.name}", findings=(told_what(facts), hash_finding(path), reads(facts)))
-    if facts.kind in OTHERS:
+    if facts.kind in OTHERS and path.suffix not in NAMED_WEIGHTS:
         untold = Finding(name="content", found="not weights, not looked into")
         return Section(title=f"File {path.name}", findings=(told_what(facts), untold))
     found = [
@@ -90,6 +95,18 @@ def read_all(read: Callable[[Path], object], files: Iterable[Path]) -> None:
     """Read files one after another, and keep none."""
     for file in files:
         read(file)
+
+
+def read_latents(file: Path) -> None:
+    """Read one file of latents, in whichever form."""
+    (load_latents if container(file).kind == "safetensors" else load_latent_pkl)(file)
+
+
+def read_view(folder: Path) -> None:
+    """Read the latents, the poses and the lenses of one generated path."""
+    read_all(read_latents, latents_in(folder / "latent"))
+    read_all(read_poses, (folder / "pose").glob("*.npz"))
+    read_all(read_intrinsics, (folder / "intrinsics").glob("*.npz"))
 
 
 def read_generated(folder: Path) -> None:

@@ -84,6 +84,8 @@ def train_teacher(
     ``tokenizer`` is the trained tokenizer's file, ``init_from`` a teacher's whose weights, and config, it begins with.
     ``max_seconds`` includes making the data. Checkpoints, log and pictures go to the same folder.
     """
+    if training.validation < 1:
+        raise ValueError(f"a teacher is validated on {training.validation} scenes; at least 1 is needed")
     begun = None
     if init_from is None:
         network = initial_teacher(config, training.seed)
@@ -162,6 +164,7 @@ def make_data(
         for lengths, seeds in zip(
             LENGTHS, (SPLITS["validation"][:half], SPLITS["validation"][half : training.validation]), strict=True
         )
+        if seeds  # one scene alone goes along the longer paths
     ]
     held_out = HeldOut(
         latents=join(encode(tokenizer, filmed) for filmed in films),

@@ -79,6 +79,8 @@ def train_tokenizer(
     ``init_from`` is a tokenizer's file whose weights, and config, it begins with. ``max_seconds`` includes making the
     data. Checkpoints, log and pictures go to the same folder.
     """
+    if training.validation < 1:
+        raise ValueError(f"a tokenizer is validated on {training.validation} clips; at least 1 is needed")
     begun = None
     if init_from is None:
         autoencoder = initial_autoencoder(config, training.seed)

@@ -31,7 +31,7 @@ AVERAGED_EVERY = 4  # steps
 LOG_SECONDS, SPOKEN_PARTS = 5.0, 20
 LEAST_SECONDS = 1e-3  # of a run whose reserve is all the time it is given
 SAVE_SECONDS = 60.0  # between two checkpoints: what a kill may cost
-MOST_TOGETHER = 48 << 20  # bytes of a checkpoint with the optimiser's memory
+LARGEST_CHECKPOINT = 1 << 30  # bytes: one is written every SAVE_SECONDS, and that must not take long
 OWN_SEED = 1_000_003  # between the seeds of two processes
 SPEED_STEPS = 10  # at the start of a run that do not count for its speed
 
@@ -127,14 +127,14 @@ class Run:
     def save(self, folder: Path | None = None) -> None:
         """Write a checkpoint, by default into the run's folder.
 
-        Adam's memory is in bfloat16 on a GPU, and left out where the checkpoint would grow beyond MOST_TOGETHER: Adam
-        then starts afresh when the run is resumed.
+        Adam's memory is in bfloat16 on a GPU, and left out where the checkpoint would grow beyond
+        LARGEST_CHECKPOINT: Adam then starts afresh when the run is resumed.
         """
         if not self.is_first:
             return
         weights, averages = self.model.state_dict(), self.ema.module.state_dict()
         memory = self.optimizer.state(torch.bfloat16 if self.is_half else torch.float32)
-        if sum(t.nbytes for t in (*weights.values(), *averages.values(), *memory.values())) > MOST_TOGETHER:
+        if sum(t.nbytes for t in (*weights.values(), *averages.values(), *memory.values())) > LARGEST_CHECKPOINT:
             memory = {}
             log.info("%s: the checkpoint is without the optimiser's memory, which would make it too large", self.stage)
         snapshot = Snapshot(

@@ -200,8 +200,7 @@ def json_kind(path: Path, size: int) -> Container:
     try:
         document = parse_json(Path(path).read_bytes()) if size < LARGEST_HEADER else None
     except ValueError:
-        with Path(path).open("rb") as file:
-            return truncated("a JSON file", size) if file.read(1) == b"{" else plain("text", size)
+        return lines_or_less(path, size)
     known = document if isinstance(document, dict) else {}
     if isinstance(known.get("weight_map"), dict):
         return Container(kind="index", size=size, sentence="the index of weights in several files")
@@ -219,3 +218,18 @@ def json_kind(path: Path, size: int) -> Container:
             remedy="log in or accept the licence where it lies, then download it",
         )
     return Container(kind="json", size=size, sentence="a JSON file of no kind that this pack knows")
+
+
+def lines_or_less(path: Path, size: int) -> Container:
+    """What begins like JSON and is none: a line of JSON after another, a file that broke off, or text."""
+    with Path(path).open("rb") as file:
+        first, second = file.readline(LARGEST_HEADER), file.read(1)
+    if not first.startswith(b"{"):
+        return plain("text", size)
+    try:
+        parse_json(first)
+    except ValueError:
+        second = b""
+    if second == b"{":
+        return Container(kind="json", size=size, sentence="lines of JSON, such as the log of a training")
+    return truncated("a JSON file", size)

@@ -46,6 +46,10 @@ def folder_kind(path: Path) -> tuple[str, str] | None:
         return "sequence", f"a splat sequence of this pack: {counted(path, '*.ply', 'PLY file')}"
     if names & set(CAMERAS):
         return "cameras", f"a folder of cameras ({min(names & set(CAMERAS))})"
+    if {"latent", "pose", "intrinsics"} <= names:
+        return "view", f"one generated path in the reference's layout: {counted(path / 'pose', '*.npz', 'clip')}"
+    if path.resolve().name == "latent" and names <= {file.name for file in latents_in(path)}:
+        return "latents", f"the latents of one generated path: {counted(path, '*', 'file')}"
     if {"rgb", "pose"} <= names:
         return "clips", f"ViPE's result or one generated path: {counted(path / 'rgb', '*.mp4', 'clip')}"
     views = sorted((name for name in names if (path / name / "pose").is_dir()), key=lambda name: (len(name), name))
@@ -64,6 +68,11 @@ def folder_kind(path: Path) -> tuple[str, str] | None:
     if path.suffix == ".lyra" and any(path.glob("*.json")):
         return "manifest", f"what generated paths were made from: {counted(path, '*.json', 'manifest')}"
     return None
+
+
+def latents_in(folder: Path) -> list[Path]:
+    """The latents of a generated path, one file a clip, or two of the same."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".pkl"))
 
 
 def counted(folder: Path, pattern: str, what: str) -> str:

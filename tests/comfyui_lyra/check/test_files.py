@@ -88,6 +88,8 @@ def test_what_is_no_weights_fails_with_what_it_is(tmp_path):
     (tmp_path / "page.safetensors").write_text("<!doctype html><html>log in</html>")
     found = by_name(file_checks(tmp_path / "page.safetensors"))
     assert found["loader"].works is False and "web page" in found["what it is"].found
+    (tmp_path / "words.safetensors").write_text("a key is needed")  # text, and called weights
+    assert by_name(file_checks(tmp_path / "words.safetensors"))["loader"].works is False
 
 
 def test_a_released_name_is_checked_by_its_hash_once(weights, monkeypatch):
@@ -125,17 +127,21 @@ def test_latents_of_the_pack_are_read_file_folder_and_cameras_alone(tmp_path):
     one = folder / "3" / "latent" / "picture.safetensors"
     latents = load_latents(one).latents.values[0]
     save_latent_pkl(tmp_path / "one.pkl", latents)
-    for path in (folder, one, tmp_path / "one.pkl"):
+    for path in (folder, one, one.parent, one.parents[1], tmp_path / "one.pkl"):
         assert by_name(file_checks(path))["reads"].works, path
     one.write_bytes(one.read_bytes()[:-9])
-    for path in (folder, one):
+    for path in (folder, one, one.parent, one.parents[1]):
         assert any(finding.works is False for finding in file_checks(path).findings), path
     for view in folder.glob("[0-9]"):
         shutil.rmtree(view / "latent")
     assert by_name(file_checks(folder))["reads"].works
 
 
-def test_known_files_that_nothing_reads_are_told_and_neither_work_nor_fail():
-    for path in (MINI / "picture_depth.npz", MINI / "clip.mp4", MINI / "picture.png"):
+def test_known_files_that_nothing_reads_are_told_and_neither_work_nor_fail(tmp_path):
+    texts = {"note.txt": "a word", "log.jsonl": '{"step": 1}\n{"step": 2}\n', "about.json": '{"a": 1}'}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    others = (MINI / "picture_depth.npz", MINI / "clip.mp4", MINI / "picture.png")
+    for path in (*others, *(tmp_path / name for name in texts)):
         assert by_name(file_checks(path))["content"].found == "not weights, not looked into"
         assert {finding.works for finding in file_checks(path).findings} == {None}, path

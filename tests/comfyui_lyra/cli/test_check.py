@@ -1,5 +1,7 @@
 """The shell's ``check``: what it looks at, what it prints, and its exit status."""
 
+import re
+
 import pytest
 from lyra_pack.comfyui_lyra.check import everything
 from lyra_pack.comfyui_lyra.check.report import Finding, Section
@@ -55,7 +57,9 @@ def test_files_alone_are_checked_where_files_are_named(tmp_path, small_recon, ca
     assert main(["check", str(MINI / "picture_depth.npz"), *CPU]) == 0
     assert "**Nothing fails**" in capsys.readouterr().out
     (tmp_path / "note.txt").write_text("no weights")
-    assert main(["check", str(tmp_path / "mine.safetensors"), str(tmp_path / "note.txt"), *CPU]) == 1
+    assert main(["check", str(tmp_path / "note.txt"), *CPU]) == 0
+    (tmp_path / "note.txt").rename(tmp_path / "note.pt")
+    assert main(["check", str(tmp_path / "mine.safetensors"), str(tmp_path / "note.pt"), *CPU]) == 1
     assert "1 of" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "gone.pt"), *CPU]) == 1
     assert "no such file" in capsys.readouterr().err
@@ -65,7 +69,8 @@ def test_files_alone_are_checked_where_files_are_named(tmp_path, small_recon, ca
 def test_first_light_of_the_shipped_tokenizer_by_name_and_without(capsys):
     assert main(["check", "--tokenizer", "--dtype", "float32", *CPU]) == 0
     without = capsys.readouterr().out
-    assert "## First light: tokenizer" in without and "## File" not in without and "about 5 s" in without
+    assert "## First light: tokenizer" in without and "## File" not in without
+    assert re.search(r"about [\d.]+ s, roughly", without)  # 5 s at least, more on a busy machine
     file = shipped_model("tokenizer")
     assert main(["check", "--tokenizer", str(file), "--dtype", "float32", *CPU]) == 0
     assert f"## File {file.name}" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from lyra_pack.comfyui_lyra.training.train_teacher import (
     draw_sigmas,
     initial_teacher,
     losses,
+    make_data,
     train_teacher,
 )
 from lyra_pack.comfyui_lyra.training.train_tokenizer import TokenizerTraining, train_tokenizer
@@ -180,7 +181,7 @@ def test_an_interrupted_run_ends_in_good_order_and_the_interruption_goes_on(tmp_
 
 
 def test_a_checkpoint_that_would_be_too_large_leaves_out_the_optimiser(tmp_path, monkeypatch):
-    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.run.loop.MOST_TOGETHER", 100)
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.training.run.loop.LARGEST_CHECKPOINT", 100)
     first = teach(run_of(tmp_path, 9))
     assert not list(tmp_path.glob("*.state.safetensors"))
     resumed = run_of(tmp_path, 10, resume=True)
@@ -232,3 +233,13 @@ def test_half_precision_steps_follow_the_full_weights(tmp_path):
 @pytest.mark.parametrize("presets", [TOKENIZER_PRESETS, TEACHER_PRESETS])
 def test_mini_presets_are_of_the_mini_family(presets):
     assert presets["mini"].family == "mini"
+
+
+def test_one_scene_is_enough_to_validate_on_and_none_is_refused(tmp_path, nano_tokenizer):
+    run = run_of(tmp_path / "run", 1)
+    _, held_out = make_data(nano_tokenizer, TEACHER, TeacherTraining(scenes=1, validation=1), run)
+    assert len(held_out.truth) == len(held_out.latents.clips) == 6
+    with pytest.raises(ValueError, match="a teacher is validated on 0 scenes; at least 1 is needed"):
+        train_teacher(tmp_path, tmp_path / "none", training=TeacherTraining(validation=0))
+    with pytest.raises(ValueError, match="a tokenizer is validated on 0 clips; at least 1 is needed"):
+        train_tokenizer(tmp_path, training=TokenizerTraining(validation=0))
