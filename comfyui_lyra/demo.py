@@ -133,7 +133,7 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
         settings=SDG_SETTINGS, times=times, progress=progress,
     )  # fmt: skip
     scene = refined(models, scene, refining, progress, say)
-    made, wanted, source = perf_counter(), teacher_frames(models, scene), enlarged(geometry.frames)
+    made, wanted, source = perf_counter(), teacher_frames(models, scene), enlarged(scene.geometry.frames)
     rows, around = [("the clip", source)], []
     for time, splats in zip(times, scene.splats.frames, strict=True):
         circle = scene.cameras[-1][shown(scene.cameras[-1])]

@@ -24,7 +24,7 @@ from .files.scenes.sdg_writer import PathStore
 from .gen3c.generate import GenerateSettings, generate
 from .gen3c.load import Teacher
 from .gen3c.text import TextEmbeddings, encode_text
-from .geometry.fit import fit
+from .geometry.fit import aimed, fitted
 from .geometry.geometry import Geometry, Scale
 from .latents import MultiViewLatents
 from .recon.model import Recon
@@ -111,24 +111,11 @@ def paths_for(
     settings: PathSettings = PathSettings(),  # noqa: B008  (frozen)
 ) -> tuple[CameraTrajectory, ...]:
     """Camera paths around a picture's camera, of the teacher's trained length, or on top of a clip's, of its own."""
-    moving = len(geometry.frames) > 1
+    moving = geometry.is_clip
     frames = len(geometry.frames) if moving else config.trained_frames
-    base = replace(geometry.cameras, fps=geometry.cameras.fps if moving else config.fps)
+    base = aimed(geometry)
+    base = base if moving else replace(base, fps=config.fps)
     return camera_paths(base, replace(settings, frames=frames))
-
-
-def fitted(
-    geometry: Geometry, cameras: Sequence[CameraTrajectory], config: TeacherConfig
-) -> tuple[Geometry, tuple[CameraTrajectory, ...]]:
-    """Geometry and the paths made from it, cropped about the centre and resized to the teacher's pictures."""
-    size = (geometry.cameras.height, geometry.cameras.width)
-    for path in cameras:
-        if (path.height, path.width) != size:
-            raise ValueError(
-                f"camera path '{path.name}' is of {path.width}x{path.height} pictures, the geometry of {size[1]}x"
-                f"{size[0]}; make the camera paths from this geometry"
-            )
-    return fit(geometry, *config.trained_size), tuple(path.resized(*config.trained_size) for path in cameras)
 
 
 def build_scene(
@@ -145,8 +132,8 @@ def build_scene(
     progress: Callable[[str], OnStep] = lambda label: no_progress,
 ) -> Scene:
     """Everything from the geometry of a picture (see ``picture_geometry``) or clip (``geometry_sources.from_vipe``)."""
-    geometry = fit(geometry, *teacher.config.trained_size)
     paths = paths_for(geometry, teacher.config, moves)
+    geometry, paths = fitted(geometry, paths, *teacher.config.trained_size)
     latents = generate(
         teacher, tokenizer, geometry, paths, settings=settings, text=text, store=store, on_step=progress("generate")
     )

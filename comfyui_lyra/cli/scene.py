@@ -24,6 +24,7 @@ from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
 from ..gen3c.modes import MODES, as_possible, in_mode, told
 from ..gen3c.text import load_text, save_text
+from ..geometry.fit import fitted
 from ..geometry.geometry import Geometry
 from ..recon.load import load_recon
 from ..recon.reconstruct import reconstruct
@@ -63,7 +64,7 @@ def run_generate(options: argparse.Namespace) -> None:
     tokenizer = tokenizer_of(options)
     geometry = load_geometry(options.geometry)
     paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))
-    geometry, paths = pipeline.fitted(geometry, paths, teacher.config)
+    geometry, paths = fitted(geometry, paths, *teacher.config.trained_size)
     name = options.name or clip_name(options.geometry.stem)
     settings = in_mode(filled(GenerateSettings(), options), options.mode)
     settings = as_possible(settings, teacher.config, dtype, options.device)

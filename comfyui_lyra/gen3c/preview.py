@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..callbacks import OnStep, no_progress
 from ..cameras.path import CameraTrajectory
+from ..geometry.fit import fit
 from ..geometry.geometry import Geometry
 from .cache.cache3d import Cache3D
 
@@ -20,8 +21,11 @@ def preview_cache(
     every: int = 1,
     foreground_masking: bool = True,
     on_step: OnStep = no_progress,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Every nth frame of what the teacher is shown along a path, [M, H, W, 3] in [0, 1], and where it is, [M, H, W].
+
+    The geometry is brought to the path's size first, and drawn on the device, its own by default.
 
     Black and 0 where the teacher invents. Frames drawn with other neighbours than in a whole clip differ a little: two
     at a time share the range of their depth weights (teacher.md 5, step 4).
@@ -31,9 +35,11 @@ def preview_cache(
             f"a clip of {len(geometry.frames)} frames for camera path '{path.name}' of {len(path)}; make the path "
             "from this geometry"
         )
-    chosen = slice(None, None, every)
-    seen = geometry[chosen] if len(geometry.frames) > 1 else geometry
-    drawn = Cache3D.of(seen).render(path[chosen], foreground_masking, on_step=on_step)
+    chosen, size = slice(None, None, every), (path.height, path.width)
+    seen = geometry[chosen] if geometry.is_clip else geometry
+    if geometry.fitting and geometry.fitting.size == size:
+        seen = fit(seen, *size, is_clip=geometry.is_clip)
+    drawn = Cache3D.of(seen.to(device or seen.depth.device)).render(path[chosen], foreground_masking, on_step=on_step)
     return (drawn.pixels[:, 0].movedim(1, -1) + 1) / 2, drawn.masks[:, 0, 0]
 
 

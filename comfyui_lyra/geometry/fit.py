@@ -1,45 +1,112 @@
 """Bringing pictures, their depth and their cameras to the size a model was trained with."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras.path import CameraTrajectory, largest_crop
-from .geometry import Geometry
+from .geometry import Fit, Fitting, Geometry
 from .pictures import crop_resize
 
 log = logging.getLogger("lyra")
 
-Fit = Literal["crop", "reference"]
-FITS = get_args(Fit)
-
+AT_ONCE = 1 << 25  # pixels of frames that are fitted together, in about 50 bytes each
 WORTH_SAYING = 0.1  # share of a picture that is cut, or squashed, from which the log says so
 REFERENCE_SIZE = (720, 1280)  # height, width to which the reference resizes every input
 REFERENCE_HEIGHT = 704  # rows that it keeps of a clip
 REFERENCE_BACKGROUND = 1000.0  # depth that it gives to what MoGe masks
 
 
-def fit(geometry: Geometry, height: int, width: int, how: Fit = "crop") -> Geometry:
-    """The geometry for height x width pictures.
+def meant_for(geometry: Geometry, height: int, width: int, how: Fit = "crop") -> Geometry:
+    """The same geometry for height x width pictures, to which ``fit`` will bring it; says what that costs."""
+    if geometry.size != (height, width):
+        _say_what_changes(geometry.cameras, height, width, how)
+    return replace(geometry, fitting=Fitting(height, width, how))
+
+
+def aimed(geometry: Geometry) -> CameraTrajectory:
+    """Its cameras at the size that it is meant for, where paths begin."""
+    to = geometry.fitting
+    return fit_cameras(geometry.cameras, *to.size, to.how, geometry.is_clip) if to else geometry.cameras
+
+
+def fitted(
+    geometry: Geometry, cameras: Sequence[CameraTrajectory], height: int, width: int
+) -> tuple[Geometry, tuple[CameraTrajectory, ...]]:
+    """A geometry and paths that were made from it, both at a model's size: the one place where that happens."""
+    return fit(geometry, height, width), tuple(fit_path(path, geometry, height, width) for path in cameras)
+
+
+def fit(geometry: Geometry, height: int, width: int, how: Fit | None = None, is_clip: bool | None = None) -> Geometry:
+    """The geometry for height x width pictures, ``how`` its ``fitting`` says, or else by ``crop``.
 
     ``crop`` cuts the largest centred part of that shape and resizes it. ``reference`` resizes a picture whatever its
-    shape, and a clip to 720 rows for every 704 wanted before it cuts, as the reference programs do.
+    shape, and a clip to 720 rows for every 704 wanted before it cuts, as the reference programs do. ``is_clip`` is said
+    of frames that are part of one.
     """
-    if how not in FITS:
-        raise ValueError(f"picture fit '{how}' is neither {' nor '.join(map(repr, FITS))}")
-    if (geometry.cameras.height, geometry.cameras.width) == (height, width):
-        return geometry
-    _say_what_changes(geometry.cameras, height, width, how)
+    to = Fitting(height, width, how or (geometry.fitting.how if geometry.fitting else "crop"))
+    is_clip = geometry.is_clip if is_clip is None else is_clip
+    if geometry.size != to.size:
+        if geometry.fitting is None or geometry.fitting.size != to.size:  # else it was said when it was set
+            _say_what_changes(geometry.cameras, height, width, to.how)
+        count = max(1, AT_ONCE // (geometry.size[0] * geometry.size[1]))
+        parts = [_fit(geometry[i : i + count], to, is_clip) for i in range(0, len(geometry.frames), count)]
+        cameras = fit_cameras(geometry.cameras, height, width, to.how, is_clip)
+        geometry = parts[0] if len(parts) == 1 else _joined(parts, cameras)
+    return replace(geometry, fitting=None) if geometry.fitting else geometry
+
+
+def _fit(geometry: Geometry, to: Fitting, is_clip: bool) -> Geometry:
+    """Some frames, brought to another size."""
+    if to.how == "crop":
+        return fit_by_crop(geometry, *to.size)
+    if not is_clip:
+        return resize_as_reference(geometry, *to.size)
+    return crop_as_reference(resize_as_reference(geometry, reference_rows(to.height), to.width), *to.size)
+
+
+def _joined(parts: Sequence[Geometry], cameras: CameraTrajectory) -> Geometry:
+    """The frames of all parts, seen by their cameras."""
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("frames", "depth", "valid")}
+    return replace(parts[0], **joined, cameras=cameras)
+
+
+def fit_cameras(cameras: CameraTrajectory, height: int, width: int, how: Fit, is_clip: bool) -> CameraTrajectory:
+    """The cameras of pictures that are brought to another size as ``fit`` does it."""
+    if (cameras.height, cameras.width) == (height, width):
+        return cameras
     if how == "crop":
-        return fit_by_crop(geometry, height, width)
-    if len(geometry.frames) == 1:
-        return resize_as_reference(geometry, height, width)
-    rows = round(height * REFERENCE_SIZE[0] / REFERENCE_HEIGHT)
-    return crop_as_reference(resize_as_reference(geometry, rows, width), height, width)
+        return cameras.resized(height, width)
+    if not is_clip:
+        return _stretched(cameras, height, width)
+    return _cut(_stretched(cameras, reference_rows(height), width), height, width)
+
+
+def fit_path(path: CameraTrajectory, geometry: Geometry, height: int, width: int) -> CameraTrajectory:
+    """A path that was made from a geometry, at its own size or the one it is meant for, for height x width pictures."""
+    own, to, size = geometry.cameras, geometry.fitting, (path.height, path.width)
+    how, is_clip = to.how if to else "crop", geometry.is_clip
+    if size != geometry.size:
+        if to is None or size != to.size:
+            raise ValueError(
+                f"camera path '{path.name}' is of {path.width}x{path.height} pictures, the geometry of {own.width}x"
+                f"{own.height}; make the camera paths from this geometry"
+            )
+        if size == (height, width):
+            return path
+        unit = replace(own[:1], K=torch.eye(3, dtype=torch.float64)[None])  # its K becomes the way to that size
+        back = torch.linalg.inv(fit_cameras(unit, *size, how, is_clip).K)
+        path = replace(path, K=(back @ path.K.cpu().double()).to(path.K), height=own.height, width=own.width)
+    return fit_cameras(path, height, width, how, is_clip)
+
+
+def reference_rows(height: int) -> int:
+    """Rows to which the reference resizes a clip of which ``height`` stay."""
+    return round(height * REFERENCE_SIZE[0] / REFERENCE_HEIGHT)
 
 
 def _say_what_changes(cameras: CameraTrajectory, height: int, width: int, how: Fit) -> None:
@@ -83,33 +150,44 @@ def resize_as_reference(geometry: Geometry, height: int, width: int) -> Geometry
     depth = geometry.depth.nan_to_num(0, REFERENCE_BACKGROUND)
     layers = torch.cat([geometry.frames.movedim(-1, 1), depth[:, None]], 1)
     layers = F.interpolate(layers, (height, width), mode="bilinear")
-    cameras, K = geometry.cameras, geometry.cameras.K.clone()
-    K[:, 0] *= width / cameras.width
-    K[:, 1] *= height / cameras.height
     return replace(
         geometry,
         frames=layers[:, :3].movedim(1, -1),
         depth=layers[:, 3],
         valid=F.interpolate(geometry.valid[:, None].float(), (height, width), mode="nearest")[:, 0] > 0,
-        cameras=replace(cameras, K=K, height=height, width=width),
+        cameras=_stretched(geometry.cameras, height, width),
     )
+
+
+def _stretched(cameras: CameraTrajectory, height: int, width: int) -> CameraTrajectory:
+    """The cameras of pictures resized to any shape."""
+    K = cameras.K.clone()
+    K[:, 0] *= width / cameras.width
+    K[:, 1] *= height / cameras.height
+    return replace(cameras, K=K, height=height, width=width)
+
+
+def _cut(cameras: CameraTrajectory, height: int, width: int) -> CameraTrajectory:
+    """The cameras of the centred part of pictures, see ``crop_as_reference``."""
+    K = cameras.K.clone()
+    K[:, 0, 2] -= (cameras.width - width) // 2
+    K[:, 1, 2] -= (cameras.height - height) // 2
+    return replace(cameras, K=K, height=height, width=width)
 
 
 def crop_as_reference(geometry: Geometry, height: int, width: int) -> Geometry:
     """Cut the centred part of a size, at whole pixels: an odd row or column more is left below and to the right."""
-    cameras, K = geometry.cameras, geometry.cameras.K.clone()
+    cameras = geometry.cameras
     top, left = (cameras.height - height) // 2, (cameras.width - width) // 2
     if top < 0 or left < 0:
         raise ValueError(f"no {width}x{height} part of {cameras.width}x{cameras.height} pictures; resize them first")
-    K[:, 0, 2] -= left
-    K[:, 1, 2] -= top
     part = (slice(None), slice(top, top + height), slice(left, left + width))
     return replace(
         geometry,
         frames=geometry.frames[part],
         depth=geometry.depth[part],
         valid=geometry.valid[part],
-        cameras=replace(cameras, K=K, height=height, width=width),
+        cameras=_cut(cameras, height, width),
     )
 
 

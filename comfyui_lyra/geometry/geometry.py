@@ -16,20 +16,47 @@ log = logging.getLogger("lyra")
 
 Scale = Literal["auto", "as_is"]
 SCALES = get_args(Scale)
+Fit = Literal["crop", "reference"]  # see ``fit.fit``
+FITS = get_args(Fit)
+MOST_POINTS = 1 << 20  # of a drawing
 
 STILL_SHIFT = 0.02  # camera motion, as a share of the scene's depth, ...
 STILL_TURN = 1.0  # ... and in degrees, that a clip from a tripod may show
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """The pictures that a geometry is meant for: its paths and previews have this size, it keeps its own itself."""
+
+    height: int  # pixels
+    width: int
+    how: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        if self.how not in FITS:
+            raise ValueError(f"picture fit '{self.how}' is neither {' nor '.join(map(repr, FITS))}")
+        if min(self.height, self.width) < 1:
+            raise ValueError(f"no pictures of {self.width}x{self.height}: sizes must be positive")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Geometry:
-    """Pictures with depth and cameras, F = 1 for a picture. World axes: the camera of frame 0, once ``normalized``."""
+    """Pictures with depth and cameras, F = 1 for a picture. World axes: the camera of frame 0, once ``normalized``.
+
+    They keep the size that their source has. What a model takes is made of them once, by ``fit.fitted``.
+    """
 
     frames: Tensor  # [F, H, W, 3] in [0, 1]
     depth: Tensor  # [F, H, W] along the camera's z axis; inf is background, such as sky
     valid: Tensor  # [F, H, W] bool: where depth was measured; of the rest only background is ever drawn
     cameras: CameraTrajectory  # F poses and intrinsics for H x W pictures
     scale: float = 1.0  # what depth and translations were divided by; multiply to get the source's unit back
+    fitting: Fitting | None = None  # None: meant for pictures of its own size
 
     def __post_init__(self) -> None:
         check_shapes(self, frames="F H W 3", depth="F H W", valid="F H W")
@@ -51,6 +78,16 @@ class Geometry:
         """Keep some frames, a slice or an index [M]; the world stays."""
         kept = {name: getattr(self, name)[frames] for name in ("frames", "depth", "valid", "cameras")}
         return replace(self, **kept)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its pictures."""
+        return self.cameras.height, self.cameras.width
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it has several frames."""
+        return len(self.frames) > 1
 
     @property
     def center_depth(self) -> float:
@@ -115,9 +152,11 @@ def unproject(depth: Tensor, K: Tensor, c2w: Tensor) -> Tensor:
     return torch.stack(transform(c2w, points), -1).masked_fill_(~(depth > 0)[..., None], 0)
 
 
-def point_cloud(geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """World points [N, 3] and colours [N, 3] of what frame 0 measured."""
+def point_cloud(geometry: Geometry, most: int = MOST_POINTS) -> tuple[Tensor, Tensor]:
+    """World points [N, 3] and colours [N, 3] of what frame 0 measured; of a large picture a grid of at most so many."""
     cameras = geometry.cameras[:1].to(geometry.depth.device)
-    seen = geometry.valid[0] & geometry.depth[0].isfinite()
-    points = unproject(torch.where(seen, geometry.depth[0], 0.0)[None], cameras.K, cameras.c2w)
-    return points[0][seen], geometry.frames[0][seen]
+    every = math.ceil((geometry.depth[0].numel() / most) ** 0.5)
+    part = (slice(None, None, every), slice(None, None, every))
+    seen = (geometry.valid[0] & geometry.depth[0].isfinite())[part]
+    points = unproject(torch.where(geometry.depth[:1].isfinite(), geometry.depth[:1], 0.0), cameras.K, cameras.c2w)
+    return points[0][part][seen], geometry.frames[0][part][seen]

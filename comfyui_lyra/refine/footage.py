@@ -126,7 +126,8 @@ def closeness(frames: int, time: int | None) -> Tensor:
 
 def in_world_of(geometry: Geometry, cameras: Sequence[CameraTrajectory], latents: MultiViewLatents) -> Geometry:
     """The geometry's pictures at the frames' size, their cameras in the world of the splats."""
-    geometry = fit(geometry, cameras[0].height, cameras[0].width)
+    made = latents.cameras[0]
+    geometry = fit(fit(geometry, made.height, made.width), cameras[0].height, cameras[0].width)
     moved = cameras[0].c2w[0].cpu().double() @ torch.linalg.inv(latents.cameras[0].c2w[0].cpu().double())
     own = geometry.cameras
     return replace(geometry, cameras=replace(own, c2w=(moved @ own.c2w.cpu().double()).float(), K=own.K.cpu().float()))

@@ -9,6 +9,7 @@ from ...comfyui_lyra.cameras.drawing import draw_paths
 from ...comfyui_lyra.cameras.moves import DRAWS, PRESETS, ROTATIONS, SEEDS, PathSettings, camera_paths
 from ...comfyui_lyra.cameras.path import pinhole_camera
 from ...comfyui_lyra.cameras.sets import combine
+from ...comfyui_lyra.geometry.fit import aimed
 from ...comfyui_lyra.geometry.geometry import point_cloud
 from ..comfy import types as sockets
 
@@ -131,7 +132,7 @@ class CameraPaths(io.ComfyNode):
         """Make the paths."""
         if teacher is not None:
             frames, (height, width) = teacher.config.trained_frames, teacher.config.trained_size
-        base = geometry.cameras if geometry is not None else pinhole_camera(width, height, fov)
+        base = aimed(geometry) if geometry is not None else pinhole_camera(width, height, fov)
         if len(base) == 1:
             base = replace(base, fps=fps)
         else:

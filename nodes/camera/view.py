@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...comfyui_lyra.cameras.moves import EASINGS, through_keyframes
 from ...comfyui_lyra.cameras.viewer import keyframes_from_viewer, to_viewer
+from ...comfyui_lyra.geometry.fit import aimed
 from ..comfy import types as sockets
 from .paths import FRAMES, PIXELS, SPEED
 
@@ -67,7 +68,7 @@ class CamerasFromCore(io.ComfyNode):
     def execute(cls, keyframes, frames, easing, fps, width, height, geometry=None, teacher=None) -> io.NodeOutput:
         """Run a path through the keyframes."""
         frames = frames if teacher is None else teacher.config.trained_frames
-        start = geometry.cameras if geometry is not None else None
+        start = aimed(geometry) if geometry is not None else None
         keys = keyframes_from_viewer(list(keyframes.values()), width, height, start)
         return io.NodeOutput((through_keyframes(replace(keys, fps=fps), frames, easing),))
 

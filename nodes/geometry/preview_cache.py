@@ -52,8 +52,8 @@ class PreviewCache(io.ComfyNode):
         """Draw the points."""
         devices.make_room(WORKING_BYTES)
         frames, known = preview_cache(
-            geometry.to(devices.compute_device()), sockets.chosen(cameras, path), every, foreground_masking,
-            progress.steps("3D cache"),
+            geometry, sockets.chosen(cameras, path), every, foreground_masking, progress.steps("3D cache"),
+            devices.compute_device(),
         )  # fmt: skip
         pictures = sockets.to_image(frames)
         return io.NodeOutput(pictures, sockets.to_mask(known), ui=ui.PreviewImage(pictures, cls=cls))

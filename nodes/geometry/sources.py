@@ -3,9 +3,8 @@
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.media.depth_values import MEANINGS, UNITS, in_metres
-from ...comfyui_lyra.geometry.fit import FITS
-from ...comfyui_lyra.geometry.fit import fit as fit_to
-from ...comfyui_lyra.geometry.geometry import SCALES
+from ...comfyui_lyra.geometry.fit import aimed, meant_for
+from ...comfyui_lyra.geometry.geometry import FITS, SCALES
 from ...comfyui_lyra.sources.geometry import depth_of_size, from_da3, from_depth, from_moge
 from ..camera.paths import PIXELS
 from ..comfy import progress
@@ -24,8 +23,8 @@ class GeometryFromMoGe(io.ComfyNode):
             node_id="LyraGeometryFromMoGe",
             display_name="Geometry from MoGe",
             category="Lyra/geometry",
-            description="Brings a picture and what core's Run MoGe Inference has measured of it to the size of Lyra's "
-            "models. MoGe knows the field of view and what is sky.",
+            description="Makes a geometry of a picture and what core's Run MoGe Inference has measured of it. "
+            "MoGe knows the field of view and what is sky.",
             search_aliases=["depth", "moge to lyra", "picture to 3d", "image geometry", "monocular geometry"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -35,13 +34,14 @@ class GeometryFromMoGe(io.ComfyNode):
                     "width",
                     default=1280,
                     **PIXELS,
-                    tooltip="Width in pixels that the picture is brought to: 1280 for Lyra, 160 for the mini models.",
+                    tooltip="Width in pixels of paths and previews: 1280 for Lyra, 160 for the mini models. The "
+                    "picture keeps its size until Generate Latents fits it to the teacher.",
                 ),
                 io.Int.Input(
                     "height",
                     default=704,
                     **PIXELS,
-                    tooltip="Height in pixels that the picture is brought to: 704 for Lyra, 96 for the mini models.",
+                    tooltip="Height in pixels of paths and previews: 704 for Lyra, 96 for the mini models.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -67,7 +67,7 @@ class GeometryFromMoGe(io.ComfyNode):
         """Convert."""
         frames = sockets.from_image(image)
         with progress.warnings() as warnings:
-            geometry = fit_to(from_moge(frames, moge_geometry, scale), height, width, fit)
+            geometry = meant_for(from_moge(frames, moge_geometry, scale), height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 
 
@@ -81,8 +81,8 @@ class GeometryFromDA3(io.ComfyNode):
             node_id="LyraGeometryFromDA3",
             display_name="Geometry from Depth Anything 3",
             category="Lyra/geometry",
-            description="Brings a picture or clip and what core's Depth Anything 3 has measured of it to the size of "
-            "Lyra's models. A clip needs a run in multiview mode with a Small or Base model, which finds the cameras.",
+            description="Makes a geometry of a picture or clip and what core's Depth Anything 3 has measured of it. "
+            "A clip needs a run in multiview mode with a Small or Base model, which finds the cameras.",
             search_aliases=["depth", "da3 to lyra", "video geometry", "camera poses", "multiview depth"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -97,13 +97,14 @@ class GeometryFromDA3(io.ComfyNode):
                     "width",
                     default=1280,
                     **PIXELS,
-                    tooltip="Width in pixels that the frames are brought to: 1280 for Lyra, 160 for the mini models.",
+                    tooltip="Width in pixels of paths and previews: 1280 for Lyra, 160 for the mini models. The "
+                    "frames keep their size until Generate Latents fits them to the teacher.",
                 ),
                 io.Int.Input(
                     "height",
                     default=704,
                     **PIXELS,
-                    tooltip="Height in pixels that the frames are brought to: 704 for Lyra, 96 for the mini models.",
+                    tooltip="Height in pixels of paths and previews: 704 for Lyra, 96 for the mini models.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -129,7 +130,7 @@ class GeometryFromDA3(io.ComfyNode):
         """Convert."""
         frames = sockets.from_image(image)
         with progress.warnings() as warnings:
-            geometry = fit_to(from_da3(frames, da3_geometry, fov, scale), height, width, fit)
+            geometry = meant_for(from_da3(frames, da3_geometry, fov, scale), height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 
 
@@ -143,7 +144,7 @@ class GeometryFromDepth(io.ComfyNode):
             node_id="LyraGeometryFromDepth",
             display_name="Geometry from Depth",
             category="Lyra/geometry",
-            description="Brings a picture and its depth picture, from any source, to the size of Lyra's models. A clip "
+            description="Makes a geometry of a picture and its depth picture, from any source. A clip "
             "needs its cameras as well, or one that stood still.",
             search_aliases=["depth map", "depth picture", "exr depth", "disparity", "picture to 3d"],
             hidden=[io.Hidden.unique_id],
@@ -182,13 +183,14 @@ class GeometryFromDepth(io.ComfyNode):
                     "width",
                     default=1280,
                     **PIXELS,
-                    tooltip="Width in pixels that the frames are brought to: 1280 for Lyra, 160 for the mini models.",
+                    tooltip="Width in pixels of paths and previews: 1280 for Lyra, 160 for the mini models. The "
+                    "frames keep their size until Generate Latents fits them to the teacher.",
                 ),
                 io.Int.Input(
                     "height",
                     default=704,
                     **PIXELS,
-                    tooltip="Height in pixels that the frames are brought to: 704 for Lyra, 96 for the mini models.",
+                    tooltip="Height in pixels of paths and previews: 704 for Lyra, 96 for the mini models.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -242,13 +244,14 @@ class GeometryFromDepth(io.ComfyNode):
             values = in_metres(sockets.from_depth_image(depth), unit)
             values = depth_of_size(values, *frames.shape[1:3], source="the depth picture")
             geometry = from_depth(frames, values, meaning, near, far, fov, path, scale, still, unit=unit)
-            geometry = fit_to(geometry, height, width, fit)
+            geometry = meant_for(geometry, height, width, fit)
         return io.NodeOutput(shown(cls, geometry, warnings))
 
 
 def shown(node: type[io.ComfyNode], geometry, warnings=()):
     """A geometry, after a word on the node about it."""
-    cameras = geometry.cameras
-    size = f"{len(cameras)} x {cameras.width}x{cameras.height}"
+    own, to = geometry.cameras, aimed(geometry)
+    size = f"{len(own)} x {own.width}x{own.height}"
+    size += f" for {to.width}x{to.height}" if (to.width, to.height) != (own.width, own.height) else ""
     progress.show_text(node, "\n".join([f"{size}, 1 scene unit = {geometry.scale:.4g} of the source's", *warnings]))
     return geometry

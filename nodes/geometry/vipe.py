@@ -4,9 +4,9 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ...comfyui_lyra.geometry.fit import FITS
 from ...comfyui_lyra.geometry.fit import fit as fit_to
-from ...comfyui_lyra.geometry.geometry import SCALES
+from ...comfyui_lyra.geometry.fit import meant_for
+from ...comfyui_lyra.geometry.geometry import FITS, SCALES
 from ...comfyui_lyra.sources.geometry import from_vipe
 from ..camera.paths import FRAMES, PIXELS
 from ..comfy import folders, hooks, progress
@@ -46,13 +46,14 @@ class LoadViPE(io.ComfyNode):
                     "width",
                     default=1280,
                     **PIXELS,
-                    tooltip="Width in pixels that the frames are brought to: 1280 for Lyra, 160 for the mini models.",
+                    tooltip="Width in pixels of paths and previews: 1280 for Lyra, 160 for the mini models. The "
+                    "frames keep their size until Generate Latents fits them to the teacher.",
                 ),
                 io.Int.Input(
                     "height",
                     default=704,
                     **PIXELS,
-                    tooltip="Height in pixels that the frames are brought to: 704 for Lyra, 96 for the mini models.",
+                    tooltip="Height in pixels of paths and previews: 704 for Lyra, 96 for the mini models.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -97,8 +98,9 @@ class LoadViPE(io.ComfyNode):
         """Read the clip."""
         with progress.warnings() as warnings:
             geometry = from_vipe(folders.input_path(path), start, frames, strict=strict, scale=scale)
-            geometry = fit_to(geometry, height, width, fit)
-        return io.NodeOutput(shown(cls, geometry, warnings), sockets.to_image(geometry.frames))
+            geometry = meant_for(geometry, height, width, fit)
+        frames = sockets.to_image(fit_to(geometry, height, width).frames)
+        return io.NodeOutput(shown(cls, geometry, warnings), frames)
 
 
 def state_of_results(path: Path) -> str:

@@ -13,6 +13,7 @@ from ...comfyui_lyra.files.scenes.sdg_writer import NumberedStore
 from ...comfyui_lyra.gen3c.modes import MODES
 from ...comfyui_lyra.gen3c.sampler import SOLVERS
 from ...comfyui_lyra.gen3c.text import TextEmbeddings, fit_rows, zero_text
+from ...comfyui_lyra.geometry.fit import fitted
 from ...comfyui_lyra.latents import MultiViewLatents
 from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
@@ -48,7 +49,7 @@ class GenerateLatents(io.ComfyNode):
                     tooltip="From Load Tokenizer, or Cosmos' VAE from Load VAE.",
                 ),
                 sockets.Geometry.Input(
-                    "geometry", tooltip="The picture or clip with its depth; cropped to the teacher's size."
+                    "geometry", tooltip="The picture or clip with its depth; brought to the teacher's size here, once."
                 ),
                 sockets.Cameras.Input(
                     "cameras",
@@ -175,12 +176,11 @@ class GenerateLatents(io.ComfyNode):
         """Generate, path after path; where memory runs out, again with fewer weights on the device, at last none."""
         from ...comfyui_lyra.gen3c.generate import GenerateSettings, frames_of, generate
         from ...comfyui_lyra.gen3c.modes import as_possible, in_mode, told
-        from ...comfyui_lyra.pipeline import fitted
 
         tokenizer, teacher = tokenizer_of(tokenizer), teacher_of(teacher)
         search = folders.scenes() if resume else None
         store = NumberedStore(folders.scene_folder(name, not resume), rgb=save_video, search=search)
-        geometry, paths = fitted(geometry, cameras, teacher.config)
+        geometry, paths = fitted(geometry, cameras, *teacher.config.trained_size)
         settings = GenerateSettings(
             steps=steps, guidance=guidance, solver=solver, seed=seed, step_cache=speed,
             foreground_masking=foreground_masking, attention=teacher.attention,

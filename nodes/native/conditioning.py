@@ -89,10 +89,10 @@ class GEN3CConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         """Draw and encode, path after path."""
         from ...comfyui_lyra.gen3c.requirements import check_inputs
-        from ...comfyui_lyra.pipeline import fitted
+        from ...comfyui_lyra.geometry.fit import fitted
 
         config, tokenizer = gen3c_of(model).teacher_config, tokenizer_of(tokenizer)
-        geometry, paths = fitted(geometry, cameras, config)
+        geometry, paths = fitted(geometry, cameras, *config.trained_size)
         text = text_of(positive, negative, config) or zero_text(config)
         if len(check_inputs(config, tokenizer.network, geometry, paths, text, True)) > 1:
             raise ValueError(

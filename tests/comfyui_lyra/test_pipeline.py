@@ -82,15 +82,15 @@ def test_pictures_of_any_size_are_brought_to_the_models(photo, small_teacher):
     geometry = picture_geometry(*photo, fov=60)
     paths = paths_for(geometry, config, PathSettings(movement=2, seed=3))
     assert {(len(p), p.height, p.width, p.fps) for p in paths} == {(9, 80, 96, 24.0)}
-    small, cameras = fitted(geometry, paths, config)
+    small, cameras = fitted(geometry, paths, *config.trained_size)
     assert small.frames.shape == (1, 32, 48, 3)
     for path in cameras:
         assert (path.height, path.width) == (32, 48)
         torch.testing.assert_close(path.K[0], small.cameras.K[0])
-    same, unchanged = fitted(small, cameras, config)
+    same, unchanged = fitted(small, cameras, *config.trained_size)
     assert same is small and torch.equal(unchanged[0].K, cameras[0].K)
     with pytest.raises(ValueError, match="'left' is of 48x32 pictures, the geometry of 96x80; make the camera paths"):
-        fitted(geometry, cameras, config)
+        fitted(geometry, cameras, *config.trained_size)
 
 
 def test_a_video_with_depth_is_of_a_camera_that_stood_still(tmp_path):

@@ -9,12 +9,15 @@ import torch
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.geometry.fit import (
     REFERENCE_SIZE,
+    aimed,
     condition_frame,
     crop_as_reference,
     fit,
+    fitted,
+    meant_for,
     resize_as_reference,
 )
-from lyra_pack.comfyui_lyra.geometry.geometry import Geometry, unproject
+from lyra_pack.comfyui_lyra.geometry.geometry import Fitting, Geometry, unproject
 from lyra_pack.comfyui_lyra.sources.geometry import from_moge
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -116,7 +119,51 @@ def test_a_clip_of_the_references_size_is_only_cropped():
     assert fit(clip, 90, 160) is clip
 
 
+EACH = pytest.mark.parametrize(("how", "frames"), [("crop", 1), ("crop", 2), ("reference", 1), ("reference", 2)])
+
+
+@EACH
+def test_a_geometry_is_fitted_once_whatever_size_it_is_meant_for(how, frames):
+    own = wall(90, 120, frames)
+    expected = fit(own, 40, 70, how)
+    for size in ((176, 320), (50, 40), (40, 70), (90, 120)):
+        meant = meant_for(own, *size, how)
+        path = replace(aimed(meant), name="left")
+        assert (path.height, path.width) == size and meant.frames is own.frames
+        found, (left,) = fitted(meant, (path,), 40, 70)
+        assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in ("frames", "depth", "valid"))
+        assert torch.equal(found.cameras.K, expected.cameras.K) and found.fitting is None
+        torch.testing.assert_close(left.K, expected.cameras.K, rtol=1e-5, atol=1e-4)
+        assert (left.height, left.width, left.name) == (40, 70, "left")
+        if size == (40, 70):  # the usual case: nothing is computed twice
+            assert left is path
+
+
+@EACH
+def test_a_path_with_a_lens_of_its_own_keeps_its_view(how, frames):
+    meant = meant_for(wall(90, 120, frames), 176, 320, how)
+    own, wide = (replace(c, K=c.K * torch.tensor([[0.5], [0.5], [1.0]])) for c in (meant.cameras, aimed(meant)))
+    own.K[:, :2, 2], wide.K[:, :2, 2] = meant.cameras.K[:, :2, 2], aimed(meant).K[:, :2, 2]
+    _, (by_own, by_aim) = fitted(meant, (own, wide), 40, 70)
+    torch.testing.assert_close(by_aim.K, by_own.K, rtol=1e-5, atol=1e-4)
+
+
+@EACH
+def test_many_frames_are_fitted_some_at_a_time(how, frames, monkeypatch):
+    clip = wall(90, 120, frames + 2)
+    whole = fit(clip, 40, 70, how)
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.geometry.fit.AT_ONCE", 90 * 120)
+    parts = fit(clip, 40, 70, how)
+    for name in ("frames", "depth", "valid"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-6)
+    assert torch.equal(parts.cameras.K, whole.cameras.K) and len(parts.cameras) == frames + 2
+    part = fit(clip[:1], 40, 70, how, is_clip=True)
+    torch.testing.assert_close(part.frames, whole.frames[:1], rtol=0, atol=1e-6)
+
+
 def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="no pictures of 0x44: sizes must be positive"):
+        Fitting(44, 0)
     with pytest.raises(ValueError, match="no 9x91 part of 120x90 pictures"):
         crop_as_reference(wall(90, 120), 91, 9)
     with pytest.raises(ValueError, match="'squash' is neither 'crop' nor 'reference'"):

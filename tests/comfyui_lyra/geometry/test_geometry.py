@@ -117,3 +117,6 @@ def test_the_point_cloud_is_what_the_first_frame_measured_in_the_world():
     assert (points[:, 2] == 4).all()
     assert points[:, 0].mean() == pytest.approx(5, abs=0.5)  # its camera stands there
     assert colors[0].tolist() == [1.0, 0.5, 0.25] and (colors[WIDTH:] == 0).all()
+    some, their_colors = point_cloud(geometry, most=HEIGHT * WIDTH // 4)
+    assert 0 < len(some) == len(their_colors) <= HEIGHT * WIDTH // 4
+    assert (torch.cdist(some, points).amin(1) < 1e-6).all()  # every second point of every second row

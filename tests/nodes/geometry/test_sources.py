@@ -11,6 +11,8 @@ pytest.importorskip("comfy_api")
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera  # noqa: E402
 from lyra_pack.comfyui_lyra.files.cameras.npz import save_cameras_npz  # noqa: E402
 from lyra_pack.comfyui_lyra.files.media.video import save_video  # noqa: E402
+from lyra_pack.comfyui_lyra.geometry.fit import fit  # noqa: E402
+from lyra_pack.comfyui_lyra.geometry.geometry import Geometry  # noqa: E402
 from lyra_pack.nodes.camera.paths import CameraPaths, PreviewCameras  # noqa: E402
 from lyra_pack.nodes.comfy import progress  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets
@@ -44,6 +46,12 @@ def moge(**changes) -> dict:
     return found | {"intrinsics": torch.tensor([[[0.5, 0, 0.5], [0, 0.8, 0.5], [0, 0, 1]]])} | changes
 
 
+def models_view(geometry: Geometry) -> Geometry:
+    """The geometry, brought to the size that its node was told."""
+    assert geometry.frames.shape[1:3] == (HEIGHT, WIDTH), "it keeps its own"
+    return fit(geometry, *geometry.fitting.size)
+
+
 def from_depth(image=None, values=None, **changes):
     given = {"meaning": "depth", "near": 1.0, "far": 10.0, "fov": 60.0} | FIT | changes
     image, values = picture() if image is None else image, depth() if values is None else values
@@ -51,12 +59,13 @@ def from_depth(image=None, values=None, **changes):
 
 
 def test_moge_brings_depth_and_lens_at_the_models_size():
-    (found,) = GeometryFromMoGe.execute(picture(), moge(), **FIT).args
+    found = models_view(GeometryFromMoGe.execute(picture(), moge(), **FIT).args[0])
     assert found.frames.shape == (1, 32, 48, 3)
     assert (found.scale, found.center_depth) == (6, 1)
     # the crop keeps 60 of 64 columns, so fx = 0.5 * 64 / 60 * 48
     assert found.cameras.K[0].flatten().tolist() == pytest.approx([25.6, 0, 24, 0, 25.6, 16, 0, 0, 1])
-    (squashed,) = GeometryFromMoGe.execute(picture(), moge(), **FIT | {"fit": "reference", "scale": "as_is"}).args
+    reference = FIT | {"fit": "reference", "scale": "as_is"}
+    squashed = models_view(GeometryFromMoGe.execute(picture(), moge(), **reference).args[0])
     assert (squashed.scale, squashed.center_depth) == (1, 6)
     assert squashed.cameras.K[0].flatten().tolist() == pytest.approx([24, 0, 24, 0, 25.6, 16, 0, 0, 1])
     assert not torch.equal(squashed.frames, found.frames)
@@ -66,7 +75,7 @@ def test_moges_sky_is_kept_as_background():
     mask = torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool)
     mask[:, :8] = False
     sky = moge(mask=mask, depth=depth().where(mask, torch.inf))
-    (found,) = GeometryFromMoGe.execute(picture(), sky, **FIT).args
+    found = models_view(GeometryFromMoGe.execute(picture(), sky, **FIT).args[0])
     assert found.depth[0, :6].isinf().all() and found.depth[0, 7:].isfinite().all()
     with pytest.raises(ValueError, match="panorama"):
         panorama = {name: value for name, value in moge().items() if name != "intrinsics"}
@@ -81,7 +90,7 @@ def da3(count: int, **changes) -> dict:
 
 
 def test_depth_anything_brings_the_cameras_of_a_clip(caplog):
-    (found,) = GeometryFromDA3.execute(picture(4), da3(4), 60.0, **FIT).args
+    found = models_view(GeometryFromDA3.execute(picture(4), da3(4), 60.0, **FIT).args[0])
     assert (len(found.cameras), found.frames.shape) == (4, (4, 32, 48, 3))
     assert found.cameras.c2w[:, 0, 3].tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
     assert found.cameras.K[0, 0].tolist() == pytest.approx([20 * 2 * 48 / 60, 0, 24])
@@ -90,7 +99,7 @@ def test_depth_anything_brings_the_cameras_of_a_clip(caplog):
 
 def test_depth_anything_in_mono_mode_takes_the_field_of_view():
     mono = {name: value for name, value in da3(1).items() if name not in ("extrinsics", "intrinsics")}
-    (found,) = GeometryFromDA3.execute(picture(), mono, 90.0, **FIT).args
+    found = models_view(GeometryFromDA3.execute(picture(), mono, 90.0, **FIT).args[0])
     assert found.cameras.K[0, 1, 1] == pytest.approx(16)  # half the height at 45 degrees
     with pytest.raises(ValueError, match="mono mode gives no poses for 3 frames"):
         GeometryFromDA3.execute(picture(3), mono | {"depth": depth(3)}, 90.0, **FIT)
@@ -145,7 +154,7 @@ def test_lengths_are_no_near_far_picture():
 def test_where_a_depth_picture_is_clear_nothing_is_known():
     alpha = torch.ones(1, HEIGHT, WIDTH, 1)
     alpha[:, :20] = 0
-    found = from_depth(values=torch.cat([depth()[..., None].expand(-1, -1, -1, 3), alpha], -1))
+    found = models_view(from_depth(values=torch.cat([depth()[..., None].expand(-1, -1, -1, 3), alpha], -1)))
     assert not found.valid[0, :16].any() and found.valid[0, 16:].all() and (found.depth[0, :16] == 0).all()
 
 
@@ -171,7 +180,7 @@ def test_a_clip_takes_its_cameras_from_a_path():
     c2w = camera.c2w.repeat(3, 1, 1)
     c2w[:, 1, 3] = torch.tensor([5.0, 5.6, 6.2])
     path = CameraTrajectory(c2w=c2w, K=camera.K.repeat(3, 1, 1), height=HEIGHT, width=WIDTH, fps=30)
-    found = from_depth(picture(3), depth(3), fov=1.0, cameras=(path,))
+    found = models_view(from_depth(picture(3), depth(3), fov=1.0, cameras=(path,)))
     assert found.cameras.c2w[:, 1, 3].tolist() == pytest.approx([0, 0.1, 0.2], abs=1e-6)
     assert found.cameras.K[0, 1, 1] == pytest.approx(16 / np.tan(np.radians(30)))
     with pytest.raises(ValueError, match="expected one camera path, .*; this set holds 2"):
@@ -186,7 +195,8 @@ def test_a_clip_takes_its_cameras_from_a_path():
 def test_camera_paths_start_from_the_geometry_and_the_cache_shows_it(count, folders):
     clip = GeometryFromDA3.execute(picture(5), da3(5), 60.0, **FIT).args[0]
     geometry = from_depth() if count == 1 else clip
-    (paths,) = CameraPaths.execute(**MOVES, geometry=geometry).args
+    (paths,), given = CameraPaths.execute(**MOVES, geometry=geometry).args, geometry
+    geometry = models_view(given)
     assert {(len(path), path.width, path.height) for path in paths} == {(5, 48, 32)}
     for path in paths:
         assert torch.allclose(path.c2w[0], torch.eye(4), atol=1e-6)
@@ -194,7 +204,7 @@ def test_camera_paths_start_from_the_geometry_and_the_cache_shows_it(count, fold
     if count == 5:  # moves are made on top of the clip's own
         still, base = paths[3].c2w[:, 0, 3], geometry.cameras.c2w[:, 0, 3]
         assert torch.allclose(still, base, atol=1e-6) and base[-1] > 0.3
-    result = PreviewCache.execute(geometry, paths, **PREVIEW | {"every": 2})
+    result = PreviewCache.execute(given, paths, **PREVIEW | {"every": 2})
     frames, known = result.args
     assert (frames.shape, known.shape) == ((3, 32, 48, 3), (3, 32, 48))
     assert len(result.ui.as_dict()["images"]) == 3
@@ -259,7 +269,7 @@ def test_a_vipe_folder_gives_geometry_and_frames(vipe, caplog):
     assert LoadViPE.validate_inputs("vipe") is True
     geometry, frames = LoadViPE.execute(**given).args
     assert (len(geometry.cameras), geometry.cameras.fps, geometry.scale) == (3, 12, 6)
-    assert frames.shape == (3, 32, 48, 3) and torch.equal(frames, geometry.frames.clamp(0, 1))
+    assert frames.shape == (3, 32, 48, 3) and torch.equal(frames, models_view(geometry).frames.clamp(0, 1))
     box = from_depth(picture(1), depth(2)[1:]).depth
     assert torch.equal(geometry.depth[:1], box)
     by_file, _ = LoadViPE.execute(**given | {"path": str(vipe / "rgb" / "clip.mp4")}).args

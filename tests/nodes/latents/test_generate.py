@@ -22,8 +22,10 @@ from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, frames_of, g
 from lyra_pack.comfyui_lyra.gen3c.text import zero_text  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry.fit import fit  # noqa: E402
 from lyra_pack.comfyui_lyra.sources.geometry import from_depth  # noqa: E402
+from lyra_pack.nodes.camera.paths import CameraPaths  # noqa: E402
 from lyra_pack.nodes.comfy import devices, progress, watch  # noqa: E402
 from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
+from lyra_pack.nodes.geometry.sources import GeometryFromDepth  # noqa: E402
 from lyra_pack.nodes.latents.generate import GenerateLatents, depth_by, text_of  # noqa: E402
 from lyra_pack.nodes.models.plan import Plan  # noqa: E402
 from lyra_pack.nodes.models.teacher import TeacherModel, streamed  # noqa: E402
@@ -100,6 +102,28 @@ def test_latents_are_the_librarys_and_lie_in_the_output_folder(make, scene, tiny
     assert torch.equal(load_sdg(root).latents.values, found.latents.values)
     assert sorted(path.name for path in root.iterdir()) == ["0", "1"]
     assert (root / "1" / "rgb" / "scene.mp4").is_file() and (folders / "output" / "lyra" / "scene.lyra").is_dir()
+
+
+def test_a_picture_is_fitted_once_whatever_size_its_node_was_told(teacher, tokenizer, scene, folders):
+    """From picture to latents: only Generate brings it to the teacher's 48x32."""
+    source, values, made = scene[0], 6 * scene[0].depth, []
+    depth = {"meaning": "depth", "near": 1.0, "far": 10.0, "fov": 50.0, "fit": "crop", "scale": "auto"}
+    moves = {"preset": "left", "movement": 1.0, "rotation": "center_facing", "seed": 1, "frames": 9, "fps": 24.0}
+    moves |= {"fov": 50.0, "center_depth": 1.0, "draw": "seeded", "width": 64, "height": 64}
+    for width, height in ((48, 32), (1280, 704), (96, 80)):
+        image = source.frames.clone()
+        (geometry,) = GeometryFromDepth.execute(image, values, width=width, height=height, **depth).args
+        assert geometry.frames.data_ptr() == image.data_ptr(), "no copy of the picture"
+        (paths,) = CameraPaths.execute(**moves, geometry=geometry).args
+        assert (paths[0].width, paths[0].height) == (width, height)
+        widgets = WIDGETS | {"steps": 2, "name": f"of {width}"}
+        made.append(GenerateLatents.execute(teacher, tokenizer, geometry, paths, **widgets))
+    latents = [each.args[0] for each in made]
+    expected = fit(source, 32, 48)
+    assert len({each.provenance["geometry"] for each in latents}) == 1
+    for each in latents:
+        torch.testing.assert_close(each.cameras[0].K[0], expected.cameras.K[0], rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(each.latents.values, latents[0].latents.values, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
