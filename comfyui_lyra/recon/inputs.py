@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..cameras.path import CameraTrajectory, plucker, plucker_bf16, rays, rays_bf16, relative_to
+from ..cameras.path import CameraTrajectory, relative_to
+from ..cameras.rays import plucker, plucker_bf16, rays, rays_bf16
 from ..configs import ReconConfig
 from ..shapes import check_shapes
 from ..tokenizer.protocol import Tokenizer

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..cameras.path import CameraTrajectory, plucker
+from ..cameras.path import CameraTrajectory
+from ..cameras.rays import plucker
 from ..configs import CHANNELS, COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig, told
 from ..quality.scores import psnr, sharpness, ssim
 from ..recon.inputs import relative_times, time_video

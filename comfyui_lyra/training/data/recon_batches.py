@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ....kernels_glue.devices import by_device
-from ...cameras.path import CameraTrajectory, plucker
+from ...cameras.path import CameraTrajectory
+from ...cameras.rays import plucker
 from ...configs import ReconConfig
 from ...latents import VideoLatents
 from ...recon.inputs import EncodeCache, ReconInputs, splat_rays, time_latents

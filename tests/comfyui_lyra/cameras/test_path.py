@@ -3,17 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.path import (
-    CameraTrajectory,
-    facing,
-    largest_crop,
-    pinhole_K,
-    plucker,
-    plucker_bf16,
-    rays,
-    rays_bf16,
-    relative_to,
-)
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, facing, largest_crop, pinhole_K, relative_to
+from lyra_pack.comfyui_lyra.cameras.rays import plucker, plucker_bf16, rays, rays_bf16
 
 
 def random_cameras(frames: int = 3, height: int = 16, width: int = 24, seed: int = 0) -> CameraTrajectory:

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, plucker, plucker_bf16, rays, rays_bf16
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
+from lyra_pack.comfyui_lyra.cameras.rays import plucker, plucker_bf16, rays, rays_bf16
 from lyra_pack.comfyui_lyra.latents import VideoLatents
 from lyra_pack.comfyui_lyra.recon.inputs import (
     EncodeCache,

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.path import rays
+from lyra_pack.comfyui_lyra.cameras.rays import rays
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.recon.inputs import EncodeCache, view_order
 from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
