@@ -158,7 +158,7 @@ def run_encode_text(options: argparse.Namespace) -> None:
 def run_convert_weights(options: argparse.Namespace) -> None:
     """Write a model as safetensors."""
     dtype = PRECISIONS[options.dtype] if options.dtype else None
-    found = convert_weights(options.source, options.out, dtype, on_step=progress("convert"))
+    found = convert_weights(options.source, options.out, dtype, quant=options.quant, on_step=progress("convert"))
     print(f"sha256 {found}  {options.out}")
 
 

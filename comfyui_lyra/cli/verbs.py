@@ -19,6 +19,7 @@ from ..geometry.geometry import SCALES
 from ..refine.schedule import RefineSettings
 from ..released.table import RELEASES
 from ..splats.render import RenderSettings
+from ..weights.checkpoints.quantising import QUANTS
 from .fields import add_fields
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -222,6 +223,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--dtype", choices=PRECISIONS, help="by default bfloat16 for teachers and tokenizers, as stored for decoders"
     )
+    verb.add_argument("--quant", choices=QUANTS, help="a teacher's matrices in 8 bits, for ComfyUI: half of the memory")
     verb.set_defaults(run="scene.run_convert_weights")
 
     verb = verbs.add_parser(

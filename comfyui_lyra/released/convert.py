@@ -11,6 +11,7 @@ from torch import Tensor
 from ..callbacks import OnStep, no_progress
 from ..configs import TEACHER_PRESETS, TOKENIZER_PRESETS, ReconConfig, TeacherConfig, TokenizerConfig
 from ..gen3c.dit import build
+from ..gen3c.keys import RELEASED
 from ..gen3c.keys import RULES as TEACHER_RULES
 from ..gen3c.load import FOLDERS
 from ..recon.keys import RULES as RECON_RULES
@@ -21,9 +22,10 @@ from ..tokenizer.keys import rules as tokenizer_rules
 from ..tokenizer.model import build_autoencoder
 from ..versions import pack_version
 from ..weights.checkpoints.quantised import Scaled
+from ..weights.checkpoints.quantising import Quant, quantised
 from ..weights.checkpoints.state import read_about, read_state
 from ..weights.checkpoints.writing import stream_safetensors
-from ..weights.load import fitted, stored_config
+from ..weights.load import fitted, rename, stored_config
 from .sniff import Loader, sniff
 
 Config = TeacherConfig | TokenizerConfig | ReconConfig
@@ -36,6 +38,7 @@ def convert_weights(
     out: Path,
     dtype: torch.dtype | None = None,
     *,
+    quant: Quant | None = None,
     config: Config | None = None,
     on_step: OnStep = no_progress,
 ) -> str:
@@ -44,15 +47,25 @@ def convert_weights(
     Weights are cast to ``dtype``: by default teachers and tokenizers to bfloat16, while splat decoders, which are
     small, keep what they have; a tokenizer's statistics stay float32. A teacher of 29 GB is never in memory as a whole.
     ``config`` is by default what the file says of itself, or the released size.
+
+    ``quant`` stores the matrices of a teacher's blocks in 8 bits, under released names, as ComfyUI computes with them.
     """
     loader = loader_for(source)
     read = {"teacher": teacher_state, "tokenizer": tokenizer_state, "recon": recon_state}[loader]
     config, state = read(Path(source), config)
+    if quant and loader != "teacher":
+        raise ValueError(f"{Path(source).name} is a {loader}; --quant is for teachers, the other models are small")
+    state = quantised(rename(state, RELEASED), quant, is_matrix_of_block) if quant else state
     kept = frozenset({"mean", "std"}) if loader == "tokenizer" else frozenset()
     target = dtype or BY_DEFAULT[loader]
     told = {"family": config.family, "config": json.dumps(asdict(config)), "licence": licence_of(source)}
     about = told | {"pack": pack_version()}
     return stream_safetensors(out, state, about, lambda name: torch.float32 if name in kept else target, on_step)
+
+
+def is_matrix_of_block(name: str) -> bool:
+    """Whether a released name is that of a matrix that tokens go through; those of the timestep stay as they are."""
+    return name.startswith("blocks.") and "adaLN" not in name
 
 
 def loader_for(source: Path) -> Loader:

@@ -12,13 +12,16 @@ from torch import Tensor
 from ...callbacks import OnStep, no_progress
 from ...files.atomic import replacing
 from .quantised import EIGHT_BITS, Scaled, real
+from .quantising import Lazy
 from .safetensors_files import NAMES
 
 AT_ONCE = 64 * 2**20  # bytes
 
 
-def stored_dtype(value: Tensor | Scaled, dtype: torch.dtype | None) -> torch.dtype:
-    """What ``quantised.real`` makes of a tensor."""
+def stored_dtype(value: Tensor | Scaled | Lazy, dtype: torch.dtype | None) -> torch.dtype:
+    """What ``stored`` makes of a tensor."""
+    if isinstance(value, Lazy):
+        return value.dtype
     if isinstance(value, Scaled):
         return dtype or torch.bfloat16
     if not value.is_floating_point():
@@ -26,9 +29,14 @@ def stored_dtype(value: Tensor | Scaled, dtype: torch.dtype | None) -> torch.dty
     return dtype or (torch.bfloat16 if value.dtype in EIGHT_BITS else value.dtype)
 
 
+def stored(value: Tensor | Scaled | Lazy, dtype: torch.dtype | None) -> Tensor:
+    """What is written: ``quantised.real``, or what was to be made now, which keeps its own precision."""
+    return value.make() if isinstance(value, Lazy) else real(value, dtype)
+
+
 def stream_safetensors(
     file: Path,
-    tensors: Mapping[str, Tensor | Scaled],
+    tensors: Mapping[str, Tensor | Scaled | Lazy],
     about: Mapping[str, str],
     dtype: Callable[[str], torch.dtype | None] = lambda name: None,
     on_step: OnStep = no_progress,
@@ -55,7 +63,7 @@ def stream_safetensors(
             digest.update(piece)
             out.write(piece)
         for step, name in enumerate(names):
-            values = real(tensors[name], dtype(name)).detach().cpu().contiguous().flatten().view(torch.uint8)
+            values = stored(tensors[name], dtype(name)).detach().cpu().contiguous().flatten().view(torch.uint8)
             for piece in values.split(AT_ONCE):
                 digest.update(piece.numpy())
                 out.write(piece.numpy())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
+from lyra_pack.comfyui_lyra.gen3c.load import is_quantised, load_teacher, read_teacher
 from lyra_pack.comfyui_lyra.recon.load import load_recon
 from lyra_pack.comfyui_lyra.released.convert import convert_weights
 from lyra_pack.comfyui_lyra.released.sniff import sniff
@@ -96,3 +96,28 @@ def test_a_file_is_converted_within_a_few_tensors_of_memory(tmp_path):
     kilobytes = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert kilobytes < 96 * 1024  # of 320 MiB of tensors, 8 MiB each
     assert torch.equal(load_file(tmp_path / "half")["net.7"], torch.full((2**21,), 7.0).bfloat16())
+
+
+@pytest.mark.parametrize(("quant", "dtype", "error"), [("fp8", torch.float8_e4m3fn, 0.04), ("int8", torch.int8, 0.02)])
+def test_a_teachers_matrices_are_stored_in_8_bits_as_comfyui_takes_them(tmp_path, mini, quant, dtype, error):
+    source, out = mini / "mini_teacher.safetensors", tmp_path / "small.safetensors"
+    convert_weights(source, out, quant=quant)
+    stored = load_file(out)
+    matrices = [name for name, tensor in stored.items() if tensor.dtype == dtype]
+    assert len(matrices) == 10 * read_teacher(source).config.blocks
+    assert not [name for name in matrices if "adaLN" in name or "blocks.block" not in name]
+    layer = "blocks.block0.blocks.0.block.attn.to_q.0"
+    assert bytes(stored[f"{layer}.comfy_quant"].tolist()) == {
+        "fp8": b'{"format": "float8_e4m3fn"}', "int8": b'{"format": "int8_tensorwise"}'
+    }[quant]  # fmt: skip
+    assert stored[f"{layer}.weight_scale"].shape == () and stored["x_embedder.proj.1.weight"].dtype == torch.bfloat16
+    found, whole = load_teacher(out, dtype=torch.float32), load_teacher(source, dtype=torch.float32)
+    assert found.config == whole.config
+    for name, weight in whole.network.state_dict().items():
+        off = (found.network.state_dict()[name] - weight).norm() / weight.norm()
+        assert off < (error if weight.ndim == 2 else 4e-3), name
+    assert is_quantised(out) and not is_quantised(source)
+    assert read_teacher(out).fingerprint == found.fingerprint != whole.fingerprint
+    assert out.stat().st_size < 0.7 * source.stat().st_size
+    with pytest.raises(ValueError, match="mini_tokenizer.safetensors is a tokenizer; --quant is for teachers"):
+        convert_weights(mini / "mini_tokenizer.safetensors", out, quant=quant)
