@@ -16,7 +16,7 @@ from .callbacks import OnPicture, OnStep, no_picture, no_progress
 from .cameras.moves import PathSettings, camera_paths
 from .cameras.path import CameraTrajectory
 from .configs import TeacherConfig
-from .files.media.depth import load_depth
+from .files.media.depth import holds_lengths, load_depth
 from .files.media.depth_values import Meaning, Unit
 from .files.media.images import load_image
 from .files.media.video import VIDEOS, load_video
@@ -41,6 +41,9 @@ from .tokenizer.streaming import CHUNK
 
 MOST_PIXELS = 1 << 23  # of a picture, a little over 3840x2160; models take less than 1 << 20
 
+Estimate = Callable[[Tensor], Tensor]
+"""Guesses depth: frames [F, H, W, 3] in [0, 1] to levels [F, H, W], 1 nearest and 0 farthest, linear in 1/z."""
+
 CheckPrompt = Callable[[str], str]
 """A hook that sees a prompt before it is encoded and returns the one to use, or raises ValueError.
 
@@ -63,7 +66,7 @@ class Scene:
 
 def picture_geometry(
     picture: Path | str,
-    depth: Path | str,
+    depth: Path | str | Estimate,
     meaning: Meaning = "depth",
     *,
     near: float | None = None,
@@ -79,15 +82,23 @@ def picture_geometry(
     Of a larger picture with a smaller depth of the same shape, the depth is resized to the picture, and the other way
     round; a picture of more than MOST_PIXELS is made smaller. ``unit`` is that of the depth file's numbers. Of a video
     at most ``count`` frames from ``start`` on are read; it needs the depth of each, and a camera that stood still.
+    What guesses depth gives levels: their meaning is near-far.
     """
     is_video = Path(picture).suffix.lower() in VIDEOS
     frames, fps = load_video(picture, start, count) if is_video else (load_image(picture, MOST_PIXELS)[None], 24.0)
+    if callable(depth):
+        return from_depth(frames, depth(frames), "near-far", near, far, fov, scale=scale, still=True, fps=fps)
     values = depth_of_size(load_depth(depth, start, count, unit), *frames.shape[1:3], source=str(depth))
     if len(values) != len(frames):
         raise ValueError(
             f"{depth}: {len(values)} depth pictures for {len(frames)} frames of {picture}; expected one each"
         )
     return from_depth(frames, values, meaning, near, far, fov, scale=scale, still=True, fps=fps, unit=unit)
+
+
+def likely_meaning(depth: Path, unit: Unit | None = None) -> Meaning:
+    """What the values of a depth file mean if nobody says it: lengths where it holds such, else near-far."""
+    return "depth" if unit in ("m", "mm") or holds_lengths(depth) else "near-far"
 
 
 def encode_prompt(

@@ -10,6 +10,7 @@ from ...kernels_glue.registry import KernelUnavailable
 from ..training.run.checkpoint import steps
 from ..versions import pack_version
 from .options import close_bars
+from .scale_verbs import add_batch_verb
 from .training_verbs import add_training_verbs
 from .verbs import add_scene_verbs, add_splat_verbs
 
@@ -17,6 +18,7 @@ STOPPED = 130  # what shells know as stopped by Ctrl-C
 KEPT = {  # of verbs that go on where they were
     "generate": "finished paths are kept, and the same command goes on with the others",
     "sdg": "finished scenes are kept, and the same command goes on with the others",
+    "batch": "finished scenes are kept, and the same command goes on with the others",
     "fetch": "what has come is kept, and the same command goes on",
     "train-mini": "parts that were finished are kept; name the others with --parts",
 }
@@ -29,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     add_splat_verbs(verbs)
     add_scene_verbs(verbs)
+    add_batch_verb(verbs)
     add_training_verbs(verbs)
     return top
 

@@ -1,16 +1,21 @@
-"""Verbs that may be spread over processes, cards and machines: sdg."""
+"""Verbs that may be spread over processes, cards and machines: sdg, batch."""
 
 import argparse
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..scale.on_ray import make_on_ray
+from ..scale.pictures import PicturesJob, write_page
 from ..scale.scenes import ScenesJob
 from ..scale.shards import Shard, shard_of
 from ..scale.work import Job, Outcome, first_line, make_here
 from ..training.data.sdg_memory import SDG_SETTINGS
+from .fields import filled
+from .models import depth_folder
 from .options import progress
 
+SAID = ("meaning", "unit", "near", "far", "fov", "refine", "steps", "guidance")  # options of pictures
 SHOWN = 5  # failures that are listed at the end; all have notes
 
 
@@ -28,12 +33,39 @@ def run_sdg(options: argparse.Namespace) -> int:
     return run(options, job, len(job.seeds), "moving scenes" if options.moving else "scenes")
 
 
+def run_batch(options: argparse.Namespace) -> int:
+    """Make splats of pictures, and the page that shows them."""
+    shard = shard_for(options)
+    job = filled(
+        PicturesJob(
+            folder=str(options.folder.absolute()), out=str(options.out), share=(shard.index, shard.count),
+            depth_model=str(depth_folder(options)) if options.depth == "auto" else None,
+            teacher=absolute(options.teacher), tokenizer=absolute(options.tokenizer), recon=absolute(options.recon),
+        ),
+        argparse.Namespace(**{name: getattr(options, name) for name in SAID}),
+    )  # fmt: skip
+    if options.missing:
+        return print_missing("\n".join(job.left()))
+    status = run(options, job, len(job.found()), "pictures")
+    shown = write_page(job.place())
+    print(f"{shown} scenes: {job.place() / 'index.html'}")
+    return status
+
+
 def run(options: argparse.Namespace, job: Job, total: int, what: str) -> int:
     """Make what is left of a job, and say what came of it."""
     left = job.left()
     if len(left) < total:
         print(f"{total - len(left)} of {total} {what} are there already", flush=True)
-    return report(make_here(job, left, device_of(options), progress(what)), job, what)
+    if options.ray:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        outcome = make_on_ray(
+            job, left, address=options.ray, workers=options.workers, gpus=options.gpus_per_worker,
+            on_step=progress(what),
+        )  # fmt: skip
+    else:
+        outcome = make_here(job, left, device_of(options), progress(what))
+    return report(outcome, job, what)
 
 
 def report(outcome: Outcome, job: Job, what: str) -> int:

@@ -14,7 +14,6 @@ from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from ..cost.recon import plan
 from ..cost.report import matmul_speed, report, stages
 from ..files.cameras.lyra_json import save_cameras_json
-from ..files.media.depth import holds_lengths
 from ..files.media.video import save_video
 from ..files.scenes.geometry import load_geometry, save_geometry
 from ..files.scenes.scene import load_scene
@@ -35,18 +34,21 @@ from ..released.convert import convert_weights
 from ..sources.geometry import from_vipe
 from ..weights.shipped import shipped_model
 from .fields import filled
-from .models import tokenizer_of
+from .models import depth_of, tokenizer_of
 from .options import path_settings, progress
 from .refine import sharpened
-from .verbs import DTYPES, PRECISIONS
+from .verbs import AUTO, DTYPES, FAR, NEAR, PRECISIONS
 
 
 def run_geometry(options: argparse.Namespace) -> None:
     """Write a geometry."""
     if options.depth:
+        near, far = options.near, options.far
+        if options.depth == AUTO:
+            near, far = near or NEAR, far or FAR
         geometry = pipeline.picture_geometry(
-            options.source, options.depth, options.meaning,
-            near=options.near, far=options.far, fov=options.fov, scale=options.scale,
+            options.source, depth_of(options), options.meaning,
+            near=near, far=far, fov=options.fov, scale=options.scale,
             start=options.start, count=options.frames, unit=options.unit,
         )  # fmt: skip
     else:
@@ -182,10 +184,11 @@ def own_picture(options: argparse.Namespace) -> Geometry:
     """The geometry of a picture that a person brings."""
     if not options.depth:
         raise ValueError("--image needs its depth too: --depth with an .exr or .npz, or grey pictures, near is white")
-    is_length = options.unit in ("m", "mm") or holds_lengths(options.depth)
-    meaning = options.meaning or ("depth" if is_length else "near-far")
+    is_guessed = options.depth == AUTO
+    meaning = "near-far" if is_guessed else options.meaning or pipeline.likely_meaning(options.depth, options.unit)
+    depth, shown = depth_of(options), "the depth that Depth Anything guesses" if is_guessed else options.depth.name
     print(
-        f"{options.image.name} with {options.depth.name}, read as {meaning}"
+        f"{options.image.name} with {shown}, read as {meaning}"
         + (f": white is near, black {options.far / options.near:g} times as far" if meaning == "near-far" else "")
         + ".\nThe result will be rough: the mini models have seen nothing but procedural scenes of balls, boxes and "
         "drums.\nPhotos are what the released weights are for.",
@@ -194,5 +197,5 @@ def own_picture(options: argparse.Namespace) -> Geometry:
     near_far = {"near": options.near, "far": options.far} if meaning == "near-far" else {}
     count = TEACHER_PRESETS["mini"].trained_frames
     return pipeline.picture_geometry(
-        options.image, options.depth, meaning, fov=options.fov, count=count, unit=options.unit, **near_far
+        options.image, depth, meaning, fov=options.fov, count=count, unit=options.unit, **near_far
     )

@@ -23,6 +23,8 @@ from ..weights.checkpoints.quantising import QUANTS
 from .fields import add_fields
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+NEAR, FAR = 1.0, 5.0  # depth of white and of black, where nobody says it
+AUTO, GUESSED = Path("auto"), "auto: guessed by Depth Anything"  # depth
 PRECISIONS = DTYPES | {"float16": torch.float16}  # that weights can be written in
 
 
@@ -114,17 +116,18 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("demo", help="the mini models at work: a picture and a clip become scenes")
     verb.add_argument("--out", type=Path, default=Path("out"), help="folder for splats, videos and pictures")
     verb.add_argument("--image", type=Path, help="a picture of your own, or a video from a camera that stood still")
-    verb.add_argument("--depth", type=Path, help="its depth: .exr, .npz, .pfm, or a grey picture or video")
+    verb.add_argument("--depth", type=Path, help=f"its depth: .exr, .npz, .pfm, or a grey picture or video; {GUESSED}")
     verb.add_argument(
         "--meaning", choices=MEANINGS, help="of the depth's values; by default near-far of pictures, depth of others"
     )
     add_unit(verb)
-    verb.add_argument("--near", type=float, default=1.0, help="near-far: depth of white")
-    verb.add_argument("--far", type=float, default=5.0, help="near-far: depth of black")
+    verb.add_argument("--near", type=float, default=NEAR, help="near-far: depth of white")
+    verb.add_argument("--far", type=float, default=FAR, help="near-far: depth of black")
     verb.add_argument("--fov", type=float, default=41.0, help="vertical field of view in degrees")
     verb.add_argument(
         "--refine", type=seconds, metavar="SECONDS", help="for each scene's splats; by default 40 on a CPU, 20 on a GPU"
     )
+    add_guess(verb)
     add_device(verb)
     verb.set_defaults(run="scene.run_demo")
 
@@ -134,8 +137,10 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("out", type=Path, help="geometry to write, .safetensors")
     verb.add_argument(
-        "--depth", type=Path, help="its depth: .exr, .npz, .npy, .pfm, a picture, a grey video, or a folder of frames"
-    )
+        "--depth", type=Path,
+        help=f"its depth: .exr, .npz, .npy, .pfm, a picture, a grey video, or a folder of frames; {GUESSED}",
+    )  # fmt: skip
+    add_guess(verb)
     verb.add_argument("--meaning", choices=MEANINGS, default="depth", help="of its values")
     add_unit(verb)
     verb.add_argument("--near", type=float, help="near-far: depth of white")
@@ -144,6 +149,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--start", type=int, default=0, help="of a clip: first frame")
     verb.add_argument("--frames", type=int, default=121, help="of a clip: how many")
     verb.add_argument("--scale", choices=SCALES, default="auto", help="auto: median depth becomes 1")
+    add_device(verb)
     verb.set_defaults(run="scene.run_geometry")
 
     verb = verbs.add_parser("generate", help="latents along camera paths around a geometry; a stopped run goes on")
@@ -254,6 +260,12 @@ def add_unit(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--unit", choices=UNITS, help="of the depth file's numbers: m or mm, also of 16-bit pictures; levels: shares"
     )
+
+
+def add_guess(verb: argparse.ArgumentParser) -> None:
+    """What --depth auto needs."""
+    verb.add_argument("--weights", type=Path, help="--depth auto: folder of all weights, by default in the cache")
+    verb.add_argument("--accept-licence", action="store_true", help="--depth auto: fetch Depth Anything V2 (99 MB)")
 
 
 def add_format(verb: argparse.ArgumentParser) -> None:

@@ -101,7 +101,8 @@ class Place:
         if (path := self.path) is not None:
             return path.read_bytes()
         files, path = self.remote()
-        return files.cat_file(path)
+        found = files.cat_file(path)
+        return found.encode() if isinstance(found, str) else found
 
     def write(self, text: str) -> None:
         """Make it a file that holds a text."""

@@ -175,5 +175,14 @@ RELEASES = MappingProxyType(
                 ),
             ),
         ),
+        "depth-anything": Release(  # V2, the small one: what --depth auto takes
+            repo="depth-anything/Depth-Anything-V2-Small-hf",
+            folder="depth_anything/v2_small",
+            licence="Apache License 2.0",
+            files=(
+                ReleasedFile(source="config.json", name="config.json", size="1 kB"),
+                ReleasedFile(source="model.safetensors", name="model.safetensors", size="99 MB"),
+            ),
+        ),
     }
 )

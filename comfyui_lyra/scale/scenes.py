@@ -3,8 +3,10 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
 
 from ..files.places import Place
 from ..gen3c.load import load_teacher
@@ -28,6 +30,7 @@ class ScenesJob:
     guidance: float = SDG_SETTINGS.guidance
     teacher: str | None = None
     tokenizer: str | None = None
+    example: int | None = None  # a seed whose scene is whole, which is compared with what would be made
 
     def place(self) -> Place:
         """Where the scenes lie."""
@@ -48,6 +51,10 @@ class ScenesJob:
         """The first of the seeds whose scene is whole: one speaks for all."""
         return next((seed for seed in self.seeds if str(seed) in there), None)
 
+    def briefed(self) -> "ScenesJob":
+        """Without the seeds, of which there may be a million."""
+        return replace(self, seeds=(), example=self.first_of(self.there()))
+
     def check_settings(self, seed: int) -> None:
         """See ``left``; what was made with other models is found once these are loaded."""
         stored = stored_manifest(self.place().beside / f"{seed}.json")
@@ -60,10 +67,10 @@ class ScenesJob:
                 )
 
     def maker(self, device: str) -> Make:
-        """Makes the scene of a seed. ValueError if scenes that are there were made from other things."""
+        """Makes the scene of a seed. ValueError if the example was made from other things."""
         scenes = self.scene_maker(device)
-        if (done := self.first_of(self.there())) is not None:
-            scenes.check(done)
+        if self.example is not None:
+            scenes.check(self.example)
         return lambda seed: scenes(int(seed))
 
     def scene_maker(self, device: str) -> SceneMaker:
@@ -72,7 +79,7 @@ class ScenesJob:
         teacher = load_teacher(
             Path(self.teacher) if self.teacher else shipped_model("teacher"), dtype=teacher_dtype(where)
         )
-        teacher.network.to(where).requires_grad_(False)
+        cast(nn.Module, teacher.network).to(where).requires_grad_(False)
         tokenizer = load_tokenizer(Path(self.tokenizer) if self.tokenizer else shipped_model("tokenizer"))
         return SceneMaker(
             root=self.place(), teacher=teacher, tokenizer=tokenizer.float().to(where), moving=self.moving,

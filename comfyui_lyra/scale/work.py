@@ -27,6 +27,10 @@ class Job(Protocol):
         """Where results lie."""
         ...
 
+    def briefed(self) -> "Job":
+        """The job as a worker is told it, without the list."""
+        ...
+
     def maker(self, device: str) -> Make:
         """What makes an item there: the models, loaded once."""
         ...
@@ -100,7 +104,7 @@ def make_here(job: Job, names: Sequence[str], device: str, on_step: OnStep = no_
     outcome = Outcome()
     if not names:
         return outcome
-    make, notes = job.maker(device), Notes(job.place())
+    make, notes = job.briefed().maker(device), Notes(job.place())
     for number, name in enumerate(names, start=1):
         problem = attempt(make, name)
         notes.take(name, problem)

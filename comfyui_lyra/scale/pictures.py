@@ -1,0 +1,294 @@
+"""People's own pictures and clips as a job: what ``lyra batch`` makes, and the page that shows it.
+
+<out>/<name>.ply, or the folder <name> of a clip   splats, refined
+<out>/thumbnails/<name>.jpg                        the picture, and the splats from where the paths end
+<out>/<name>.json                                  what it was made from; written last, so it says what is finished
+<out>/index.html                                   all thumbnails
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from time import perf_counter
+from typing import cast
+
+import torch
+from torch import nn
+
+from ..callbacks import no_progress
+from ..cameras.sets import end_to_end
+from ..files.media.contact_sheet import contact_sheet
+from ..files.media.depth import LENGTHS
+from ..files.media.depth_values import Meaning, Unit
+from ..files.media.images import save_image
+from ..files.media.video import VIDEOS
+from ..files.places import Place
+from ..files.reading import parse_json
+from ..files.scenes.sdg_writer import clip_name
+from ..files.splats.ply import save_ply
+from ..files.splats.sequence import save_sequence
+from ..gen3c.load import Teacher, load_teacher
+from ..geometry.geometry import Geometry
+from ..pipeline import Estimate, Scene, build_scene, likely_meaning, picture_geometry, refine
+from ..recon.load import load_recon
+from ..recon.model import Recon
+from ..refine.schedule import settings_for
+from ..sources.depth_anything import DepthAnything
+from ..splats.render import render
+from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..training.data.sdg_memory import SDG_SETTINGS
+from ..training.train_recon import teacher_dtype
+from ..versions import RESULTS
+from ..weights.shipped import shipped_model
+from .work import Make, missing
+
+PICTURES = (
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".bmp",
+)  # by rank: beside x.jpg x.png is depth
+DEPTH = "_depth"  # ends the name of a file that holds depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A picture or clip of a folder, and its depth."""
+
+    name: str
+    picture: Path
+    depth: Path | None
+
+    def key(self, how: Mapping[str, object]) -> str:
+        """Names the files as they are now, and how they are made use of: 16 hexadecimal digits."""
+        there = [(file, file.stat()) for file in (self.picture, self.depth) if file]
+        files = [(file.name, about.st_size, about.st_mtime_ns) for file, about in there]
+        return hashlib.sha256(json.dumps([files, how], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find_pictures(folder: Path) -> list[Found]:
+    """The pictures and clips that lie in a folder, by name, each with the depth beside it.
+
+    Depth of ``x.jpg`` is ``x_depth`` of any kind, a folder of frames too, or else ``x`` with the ending of a file of
+    lengths, or ``x.png``. ValueError for two pictures of one name.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of pictures")
+    by_stem: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if not file.name.startswith("."):
+            by_stem.setdefault(file.name if file.is_dir() else file.stem, []).append(file)
+    found: dict[str, Found] = {}
+    for stem, files in by_stem.items():
+        shown = [file for file in files if file.suffix.lower() in PICTURES + VIDEOS and not stem.endswith(DEPTH)]
+        if not shown:
+            continue
+        picture, *others = sorted(shown, key=lambda file: (PICTURES + VIDEOS).index(file.suffix.lower()))
+        depth = [*by_stem.get(stem + DEPTH, ()), *(file for file in files if file.suffix.lower() in LENGTHS)]
+        depth += [file for file in others if file.suffix.lower() == ".png"]
+        if len(others) > 1 or (others and others[0] not in depth):
+            raise ValueError(f"{folder}: {picture.name} and {others[0].name} have one name; rename one")
+        name = clip_name(stem)
+        if name in found:
+            raise ValueError(f"{picture} and {found[name].picture} would both be called '{name}'; rename one")
+        found[name] = Found(name=name, picture=picture, depth=next(iter(depth), None))
+    return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesJob:
+    """Splats of the pictures and clips of a folder; models None are the mini ones."""
+
+    folder: str
+    out: str
+    share: tuple[int, int] = (0, 1)  # which of how many shards of the list
+    depth_model: str | None = None  # a folder of Depth Anything, for what has no depth beside it
+    meaning: Meaning | None = None  # of the depth's values; None: by their kind
+    unit: Unit | None = None
+    near: float = field(default=1.0, metadata={"help": "near-far and guessed depth: of white"})
+    far: float = field(default=5.0, metadata={"help": "near-far and guessed depth: of black"})
+    fov: float = field(default=50.0, metadata={"help": "vertical field of view in degrees"})
+    refine: float | None = field(
+        default=None,
+        metadata={"help": "seconds for a scene's splats; by default what suits the device, 0 leaves it out"},
+    )
+    steps: int = field(default=SDG_SETTINGS.steps, metadata={"help": "of the teacher's sampler"})
+    guidance: float = field(default=float(SDG_SETTINGS.guidance), metadata={"help": "of the teacher's sampler"})
+    teacher: str | None = None
+    tokenizer: str | None = None
+    recon: str | None = None
+
+    def place(self) -> Place:
+        """Where results lie."""
+        return Place.of(self.out)
+
+    def found(self) -> list[Found]:
+        """The pictures of the shard."""
+        index, count = self.share
+        return find_pictures(Path(self.folder))[index::count]
+
+    def left(self) -> list[str]:
+        """Names of those that are not there, or were made from another picture or in another way."""
+        there = set(self.place().names())
+        items = self.found()
+        made = {item.name for item in items if f"{item.name}.json" in there and self.is_made(item)}
+        return list(missing((item.name for item in items), made))
+
+    def is_made(self, item: Found) -> bool:
+        """Whether what is there was made from the picture as it is now."""
+        about = parse_json((self.place() / f"{item.name}.json").read())
+        return isinstance(about, dict) and about.get("key") == self.key(item)
+
+    def key(self, item: Found) -> str:
+        """See Found."""
+        how = {name: value for name, value in asdict(self).items() if name not in ("folder", "out", "share")}
+        return item.key(how | {"results": RESULTS})
+
+    def briefed(self) -> "PicturesJob":
+        """It is short enough."""
+        return self
+
+    def maker(self, device: str) -> Make:
+        """Makes the splats of a picture by its name."""
+        return PictureMaker(self, torch.device(device))
+
+
+class PictureMaker:
+    """The models, loaded when they are first needed."""
+
+    def __init__(self, job: PicturesJob, device: torch.device):
+        self.job, self.device = job, device
+        self.items = {item.name: item for item in job.found()}
+        self.recons: dict[bool, Recon] = {}
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Of frames along the paths."""
+        file = Path(self.job.teacher) if self.job.teacher else shipped_model("teacher")
+        teacher = load_teacher(file, dtype=teacher_dtype(self.device))
+        cast(nn.Module, teacher.network).to(self.device).requires_grad_(False)
+        return teacher
+
+    @cached_property
+    def tokenizer(self) -> CosmosTokenizer:
+        """Of their latents."""
+        file = Path(self.job.tokenizer) if self.job.tokenizer else shipped_model("tokenizer")
+        return load_tokenizer(file).float().to(self.device)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Of depth."""
+        assert self.job.depth_model
+        return DepthAnything.load(self.job.depth_model, self.device)
+
+    def recon(self, moving: bool) -> Recon:
+        """Of splats."""
+        if moving not in self.recons:
+            file = self.job.recon or shipped_model("recon_dynamic" if moving else "recon_static")
+            self.recons[moving] = load_recon(Path(file)).float().to(self.device)
+        return self.recons[moving]
+
+    def __call__(self, name: str) -> None:
+        """Make one, and put it where it belongs; the record of it comes last."""
+        item, start = self.items[name], perf_counter()
+        geometry = self.geometry(item)
+        last = len(geometry.frames) - 1
+        times = (0, last // 2, last) if last else (0,)
+        scene = build_scene(
+            self.teacher, self.tokenizer, self.recon(bool(last)), geometry,
+            settings=replace(SDG_SETTINGS, steps=self.job.steps, guidance=self.job.guidance), times=times,
+        )  # fmt: skip
+        scene = self.refined(scene)
+        with self.job.place().staging(name) as folder:
+            about = self.write(scene, name, folder) | {"seconds": round(perf_counter() - start, 1)}
+            for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+                (self.job.place() / file.relative_to(folder).as_posix()).put(file)
+        about = {"picture": item.picture.name, "key": self.job.key(item)} | about
+        (self.job.place() / f"{name}.json").write(json.dumps(about, indent=1))
+
+    def geometry(self, item: Found) -> Geometry:
+        """The picture and its depth, guessed where there is none and the job says so."""
+        depth = item.depth or (self.job.depth_model and self.estimate)
+        if not depth:
+            raise ValueError(
+                f"{item.picture.name}: no depth beside it, such as {item.picture.stem}_depth.png; or --depth auto"
+            )
+        meaning = self.job.meaning or ("near-far" if item.depth is None else likely_meaning(item.depth, self.job.unit))
+        near, far = (self.job.near, self.job.far) if meaning == "near-far" else (None, None)
+        return picture_geometry(
+            item.picture, depth, meaning, fov=self.job.fov, count=self.teacher.config.trained_frames,
+            unit=self.job.unit, near=near, far=far,
+        )  # fmt: skip
+
+    def refined(self, scene: Scene) -> Scene:
+        """The scene with its splats refined."""
+        splats, path = scene.splats, scene.cameras[0]
+        if self.job.refine == 0:
+            return scene
+        settings = settings_for(self.device, path.height * path.width, seconds=self.job.refine or 0.0)
+        found = refine(
+            splats.frames, scene.cameras, scene.latents.to(self.device), self.tokenizer, scene.geometry,
+            settings=settings, times=splats.times, on_step=no_progress,
+        )  # fmt: skip
+        return replace(scene, splats=replace(splats, frames=found.splats))
+
+    def write(self, scene: Scene, name: str, folder: Path) -> dict[str, object]:
+        """Splats and thumbnail; what to say of them."""
+        frames, rate = scene.splats.frames, scene.geometry.cameras.fps
+        if len(frames) == 1:
+            file = f"{name}.ply"
+            save_ply(folder / file, frames[0].to("cpu"))
+        else:
+            save_sequence(folder / name, scene.splats.to("cpu"), scene.cameras, fps=rate)
+            file = f"{name}/manifest.json"
+        save_image(folder / "thumbnails" / f"{name}.jpg", thumbnail(scene, name))
+        return {"file": file, "splats": [len(each) for each in frames], "times": list(scene.splats.times)}
+
+
+def thumbnail(scene: Scene, name: str) -> torch.Tensor:
+    """The picture, and the first splats from the first camera and from where some paths end: [H, W, 3]."""
+    cameras = [scene.cameras[0][:1], *(path[-1:] for path in scene.cameras[:4])]
+    seen = render(scene.splats.frames[0], end_to_end(cameras).to(scene.splats.frames[0].means.device)).rgb.cpu()
+    picture = scene.geometry.frames[:1].cpu()
+    return contact_sheet([(f"{name}: the picture, and its splats from five places", torch.cat((picture, seen)))])
+
+
+def write_page(place: Place) -> int:
+    """index.html of all that is there; how many scenes it shows."""
+    records = sorted(name for name in place.names() if name.endswith(".json"))
+    figures = []
+    for name in records:
+        about = parse_json((place / name).read())
+        figures.append(figure(name.removesuffix(".json"), about))
+    text = PAGE.format(count=len(figures), figures="\n".join(figures))
+    (place / "index.html").write(text)
+    return len(figures)
+
+
+def figure(name: str, about: dict) -> str:
+    """One scene of the page."""
+    file, picture = escape(str(about["file"]), quote=True), escape(str(about["picture"]))
+    splats = " + ".join(f"{count:,}" for count in about["splats"])
+    return (
+        f'<figure><a href="{file}"><img src="thumbnails/{escape(name, quote=True)}.jpg" alt="{picture}"></a>'
+        f"<figcaption>{picture}: {splats} splats, {about['seconds']} s</figcaption></figure>"
+    )
+
+
+PAGE = """<!doctype html>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{count} scenes</title>
+<style>
+body {{ background: #181a1e; color: #e1e4e8; font: 14px sans-serif; margin: 2em }}
+figure {{ margin: 0 0 1.5em }} img {{ max-width: 100% }} a {{ color: inherit }}
+</style>
+<h1>{count} scenes</h1>
+{figures}
+"""

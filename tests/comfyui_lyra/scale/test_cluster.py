@@ -1,0 +1,158 @@
+"""A Ray cluster of four nodes on this machine, some of them killed: every scene is there once, as one process makes it.
+
+Two short runs, or twenty with ``--long``, whose table ``--figures FILE`` keeps.
+"""
+
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lyra_pack.comfyui_lyra.scale import work
+from lyra_pack.comfyui_lyra.scale.on_ray import TRIES, make_on_ray
+from lyra_pack.comfyui_lyra.scale.work import make_here
+
+ray = pytest.importorskip("ray", reason="needs the extra 'scale': pip install ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+SCENES = range(10_000, 10_008)
+POISON = 10_003  # cannot be written in the first run
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without workers and four nodes of one core each."""
+    os.environ.update({"RAY_worker_niceness": "0"})  # beside other tests, polite workers would wait for ever
+    found = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(4):
+            found.add_node(wait=False, **NODE)
+        found.wait_for_nodes()
+        ray.init(address=found.address, log_to_driver=False)
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+@dataclass(kw_only=True)
+class Killer:
+    """Kills nodes at which workers are, each at a random moment of a run's, and brings others."""
+
+    cluster: Cluster
+    kills: int
+    within: float  # seconds after the first scene
+    seed: int
+    killed: int = 0
+
+    def __post_init__(self):
+        self.begun, self.over = threading.Event(), threading.Event()
+        self.random = random.Random(self.seed)
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.begun.set()
+        self.thread.join()
+
+    def run(self):
+        self.begun.wait()
+        for _ in range(self.kills):
+            if self.over.wait(self.random.uniform(0, self.within)):
+                return
+            actors = ray._private.state.actors().values()
+            homes = {actor["Address"]["NodeID"] for actor in actors if actor["State"] == "ALIVE"}
+            if victims := [node for node in self.cluster.worker_nodes if node.node_id in homes]:
+                self.cluster.remove_node(self.random.choice(victims), allow_graceful=False)
+                self.killed += 1
+                self.cluster.add_node(wait=False, **NODE)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, models):
+    """What one process makes, and in how many seconds."""
+    job = job_in(tmp_path_factory.mktemp("alone"), models)
+    start = time.perf_counter()
+    make_here(job, job.left(), "cpu")
+    return Path(job.out), time.perf_counter() - start
+
+
+def job_in(folder, models):
+    from lyra_pack.comfyui_lyra.scale.scenes import ScenesJob
+
+    files = {name: str(models / f"{name}.safetensors") for name in ("teacher", "tokenizer")}
+    return ScenesJob(out=str(folder / "out"), seeds=SCENES, steps=2, **files)
+
+
+def test_every_scene_is_made_once_though_nodes_are_killed(
+    cluster, alone, models, contents, tmp_path, long, pytestconfig
+):
+    whole, seconds = alone
+    rows = []
+    for number in range(20 if long else 2):
+        job = job_in(tmp_path / str(number), models)
+        out = Path(job.out)
+        if number == 0:
+            (blocked := out / "2" / "rgb" / f"{POISON}.mp4").mkdir(parents=True)
+        start = time.perf_counter()
+        with Killer(cluster=cluster, kills=2 if long else 1, within=seconds, seed=number) as killer:
+            outcome = make_on_ray(
+                job, job.left(), workers=4 if long else 2, on_step=lambda done, _: done and killer.begun.set()
+            )
+        took = time.perf_counter() - start
+        if number == 0:
+            assert list(outcome.failed) == [str(POISON)] and outcome.retries >= TRIES - 1
+            assert "IsADirectoryError" in (out.with_name("out.lyra") / "failed" / f"{POISON}.txt").read_text()
+            assert job.left() == [str(POISON)]
+            blocked.rmdir()
+            assert make_here(job, job.left(), "cpu").made == 1
+        assert job.left() == [] and outcome.made + len(outcome.failed) == len(SCENES)
+        found, wanted = contents(out), contents(whole)
+        lost, more = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+        other = [name for name in wanted if found.get(name) != wanted[name]]
+        rows.append((number, killer.killed, len(SCENES), outcome.retries, len(more), len(lost), len(other), took))
+        assert not lost and not more and not other
+    assert sum(row[1] for row in rows)  # some node was killed
+    if keep := pytestconfig.getoption("--figures"):
+        Path(keep).write_text(table(rows), encoding="utf-8")
+
+
+def table(rows) -> str:
+    lines = [
+        "| run | nodes killed | scenes | retries | files too many | files lost | files other | s |",
+        "|" + "---|" * 8,
+    ]
+    lines += ["| " + " | ".join(map(str, row[:-1])) + f" | {row[-1]:.1f} |" for row in rows]
+    sums = [sum(column) for column in zip(*rows, strict=True)][1:]
+    return "\n".join([*lines, f"| all | {' | '.join(map(str, sums[:-1]))} | {sums[-1]:.1f} |"]) + "\n"
+
+
+def test_a_stopped_run_keeps_what_is_done_and_a_second_makes_the_rest(cluster, models, tmp_path, contents, alone):
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    job = job_in(tmp_path, models)
+    with pytest.raises(KeyboardInterrupt):
+        make_on_ray(job, job.left(), workers=1, on_step=stop)
+    left = job.left()
+    assert 0 < len(left) <= len(SCENES) - 2
+    assert make_on_ray(job, left, workers=1).made == len(left)
+    assert contents(Path(job.out)) == contents(alone[0])
+
+
+def test_workers_that_cannot_be_are_told_of(cluster, job):
+    with pytest.raises(ValueError, match="no worker fits: each needs 1 GPUs"):
+        make_on_ray(job, job.left(), gpus=1.0)
+    assert work.make_here(job, [], "cpu").made == make_on_ray(job, []).made == 0
