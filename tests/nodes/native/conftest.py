@@ -74,9 +74,9 @@ def conditions(stage):
 def film(stage):
     """Latents [paths, 16, T, h, w] that Generate Latents' library makes of the scene."""
     from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate
-    from lyra_pack.comfyui_lyra.pipeline import fitted
+    from lyra_pack.comfyui_lyra.geometry.fit import fitted
 
-    geometry, paths = fitted(stage.geometry, stage.paths, stage.teacher.config)
+    geometry, paths = fitted(stage.geometry, stage.paths, *stage.teacher.config.trained_size)
 
     def make(teacher=None, paths=paths, **settings):
         return generate(
