@@ -2,36 +2,43 @@
 
 import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from .. import demo, pipeline
 from ..cameras.moves import PathSettings, camera_paths
-from ..cameras.path import pinhole_camera
+from ..cameras.path import CameraTrajectory, pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
 from ..cost.recon import plan
 from ..cost.report import matmul_speed, report, stages
 from ..files.cameras.lyra_json import save_cameras_json
 from ..files.media.video import save_video
+from ..files.scenes.dataset import save_dataset, thinned
 from ..files.scenes.geometry import load_geometry, save_geometry
 from ..files.scenes.scene import load_scene
 from ..files.scenes.sdg_writer import PathStore, clip_name
+from ..files.splats.load import load_splats
 from ..files.splats.ply import save_ply
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
 from ..gen3c.modes import MODES, as_possible, in_mode, told
 from ..gen3c.text import load_text, save_text
 from ..geometry.fit import fitted
-from ..geometry.geometry import Geometry
+from ..geometry.geometry import Geometry, point_cloud
+from ..latents import MultiViewLatents
+from ..recon.inputs import in_splat_world
 from ..recon.load import load_recon
 from ..recon.reconstruct import reconstruct
 from ..recon.times import parse_times
+from ..refine.footage import in_world_of
 from ..refine.schedule import settings_for
 from ..released import download
 from ..released.convert import convert_weights
 from ..sources.geometry import from_vipe
+from ..splats.render import render_each
 from ..weights.shipped import shipped_model
 from .fields import filled
 from .models import depth_of, tokenizer_of
@@ -127,6 +134,60 @@ def metres_told(provenance: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return found if 0 < found < float("inf") else None
+
+
+def run_dataset(options: argparse.Namespace) -> None:
+    """Write the frames of latents, or renders of splats along their paths, with cameras and points."""
+    latents = load_scene(options.latents, options.clip, dynamic=options.dynamic)
+    cameras, factor = in_splat_world(latents.cameras), scale_of(options, latents)
+    paths = [path[:: options.every] for path in cameras]
+    films = drawn(options, paths) if options.splats else decoded(options, latents)
+    points = points_of(options, cameras, latents)
+    if points:
+        points = points[0] * factor, points[1]
+    save_dataset(
+        options.out, [path.scaled(factor) for path in paths], films, points,
+        moving=latents.dynamic and not options.splats, on_step=progress("dataset"),
+    )  # fmt: skip
+    count = f"{len(points[0])} points" if points else "no points: name the geometry for them"
+    print(f"{sum(map(len, paths))} pictures of {len(paths)} paths, {count}: {options.out}")
+
+
+def scale_of(options: argparse.Namespace, latents: MultiViewLatents) -> float:
+    """What the world is multiplied by: what makes it metres, if that is asked for."""
+    if not options.metres:
+        return 1.0
+    if (known := metres_told(latents.provenance)) is None:
+        raise ValueError(f"{options.latents} do not say what a unit of theirs is in metres; leave out --metres")
+    return known
+
+
+def decoded(options: argparse.Namespace, latents: MultiViewLatents) -> Iterator[Tensor]:
+    """Every nth frame of each path, as the tokenizer decodes them."""
+    tokenizer, moved = tokenizer_of(options), latents.to(options.device)
+    for view in range(len(latents.cameras)):
+        yield pipeline.decode(tokenizer, moved, view)[:: options.every].cpu()
+
+
+def drawn(options: argparse.Namespace, paths: list[CameraTrajectory]) -> Iterator[Iterator[Tensor]]:
+    """Pictures of splats along the paths."""
+    splats = load_splats(options.splats).to(options.device)
+    for path in paths:
+        yield (frame.rgb[0].cpu() for frame in render_each(splats, path.to(options.device)))
+
+
+def points_of(
+    options: argparse.Namespace, cameras: tuple[CameraTrajectory, ...], latents: MultiViewLatents
+) -> tuple[Tensor, Tensor] | None:
+    """Points of the geometry, else of the most opaque splats, in the world of the cameras."""
+    if options.geometry:
+        found = point_cloud(in_world_of(load_geometry(options.geometry), cameras, latents))
+    elif options.splats:
+        best = load_splats(options.splats).most_opaque(1.0)[: options.points]
+        found = best.means, best.colors
+    else:
+        return None
+    return thinned(found, options.points)
 
 
 def run_plan(options: argparse.Namespace) -> None:

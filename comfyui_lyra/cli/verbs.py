@@ -203,6 +203,17 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     add_models(verb, "tokenizer")
     verb.set_defaults(run="refine.run_refine")
 
+    verb = verbs.add_parser("dataset", help="a scene as pictures, cameras and points, to train splats from")
+    add_latents(verb)
+    verb.add_argument("out", type=Path, help="folder to make")
+    verb.add_argument("--geometry", type=Path, help="of 'lyra geometry': its points are where training starts")
+    verb.add_argument("--splats", type=Path, help="draw these along the paths, instead of the latents' own frames")
+    verb.add_argument("--every", type=int, default=1, metavar="N", help="every Nth picture")
+    verb.add_argument("--points", type=int, default=100_000, help="at most so many")
+    verb.add_argument("--metres", action="store_true", help="cameras and points in metres, if the latents know them")
+    add_models(verb, "tokenizer")
+    verb.set_defaults(run="scene.run_dataset")
+
     verb = verbs.add_parser("plan", help="memory, time and disk of a released-size scene before it is made")
     add_fields(verb, PathSettings, "preset", help="camera paths")
     verb.add_argument("--decoder", choices=RECON_PRESETS, default="lyra_static")

@@ -1,5 +1,6 @@
 """The shell verbs, called as the shell calls them."""
 
+import json
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras, save_cameras
 from lyra_pack.comfyui_lyra.files.cameras.lyra_json import save_cameras_json
 from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
 from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
-from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
+from lyra_pack.comfyui_lyra.files.scenes.geometry import load_geometry, save_geometry
 from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.splats.formats import WRITTEN
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
@@ -207,6 +208,15 @@ def test_a_picture_or_clip_becomes_splats_verb_by_verb(source, models, picture, 
     for words in steps:
         assert main(words) == 0, capsys.readouterr().err
     assert len(load_video(models / "view.mp4")[0]) == 9
+    scale = load_geometry("scene.safetensors").scale
+    assert json.loads(Path("splats/cameras.json").read_text())["metres_per_unit"] == scale
+    for name, *words in (("films", "--every", "4"), ("drawn", "--splats", "splats/splats_0000.ply", "--metres")):
+        given = ["dataset", "latents", name, "--geometry", "scene.safetensors", "--points", "50", *precise, *words]
+        assert main(given) == 0, capsys.readouterr().err
+        assert len(Path(name, "sparse", "0", "points3D.txt").read_text().splitlines()) == 51
+    films, drawn = (load_cameras(models / name)[5] for name in ("films", "drawn"))
+    assert (len(films), len(drawn)) == (3, 9)
+    torch.testing.assert_close(drawn[::4].c2w[:, :3, 3], scale * films.c2w[:, :3, 3], atol=1e-4, rtol=0)
     made = ["cameras.json", "splats_0000.ply", "splats_0004.ply"]
     assert sorted(path.name for path in (models / "splats").iterdir()) == made
     assert load_video(models / "frames" / "left.mp4")[0].shape == (9, 32, 48, 3)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from ...cameras.path import CameraTrajectory
 from ..atomic import replacing
@@ -42,10 +43,13 @@ class Image(NamedTuple):
     camera: Camera
 
 
-def save_colmap(folder: Path | str, paths: Sequence[CameraTrajectory]) -> None:
+def save_colmap(
+    folder: Path | str, paths: Sequence[CameraTrajectory], points: tuple[Tensor, Tensor] | None = None
+) -> None:
     """Write a path set as ``<folder>/sparse/0/{cameras,images,points3D}.txt``; pictures are ``<path>/00000.png``.
 
-    Each picture gets one dummy 2-D point, since several readers stop at an empty line; there are no 3-D points.
+    ``points`` are places [N, 3] and colours [N, 3] in 0..1. They are seen by no picture: each has one dummy 2-D point,
+    since several readers stop at an empty line.
     """
     check_names(paths)
     ids: dict[Camera, int] = {}
@@ -64,11 +68,20 @@ def save_colmap(folder: Path | str, paths: Sequence[CameraTrajectory]) -> None:
     files = {
         "cameras": ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]", *cameras],
         "images": ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of POINTS2D[]", *images],
-        "points3D": ["# POINT3D_ID X Y Z R G B ERROR TRACK[]"],
+        "points3D": ["# POINT3D_ID X Y Z R G B ERROR TRACK[]", *point_lines(*points or ())],
     }
     for name, lines in files.items():
         with replacing(Path(folder) / "sparse" / "0" / f"{name}.txt") as temporary:
             temporary.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def point_lines(places: Tensor | None = None, colors: Tensor | None = None) -> list[str]:
+    """Lines of points3D.txt."""
+    if places is None or colors is None:
+        return []
+    bytes_of = (colors.clamp(0, 1) * 255).round().int().tolist()
+    rows = zip(places.tolist(), bytes_of, strict=True)
+    return [f"{i} {x:.8g} {y:.8g} {z:.8g} {r} {g} {b} 0" for i, ((x, y, z), (r, g, b)) in enumerate(rows, 1)]
 
 
 def find_model(folder: Path | str) -> Path | None:

@@ -28,17 +28,26 @@ SIZE = ("w", "h")
 ENDINGS = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG")  # of pictures beside the file, which may leave them out
 
 
-def save_transforms(path: Path | str, paths: Sequence[CameraTrajectory]) -> None:
-    """Write a path set as one transforms.json; pictures are called ``images/<path>/00000.png`` and so on."""
+def save_transforms(
+    path: Path | str, paths: Sequence[CameraTrajectory], *, about: Mapping[str, str] | None = None, moving: bool = False
+) -> None:
+    """Write a path set as one transforms.json; pictures are called ``images/<path>/00000.png`` and so on.
+
+    ``about`` are further keys of the whole. Frames of a ``moving`` scene get a ``time`` in 0..1.
+    """
     check_names(paths)
     frames = []
     for cameras in paths:
         poses = cameras.c2w.double().cpu().numpy() @ OPENGL
         for i, (pose, numbers) in enumerate(zip(poses, pinhole_numbers(cameras).tolist(), strict=True)):
             frame = {"file_path": f"images/{cameras.name}/{i:05d}.png", "transform_matrix": pose.tolist()}
+            if moving:
+                frame["time"] = i / max(1, len(cameras) - 1)
             frames.append(frame | dict(zip(NUMBERS + SIZE, [*numbers, cameras.width, cameras.height], strict=True)))
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"camera_model": "PINHOLE", "frames": frames}), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({"camera_model": "PINHOLE", **(about or {}), "frames": frames}), encoding="utf-8"
+        )
 
 
 def load_transforms(path: Path | str) -> tuple[CameraTrajectory, ...]:
