@@ -56,9 +56,9 @@ def test_step_caching_leaves_out_blocks_and_keeps_the_branches_apart(stage, film
 
 
 def stage_paths(stage):
-    from lyra_pack.comfyui_lyra.pipeline import fitted
+    from lyra_pack.comfyui_lyra.geometry.fit import fitted
 
-    return fitted(stage.geometry, stage.paths, stage.teacher.config)[1]
+    return fitted(stage.geometry, stage.paths, *stage.teacher.config.trained_size)[1]
 
 
 def test_a_lora_counts_by_its_strength_in_ksampler_and_in_generate(stage, ksampler, film, off):
