@@ -1,6 +1,7 @@
 """Verbs from a picture or clip to splats: geometry, generate, decode, reconstruct, and what they need."""
 
 import argparse
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import demo, pipeline
+from ..callbacks import no_progress
 from ..cameras.moves import PathSettings, camera_paths
 from ..cameras.path import CameraTrajectory, pinhole_camera
 from ..configs import RECON_PRESETS, TEACHER_PRESETS, TOKENIZER_PRESETS
@@ -25,6 +27,7 @@ from ..files.splats.ply import save_ply
 from ..gen3c.generate import GenerateSettings, generate
 from ..gen3c.load import load_teacher
 from ..gen3c.modes import MODES, as_possible, in_mode, told
+from ..gen3c.team import joined, own_device
 from ..gen3c.text import load_text, save_text
 from ..geometry.fit import fitted
 from ..geometry.geometry import Geometry, point_cloud
@@ -37,6 +40,7 @@ from ..refine.footage import in_world_of
 from ..refine.schedule import settings_for
 from ..released import download
 from ..released.convert import convert_weights
+from ..scale.launch import side_by_side
 from ..sources.geometry import from_vipe
 from ..splats.render import render_each
 from ..weights.shipped import shipped_model
@@ -65,8 +69,11 @@ def run_geometry(options: argparse.Namespace) -> None:
     print(f"{frames} frames of {width}x{height}, depth divided by {geometry.scale:.4g}: {options.out}")
 
 
-def run_generate(options: argparse.Namespace) -> None:
+def run_generate(options: argparse.Namespace) -> int | None:
     """Generate each path that is not there yet."""
+    if options.gpus > 1 and "RANK" not in os.environ:
+        return side_by_side(run_generate, options)
+    options.device = own_device(options.device)
     dtype = DTYPES[options.dtype]
     teacher = load_teacher(options.teacher or shipped_model("teacher"), dtype=dtype)
     teacher.network.to(options.device)
@@ -77,18 +84,23 @@ def run_generate(options: argparse.Namespace) -> None:
     name = options.name or clip_name(options.geometry.stem)
     settings = in_mode(filled(GenerateSettings(), options), options.mode)
     settings = as_possible(settings, teacher.config, dtype, options.device)
-    if options.mode != MODES[0]:
-        print(told(settings))
-    generate(
-        teacher, tokenizer, geometry, paths,
-        settings=settings,
-        text=load_text(options.text, teacher.config) if options.text else None,
-        store=PathStore(
-            options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format, search=options.out
-        ),
-        on_step=progress("generate"),
-    )  # fmt: skip
-    print(f"{len(paths)} paths of '{name}': {options.out}")
+    with joined(len(paths), settings.guidance > 0) as team:
+        if options.mode != MODES[0] and team.is_first:
+            print(told(settings))
+        generate(
+            teacher, tokenizer, geometry, paths,
+            settings=settings,
+            text=load_text(options.text, teacher.config) if options.text else None,
+            store=PathStore(
+                options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format,
+                search=options.out, writer=team.rank,
+            ),
+            team=team,
+            on_step=progress("generate") if team.is_first else no_progress,
+        )  # fmt: skip
+        if team.is_first:
+            print(f"{len(paths)} paths of '{name}': {options.out}")
+    return None
 
 
 def run_decode(options: argparse.Namespace) -> None:

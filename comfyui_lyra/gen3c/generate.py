@@ -31,13 +31,16 @@ from .load import Teacher
 from .requirements import check_inputs
 from .sampler import (
     Conditions,
+    Pair,
     Solver,
     check_solver,
     compose_warp_latents,
     condition_noise,
     initial_noise,
+    one_after_other,
     sample,
 )
+from .team import ALONE, Team
 from .text import TextEmbeddings, zero_text
 
 log = logging.getLogger("lyra")
@@ -104,6 +107,7 @@ def generate(
     check_frames: CheckFrames | None = None,
     device: torch.device | None = None,
     store: PathStore | None = None,
+    team: Team = ALONE,
     on_step: OnStep = no_progress,
     on_preview: OnPreview = lambda path, x0: None,
     on_frames: OnFrames = lambda path, frames: None,
@@ -118,7 +122,8 @@ def generate(
 
     ``store`` keeps each path as soon as it is finished, and gives it back to a later call with equal inputs (functions
     do not count); where it wants videos, ``check_frames`` sees them first, then ``on_frames``. ``on_step`` counts steps
-    over all paths, ``on_block`` the transformer's blocks of each pass; both may raise to stop.
+    over all paths, ``on_block`` the transformer's blocks of each pass; both may raise to stop. A ``team`` shares
+    the paths, and needs a store; each of its members gets all of them.
     """
     cameras = tuple(cameras)
     config, device = teacher.config, device or teacher.device
@@ -130,20 +135,28 @@ def generate(
         raise ValueError(f"noise: expected [chunks 16 T h w] = {shape}, got {tuple(noise.shape)}")
     recipe = describe(teacher, tokenizer, geometry, text, noise, settings)
     found: list[MultiViewLatents | None] = [None] * len(cameras)
+    if team.count > 1 and not store:
+        raise ValueError("a team of processes needs a store, through which they share what they made")
     if store:
-        store.begin(recipe, cameras, latents=noise.numel())
+        if team.is_first:
+            store.begin(recipe, cameras, latents=noise.numel())
+        team.wait()
         found = [store.load(index) for index in range(len(cameras))]
+        team.wait()  # so that none finds what another has made meanwhile
+    missing = [index for index, scene in enumerate(found) if scene is None]
     shared, scenes = None, []
     total = len(cameras) * len(parts) * settings.steps
     for index, path in enumerate(cameras):
         done = index * len(parts) * settings.steps
         if (scene := found[index]) is None:
+            if not team.films(missing.index(index)):
+                continue
             shared = shared or share(tokenizer, geometry.to(device), text, noise, settings)
             log.info("path %d of %d: %s", index + 1, len(cameras), path.name)
             values = follow(
                 teacher, tokenizer, shared, path, parts, settings, estimate_depth,
                 on_step=lambda step, done=done: on_step(done + step, total),
-                on_x0=partial(on_preview, index), on_block=on_block,
+                on_x0=partial(on_preview, index), on_block=on_block, pair=team.pair,
             )  # fmt: skip
             scene = MultiViewLatents(
                 latents=VideoLatents(values=values.cpu()),
@@ -154,11 +167,14 @@ def generate(
             )
         else:
             on_step(done + len(parts) * settings.steps, total)
-        if store:
+        if store and team.stores:
             store.save(
                 index, scene, partial(frames_of, tokenizer, scene, device, check_frames, partial(on_frames, index))
             )  # fmt: skip
         scenes.append(scene)
+    if store and team.count > 1:
+        team.wait()
+        scenes = [scene for index in range(len(cameras)) if (scene := store.load(index))]
     values = torch.cat([scene.latents.values for scene in scenes])
     return replace(scenes[0], latents=VideoLatents(values=values), cameras=cameras, provenance=recipe)
 
@@ -190,6 +206,7 @@ def follow(
     on_step: Callable[[int], None],
     on_x0: Callable[[Tensor], None],
     on_block: OnStep,
+    pair: Pair = one_after_other,
 ) -> Tensor:
     """Latents [1, 16, chunks T, h, w] along one path, chunk after chunk."""
     cache, first, latents = shared.cache, shared.first, []
@@ -217,7 +234,7 @@ def follow(
                     shared.condition_noise,
                     steps=settings.steps, guidance=settings.guidance, guidance_range=settings.guidance_range,
                     solver=settings.solver, dtype=teacher.dtype,
-                    late=(settings.late_below, partial(network, backend=late)),
+                    late=(settings.late_below, partial(network, backend=late)), pair=pair,
                     on_step=lambda step, _, before=number * settings.steps: on_step(before + step),
                     on_x0=lambda x0: on_x0(x0[0]),
                 )

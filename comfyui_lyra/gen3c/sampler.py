@@ -1,6 +1,6 @@
 """GEN3C's sampler: EDM steps whose first latent frame is replaced by the condition picture's (teacher.md 8)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,6 +21,8 @@ SOLVERS = get_args(Solver)
 Branch = Literal["cond", "uncond"]  # of guidance
 Network = Callable[[Tensor, Tensor, Tensor, Branch], Tensor]
 """(c_in * state and conditions [B, 81, T, h, w], c_noise [B], text [B, M, D], branch) -> F [B, 16, T, h, w]."""
+Pair = Callable[..., Sequence[Tensor]]
+"""(shape, one or two functions that make a tensor of it, float32) -> those tensors; see ``team``."""
 
 
 def check_solver(solver: str) -> None:
@@ -93,8 +95,19 @@ def replace_first(x: Tensor, first: Tensor, noise: Tensor, sigma: float) -> Tens
     return x
 
 
+def one_after_other(shape: torch.Size, *branches: Callable[[], Tensor]) -> list[Tensor]:
+    """What the branches of guidance give, computed here."""
+    return [branch() for branch in branches]
+
+
 def network_output(
-    network: Network, x: Tensor, sigma: float, conditions: Conditions, guidance: float, dtype: torch.dtype
+    network: Network,
+    x: Tensor,
+    sigma: float,
+    conditions: Conditions,
+    guidance: float,
+    dtype: torch.dtype,
+    pair: Pair = one_after_other,
 ) -> Tensor:
     """Guided F = Fc + guidance (Fc - Fu), float32; the unconditional branch sees no warps.
 
@@ -108,11 +121,11 @@ def network_output(
     def evaluate(warps: Tensor, text: Tensor, branch: Branch) -> Tensor:
         return network(torch.cat((scaled, mask, warps), dim=1).to(dtype), c_noise, text.to(dtype), branch).float()
 
-    output = evaluate(conditions.warps, conditions.text, "cond")
+    branches = [lambda: evaluate(conditions.warps, conditions.text, "cond")]
     if guidance:
-        without = evaluate(torch.zeros_like(conditions.warps), conditions.negative, "uncond")
-        output = output + guidance * (output - without)
-    return output
+        branches.append(lambda: evaluate(torch.zeros_like(conditions.warps), conditions.negative, "uncond"))
+    outputs = [output.to(x.device) for output in pair(x.shape, *branches)]
+    return outputs[0] + guidance * (outputs[0] - outputs[1]) if guidance else outputs[0]
 
 
 def denoised(x: Tensor, output: Tensor, first: Tensor, sigma: float) -> Tensor:
@@ -146,6 +159,7 @@ def sample(
     solver: Solver = "euler",
     dtype: torch.dtype = torch.float32,
     late: tuple[float, Network] | None = None,
+    pair: Pair = one_after_other,
     on_step: OnStep = no_progress,
     on_x0: Callable[[Tensor], None] = lambda x0: None,
 ) -> Tensor:
@@ -153,7 +167,8 @@ def sample(
 
     The state stays in float32, ``dtype`` is that of what the network is shown. ``dpmpp_2m`` is of second order at the
     same price a step. Noise levels outside ``guidance_range`` are not guided. ``late`` is a noise level and the network
-    that takes over below it. ``on_x0`` gets the clip as it looks at each step, before ``on_step``; both may raise.
+    that takes over below it. ``pair`` computes the branches of guidance. ``on_x0`` gets the clip as it looks at each
+    step, before ``on_step``; both may raise.
     """
     check_solver(solver)
     expected = (*conditions.warps.shape[:1], CHANNELS, *conditions.warps.shape[2:])
@@ -167,7 +182,7 @@ def sample(
         x = replace_first(x, first, first_noise, sigma)
         current = late[1] if late and sigma < late[0] else network
         strength = guidance if guidance_range[0] <= sigma <= guidance_range[1] else 0.0
-        x0 = denoised(x, network_output(current, x, sigma, conditions, strength, dtype), first, sigma)
+        x0 = denoised(x, network_output(current, x, sigma, conditions, strength, dtype, pair), first, sigma)
         target = x0
         if solver == "dpmpp_2m" and earlier is not None and following > 0:
             target = extrapolated(x0, earlier, sigmas[i - 1 : i + 2])

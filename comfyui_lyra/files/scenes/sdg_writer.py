@@ -55,6 +55,7 @@ class PathStore:
     """The paths of one clip below a folder; a stopped run goes on with those that are missing.
 
     ``search`` is a folder below which paths that were made from the same things are looked for, and taken over.
+    ``writer`` tells processes apart that write paths of one clip at the same time; the first of them begins it.
     ``flipped`` is for training data: the paths over the clip played backwards (``gen3c.cache.flips``), in folders after
     the forward ones. Their videos and cameras are saved in the clip's own time; their latents cannot be turned round.
     """
@@ -68,12 +69,13 @@ class PathStore:
         reference_format: bool = False,
         flipped: bool = False,
         search: Path | None = None,
+        writer: int = 0,
     ):
         if wrong := fault(clip):
             raise ValueError(f"'{clip}' cannot be the name of a clip's files: {wrong}; use '{clip_name(clip)}'")
         self.root, self.clip = Path(root).absolute(), clip
         self.rgb, self.reference_format, self.flipped = rgb, reference_format, flipped
-        self.search = search
+        self.search, self.writer = search, writer
         self._first = 0  # number of the first view
 
     @property
@@ -82,7 +84,7 @@ class PathStore:
 
     @property
     def _staging(self) -> Path:
-        return self._lyra / f"{self.clip}.unfinished"
+        return self._lyra / f"{self.clip}{f'.{self.writer}' if self.writer else ''}.unfinished"
 
     def begin(self, recipe: Mapping[str, str], paths: Sequence[CameraTrajectory], latents: int) -> None:
         """Claim the clip for the paths of one recipe; ``latents`` is how many numbers each path has.
