@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-NAMES = ("modes", "ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "train", "warp")
+NAMES = ("formats", "modes", "ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "train", "warp")
 
 
 def rows(name: str, device: torch.device, **options: Any) -> Iterator[str]:
