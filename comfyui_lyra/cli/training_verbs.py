@@ -60,7 +60,7 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
         "m4:900,m5:1200 end at these steps, counted from the first stage",
     )  # fmt: skip
     verb.add_argument("--after", type=Path, help="folder of the run that ended with the stage before")
-    verb.add_argument("--roots", type=Path, nargs="+", default=[], help="scenes of 'lyra sdg': folders and tars")
+    verb.add_argument("--roots", nargs="+", default=[], help="scenes of 'lyra sdg': folders, tars, and URLs of both")
     verb.add_argument(
         "--pace", type=pace, default=ReconTraining.pace,
         help="factor on the stages' numbers of steps; 'time': they share the time",

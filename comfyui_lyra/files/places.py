@@ -54,6 +54,11 @@ class Place:
         return self.url.rpartition("/")[2]
 
     @property
+    def parent(self) -> "Place":
+        """What it lies in."""
+        return Place(self.url.rpartition("/")[0])
+
+    @property
     def beside(self) -> "Place":
         """The place beside it that holds what is ours and no result."""
         return Place(self.url + LYRA)

@@ -17,14 +17,16 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...files.atomic import replacing, writing
 from ...files.disk import check_disk
+from ...files.places import Place
 from ...files.reading import parse_json, reading
+from .remote import RemoteMember, contents, copied, folder_at, is_compressed, list_files
 
 log = logging.getLogger("lyra")
 
@@ -44,11 +46,13 @@ class Member:
     name: str  # what to call it in messages
     size: int
     offset: int | None = None  # in the tar file
-    home: Path | None = None  # of a tar file: the folder where it would be unpacked
+    home: Path | Place | None = None  # of a tar file: the folder where it would be unpacked
 
     @property
     def folder(self) -> str:
         """The ``<folder>`` that it lies in."""
+        if isinstance(self.home, Place):
+            return folder_at(self.home, self.name)
         path = self.file if self.home is None else self.home / self.name.lstrip("/")
         return Path(os.path.abspath(path)).parents[2].as_posix()
 
@@ -72,17 +76,17 @@ class Member:
             yield copy
 
 
-def find_members(roots: Sequence[Path | str], cache: Path | str | None = None) -> dict[str, dict[Key, Member]]:
+def find_members(
+    roots: Sequence[Path | str], cache: Path | str | None = None
+) -> dict[str, dict[Key, Member | RemoteMember]]:
     """Every file of the layout, by scene (``<folder>/<name>``), then by view and kind.
 
-    A root is a folder, a folder of tars, or a tar. ``cache`` is a folder that keeps the tables of contents of tars,
-    whose headers take long to visit.
+    A root is a folder, a folder of tars, a tar, or a URL of any of them. ``cache`` is a folder that keeps the tables of
+    contents of tars, whose headers take long to visit.
     """
-    found: dict[str, dict[Key, Member]] = {}
-    for root in map(Path, roots):
-        if not root.exists():
-            raise FileNotFoundError(f"{root}: no such folder or tar file of training data")
-        for member in list_tar(root, cache) if root.is_file() else list_folder(root, cache):
+    found: dict[str, dict[Key, Member | RemoteMember]] = {}
+    for root in roots:
+        for member in list_root(root, cache):
             place = PLACE.search("/" + member.name)
             if place and re.fullmatch(SUFFIXES[place[2]], place[4]):
                 of_scene = found.setdefault(f"{member.folder}/{place[3]}", {})
@@ -94,6 +98,28 @@ def find_members(roots: Sequence[Path | str], cache: Path | str | None = None) -
         listed = ", ".join(map(str, roots))
         raise FileNotFoundError(f"{listed}: holds no files <view>/<kind>/<scene>, with kinds {', '.join(SUFFIXES)}")
     return found
+
+
+def list_root(root: Path | str, cache: Path | str | None) -> Iterable[Member | RemoteMember]:
+    """All files of one root."""
+    place = Place.of(root)
+    if place.path is None:
+        return list_url(place, cache)
+    root = Path(place.path if str(root).lower().startswith("file:") else root)
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such folder or tar file of training data")
+    return list_tar(root, cache) if root.is_file() else list_folder(root, cache)
+
+
+def list_url(root: Place, cache: Path | str | None) -> Iterator[Member | RemoteMember]:
+    """The files below a URL, and the members of tars there."""
+    for place, name, size in list_files(root):
+        if not TAR.search(name):
+            yield RemoteMember(place, name, size)
+        elif is_compressed(place):
+            yield from (replace(member, home=place.parent) for member in list_tar(copied(place, size, cache), cache))
+        else:
+            yield from contents(place, size, cache)
 
 
 def list_folder(root: Path, cache: Path | str | None) -> Iterator[Member]:

@@ -22,6 +22,7 @@ from ...files.scenes.latents import load_latents
 from ...files.scenes.latents_pkl import load_latent_pkl
 from ..losses import sanitise_depth
 from .members import Key, Member
+from .remote import RemoteMember
 
 LARGEST_LATENT = 100.0  # latents in diffusion space have a deviation of 0.5
 
@@ -37,7 +38,9 @@ class BrokenScene(ValueError):
 class SdgScene:
     """A scene's files as a ``SceneSource``; ``views`` are those that must be whole."""
 
-    def __init__(self, name: str, members: Mapping[Key, Member], paths: int, views: Sequence[int], frames: int = 0):
+    def __init__(
+        self, name: str, members: Mapping[Key, Member | RemoteMember], paths: int, views: Sequence[int], frames: int = 0
+    ):
         self.name, self.members, self.paths, self.views = name, members, paths, views
         self.frames = frames or self._common_frames()
 

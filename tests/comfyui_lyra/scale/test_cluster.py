@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 pytestmark = pytest.mark.slow
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
-SCENES = range(10_000, 10_008)
+SCENES = range(10_000, 10_006)
 POISON = 10_003  # cannot be written in the first run
 
 

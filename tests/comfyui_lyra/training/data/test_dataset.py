@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import io
 import json
 import logging
 import lzma
@@ -11,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -293,6 +295,40 @@ def test_tars_are_read_without_unpacking(written, tmp_path, everything, prefix):
             assert torch.equal(found.targets, expected.targets) and torch.equal(found.latents, expected.latents)
             assert torch.equal(found.depth, expected.depth)
     assert len(list((tmp_path / "b").glob("part?.tar.*.json"))) == 2  # their tables of contents, kept
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars", "packed"])
+def test_what_lies_at_a_url_is_read_as_a_folder_is(written, tmp_path, everything, kind):
+    memory = fsspec.filesystem("memory")
+    url = f"memory://{kind}/data"
+    if kind == "folder":
+        memory.put(f"{written}/", f"/{kind}/data/", recursive=True)
+    else:
+        for part in range(2):  # the views of a scene in both
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "packed" and part else "w") as tar:
+                for view in range(part, 2 * PATHS, 2):
+                    tar.add(written / str(view), f"some/where/{view}")
+            ending = "tgz" if kind == "packed" and part else "tar"  # one of each: a scene's files have one home
+            memory.pipe_file(f"/{kind}/data/part{part}.{ending}", buffer.getvalue())
+    roots = [f"{url}/part0.tar", f"{url}/part1.tgz"] if kind == "packed" else [url]
+    plain = SdgDataset([written], DYNAMIC, state=tmp_path / "a", paths=PATHS)
+    for state in ("b", "b"):  # tables of contents are kept
+        there = SdgDataset(roots, DYNAMIC, state=tmp_path / state, paths=PATHS)
+        assert names(there.scenes) == names(plain.scenes)
+        for position in range(2):
+            found, expected = there.sample(position), plain.sample(position)
+            assert torch.equal(found.targets, expected.targets) and torch.equal(found.latents, expected.latents)
+            assert torch.equal(found.depth, expected.depth)
+
+
+def test_a_file_at_a_url_that_was_cut_short_is_set_aside(written, tmp_path, everything):
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{written}/", "/short/data/", recursive=True)
+    data = SdgDataset(["memory://short/data"], STATIC, state=tmp_path, paths=PATHS)
+    name = data._scene(0, 0)
+    memory.pipe_file(f"/short/data/0/rgb/{plain_name(name)}.mp4", b"half")
+    assert data.sample(0).scene != name and data.strikes(name) >= 1
 
 
 @pytest.mark.parametrize(
