@@ -1,7 +1,9 @@
 """An operation is its torch reference plus kernels that may stand in for it, each once it has proven itself."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,19 @@ import torch
 from . import proof
 
 log = logging.getLogger("lyra")
+
+
+_plain = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside, ``auto`` is the reference of every operation: to compare, and to time what kernels save."""
+    before = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(before)
 
 
 class KernelUnavailable(RuntimeError):
@@ -91,7 +106,7 @@ class Op:
         """Run the operation."""
         if backend in self.retired:
             raise KernelUnavailable(f"{self.name}: {self.retired[backend]}")
-        if backend == "auto" and torch.compiler.is_compiling():  # a compiler fuses the reference itself
+        if backend == "auto" and (torch.compiler.is_compiling() or _plain.get()):  # a compiler fuses by itself
             return self.reference(*args, **kwargs)
         if backend not in self.backends:
             raise KernelUnavailable(f"{self.name}: unknown backend '{backend}'; use one of {', '.join(self.backends)}")

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 import torch
 from lyra_pack.kernels_glue.proof import Probe
-from lyra_pack.kernels_glue.registry import Kernel, KernelUnavailable, Op
+from lyra_pack.kernels_glue.registry import Kernel, KernelUnavailable, Op, plain
 
 ANY = Probe(sizes=lambda *_: (), inputs=lambda x: ((torch.ones(3),), {}), limits={torch.float32: 0.5})
 
@@ -89,3 +89,10 @@ def test_a_build_that_fails_counts_as_absent_once(error, told):
         assert told in op.absent("built")
     else:
         assert "C1189" in op.absent("built")
+
+
+def test_plain_leaves_kernels_out_and_ends(op):
+    with plain():
+        assert op(of(4))[0] == 8
+        assert op(of(4), backend="small")[0] == 9  # by name it still runs
+    assert op(of(4))[0] == 9
