@@ -13,7 +13,7 @@ from .models import check, plan, teacher
 from .models import load as load_models
 from .native import conditioning
 from .native import model as native
-from .splats import evaluate, load, reconstruct, refine, render, save, save_sequence
+from .splats import evaluate, explore, load, reconstruct, refine, render, save, save_sequence
 from .training import train
 
 NODES = (
@@ -28,6 +28,7 @@ NODES = (
     save.SaveSplats,
     render.CropSplats,
     render.RenderSplats,
+    explore.ExploreSplats,
     load_models.LoadTokenizer,
     load_models.LoadRecon,
     latents.LoadLatents,
@@ -59,12 +60,13 @@ class LyraExtension(ComfyExtension):
     """What ComfyUI loads."""
 
     async def on_load(self) -> None:
-        """Let the editor find the help pages, whatever this folder is called, and ComfyUI the models folder.
+        """Let the editor find help pages and viewer, whatever this folder is called, and ComfyUI the models folder.
 
         What is remembered between starts lies in ComfyUI's user folder from now on, and core's Load Diffusion Model
         knows GEN3C's files.
         """
         folders.serve_help()
+        folders.serve_viewer()
         folders.add_model_folder()
         folders.keep_memory()
         native.register()

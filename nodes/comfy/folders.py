@@ -8,6 +8,7 @@ import folder_paths
 
 from ...comfyui_lyra.files.names import check_name, check_prefix
 from ...comfyui_lyra.files.scenes.sdg_manifest import lyra_folder
+from ...comfyui_lyra.viewer.html import PAGE
 from ...comfyui_lyra.weights.shipped import MINI
 from ...kernels_glue.memory import use_folder
 
@@ -29,6 +30,18 @@ def serve_help() -> None:
         EXTENSION_WEB_DIRS.setdefault(WEB.parents[1].name.split(".")[0], str(WEB))
     else:
         log.warning("%s is not there: nodes have no help pages; get this pack again", WEB)
+
+
+def serve_viewer() -> None:
+    """Serve the page of Explore Splats, under a name that its script knows."""
+    from nodes import EXTENSION_WEB_DIRS  # ComfyUI's; see above
+
+    EXTENSION_WEB_DIRS.setdefault("lyra-viewer", str(PAGE))
+
+
+def views() -> Path:
+    """Where the scenes lie that the page shows, in ComfyUI's temporary folder."""
+    return Path(folder_paths.get_temp_directory(), "lyra_view")
 
 
 def keep_memory() -> None:

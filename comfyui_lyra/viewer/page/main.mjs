@@ -185,8 +185,8 @@ async function begin() {
     const scene = await (await fetch(url)).json()
     return show(scene, fromServer(scene, url))
   }
+  fail(embedded ? 'Run the node to see its scene' : 'no scene is named')
   if (embedded) window.parent.postMessage({ lyra: 'ready' }, location.origin)
-  else fail('no scene is named')
 }
 
 if (viewer) {
@@ -210,8 +210,9 @@ if (viewer) {
   $('help').onclick = ({ target }) => target === $('help') && $('help').close()
   addEventListener('keydown', press)
   addEventListener('message', ({ data, source, origin }) => {
-    if (source !== window.parent || origin !== location.origin || data?.lyra !== 'scene') return
-    show(data.scene, fromServer(data.scene, location.href), data.state)
+    if (source !== window.parent || origin !== location.origin) return
+    if (data?.lyra === 'note') fail(data.text)
+    if (data?.lyra === 'scene') show(data.scene, fromServer(data.scene, location.href), data.state)
   })
   window.lyra = viewer
   begin().catch(fail)
