@@ -17,7 +17,8 @@ from ..files.scenes.sample import shipped_sample
 from ..gen3c.generate import GenerateSettings, frames_of, generate
 from ..gen3c.load import Teacher, load_teacher
 from ..gen3c.modes import GUIDED, MODES, SPARSE_BELOW, as_possible, in_mode, told
-from ..pipeline import fitted, paths_for
+from ..geometry.fit import fitted
+from ..pipeline import paths_for
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer
 from .scene import Stopwatch
 from .teacher import random_teacher
@@ -51,7 +52,7 @@ def rows(
     eyes = eyes.to(device, torch.bfloat16)
     geometry = shipped_sample("picture") if teacher else benchmark_geometry(1, *model.config.trained_size)
     paths = paths_for(geometry.normalized("auto"), model.config)[:1]
-    geometry, paths = fitted(geometry.normalized("auto"), paths, model.config)
+    geometry, paths = fitted(geometry.normalized("auto"), paths, *model.config.trained_size)
     generate(model, eyes, geometry, paths, settings=replace(EXACT, steps=2))  # kernels are compiled and proven
     yield "| variant | s | GB, weights included | relative error | how |"
     yield "|---|---|---|---|---|"
