@@ -8,7 +8,7 @@ import torch
 from lyra_pack.comfyui_lyra import demo
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.media.images import load_image
-from lyra_pack.comfyui_lyra.files.media.video import load_video
+from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
 from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from lyra_pack.comfyui_lyra.weights import shipped
@@ -53,6 +53,24 @@ def test_a_picture_of_one_s_own_is_turned_laid_on_white_and_cropped(mini, tmp_pa
     assert "The result will be rough" in told
     assert len(load_ply(tmp_path / "out" / "my-photo" / "scene.ply")) > 0
     assert not (tmp_path / "out" / "clip").exists()
+
+
+def test_a_clip_of_one_s_own_lies_beside_its_splats_whatever_its_size(mini, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "draw", lambda splats, path, on_step: torch.zeros(len(path), 64, 96, 3))  # takes longest
+    save_video(tmp_path / "own.mp4", torch.rand(9, 60, 90, 3), 12)
+    np.savez(tmp_path / "depth.npz", depth=np.full((9, 60, 90), 2.0, np.float32))
+    words = [
+        "demo",
+        "--out",
+        str(tmp_path),
+        "--image",
+        str(tmp_path / "own.mp4"),
+        "--depth",
+        str(tmp_path / "depth.npz"),
+    ]
+    assert main([*words, "--device", "cpu", "--refine", "0"]) == 0, capsys.readouterr().err
+    frames, _ = load_video(tmp_path / "own" / "bullet_times.mp4")
+    assert tuple(frames.shape) == (3 * 5, 64, 2 * 96, 3)
 
 
 def test_refining_suits_the_device_and_may_be_left_out(mini, tmp_path, monkeypatch, capsys):
