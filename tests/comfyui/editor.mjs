@@ -1,7 +1,10 @@
 // Opens workflows in ComfyUI's editor in headless Chromium and prints, as a JSON list, what the editor made of each.
 //
-//   node editor.mjs URL WORKFLOW... [--picture FILE] [--run SECONDS] [--new-look]
+//   node editor.mjs URL WORKFLOW... [--picture FILE [--crop all|ID,...]] [--run SECONDS] [--new-look]
 //   node editor.mjs URL --templates CATEGORY [--picture FILE]
+//
+// A workflow in API form may say in _meta where a node stands (at) and its size; without one it is folded. --crop
+// cuts the picture to all nodes, or to those of some ids.
 //
 // PLAYWRIGHT_CORE   folder whose node_modules hold playwright-core
 // CHROMIUM_PATH     the browser, /usr/bin/chromium unless it says otherwise
@@ -20,6 +23,7 @@ const { positionals, values: options } = parseArgs({
   allowPositionals: true,
   options: {
     picture: { type: 'string' },
+    crop: { type: 'string' },
     run: { type: 'string' },
     templates: { type: 'string' },
     'new-look': { type: 'boolean', default: false }
@@ -77,9 +81,11 @@ const inspect = () => {
   return { nodes: nodes.length, missing: types, covered: covered.map((node) => node.title) }
 }
 
-const fit = () => {
+const fit = (crop) => {
   const { canvas, graph } = window.app
-  const boxes = graph.nodes.map(({ pos: [x, y], size: [w, h] }) => [x, y - 90, x + w, y + h])
+  const shown = graph.nodes.filter(({ id }) => !crop || crop === 'all' || crop.split(',').includes(String(id)))
+  const above = crop ? 45 : 90 // titles, and of a whole graph the headings of groups
+  const boxes = shown.map(({ pos: [x, y], size: [w, h], flags }) => (flags.collapsed ? [x, y - 45, x + 190, y] : [x, y - above, x + w, y + h]))
   const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
   const [right, bottom] = [2, 3].map((i) => Math.max(...boxes.map((box) => box[i])))
   const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 145) / (bottom - top), 1)
@@ -87,6 +93,18 @@ const fit = () => {
   canvas.ds.offset[0] = 90 / scale - left
   canvas.ds.offset[1] = 95 / scale - top
   canvas.setDirty(true, true)
+  return crop && { x: 80, y: 95, width: scale * (right - left) + 20, height: scale * (bottom - top) + 14 }
+}
+
+// a graph in API form: the editor arranges it, then each node goes where _meta says
+const place = (graph) => {
+  window.app.loadApiJson(graph, 'test')
+  for (const node of window.app.graph.nodes) {
+    const { at, size } = graph[node.id]._meta
+    node.pos = at
+    if (size) node.setSize(size)
+    else node.flags.collapsed = true
+  }
 }
 
 const run = (seconds) =>
@@ -100,7 +118,8 @@ const run = (seconds) =>
   })
 
 async function look(page, report, workflow) {
-  await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'test'), workflow)
+  if (workflow.nodes) await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'test'), workflow)
+  else await page.evaluate(place, workflow)
   await page.waitForTimeout(1500)
   Object.assign(report, await page.evaluate(inspect), { run: null })
   report.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
@@ -110,9 +129,9 @@ async function look(page, report, workflow) {
     await page.waitForTimeout(8000) // viewers load what was made
   }
   if (options.picture) {
-    await page.evaluate(fit)
+    const clip = await page.evaluate(fit, options.crop)
     await page.waitForTimeout(1000)
-    await page.screenshot({ path: options.picture })
+    await page.screenshot({ path: options.picture, ...(clip && { clip }) })
   }
 }
 

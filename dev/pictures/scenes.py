@@ -1,0 +1,65 @@
+"""The shipped picture and clip as scenes, made once by the mini models."""
+
+import sys
+from functools import cache
+
+import torch
+from lyra_pack.comfyui_lyra import demo
+from lyra_pack.comfyui_lyra.callbacks import no_progress
+from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
+from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
+from lyra_pack.comfyui_lyra.pipeline import Scene, build_scene
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
+from lyra_pack.comfyui_lyra.splats.render import render
+from lyra_pack.comfyui_lyra.tokenizer.clips import decode
+from lyra_pack.comfyui_lyra.training.data.sdg_memory import SDG_SETTINGS
+from torch import Tensor
+
+MOMENTS = (0, 8, 16)  # bullet times of the clip
+refining = {"seconds": 40.0}  # of each scene, as the demo does on a CPU
+
+
+@cache
+def models() -> demo.Models:
+    """The mini models, on a GPU if there is one."""
+    return demo.Models.load(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@cache
+def decoded(kind: str) -> Scene:
+    """The shipped picture or clip as a scene, as the splat decoder makes it."""
+    found, clip = models(), kind == "clip"
+    recon, times = (found.dynamic, MOMENTS) if clip else (found.static, (0,))
+    return build_scene(
+        found.teacher, found.tokenizer, recon, shipped_sample(kind), settings=SDG_SETTINGS, times=times
+    )  # fmt: skip
+
+
+@cache
+def scene(kind: str) -> Scene:
+    """The same refined, as the demo does."""
+    return demo.refined(models(), decoded(kind), refining["seconds"], lambda label: no_progress, say)
+
+
+def say(line: str) -> None:
+    """Tell how it went."""
+    sys.stdout.write(f"{line}\n")
+
+
+@cache
+def teacher_frames(kind: str, view: int) -> Tensor:
+    """What the teacher made along a path, [F, H, W, 3] in [0, 1]."""
+    made = decoded(kind)
+    return decode(models().tokenizer, made.latents.to(models().teacher.device), view).cpu()
+
+
+def drawn(splats: Gaussians, path: CameraTrajectory, times: int = 2) -> Tensor:
+    """Splats along a path, so many times as large as it says, [F, H, W, 3]."""
+    larger = path.resized(times * path.height, times * path.width).to(splats.means.device)
+    return render(splats, larger, store="cpu").rgb
+
+
+def ends(kind: str) -> list[tuple[str, int, int]]:
+    """Label, path and frame of the places that are shown: the ends of five paths, half way of the first circle."""
+    names = [path.name for path in decoded(kind).cameras]
+    return [(f"{n}, last frame", i, 16) for i, n in enumerate(names[:5])] + [(f"{names[5]}, frame 4", 5, 4)]
