@@ -6,11 +6,12 @@ tells every picture and what makes it.
 """
 
 import argparse
+import shutil
 import sys
 
 import torch
 from pictures import ROOT, drawn, editor
-from pictures.scenes import refining
+from pictures.scenes import WORK, refining
 from pictures.sheets import ASSETS, HELP, TEMPLATES, place, save
 
 
@@ -32,12 +33,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="README pictures, ids of nodes, or templates")
     parser.add_argument("--editor", action="store_true", help="also remake what the editor shows")
     parser.add_argument("--refine", type=float, default=40.0, metavar="SECONDS", help="of each scene's splats")
+    parser.add_argument("--fresh", action="store_true", help="make latents and splats anew, which are kept otherwise")
     parser.add_argument("--list", action="store_true", help="say what is made by what, and make nothing")
     args = parser.parse_args()
     if args.list:
         sys.stdout.writelines(f"{path}: {what}\n" for path, what in made_by().items())
         return
     refining["seconds"] = args.refine
+    if args.fresh:
+        shutil.rmtree(WORK, ignore_errors=True)
     names = args.only or [*drawn.DRAWN, *(editor.NAMES if args.editor else ())]
     if unknown := set(names) - {*drawn.DRAWN, *editor.NAMES}:
         parser.error(f"no picture is called {', '.join(sorted(unknown))}; --list tells all")

@@ -1,13 +1,18 @@
 """The shipped picture and clip as scenes, made once by the mini models."""
 
 import sys
+import tempfile
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from lyra_pack.comfyui_lyra import demo
 from lyra_pack.comfyui_lyra.callbacks import no_progress
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
+from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import PathStore
+from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.pipeline import Scene, build_scene
 from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
 from lyra_pack.comfyui_lyra.splats.render import render
@@ -16,6 +21,7 @@ from lyra_pack.comfyui_lyra.training.data.sdg_memory import SDG_SETTINGS
 from torch import Tensor
 
 MOMENTS = (0, 8, 16)  # bullet times of the clip
+WORK = Path(tempfile.gettempdir(), "lyra-pictures")  # latents and splats, for the parts of the script
 refining = {"seconds": 40.0}  # of each scene, as the demo does on a CPU
 
 
@@ -31,14 +37,22 @@ def decoded(kind: str) -> Scene:
     found, clip = models(), kind == "clip"
     recon, times = (found.dynamic, MOMENTS) if clip else (found.static, (0,))
     return build_scene(
-        found.teacher, found.tokenizer, recon, shipped_sample(kind), settings=SDG_SETTINGS, times=times
+        found.teacher, found.tokenizer, recon, shipped_sample(kind), settings=SDG_SETTINGS, times=times,
+        store=PathStore(WORK, kind, rgb=False),
     )  # fmt: skip
 
 
 @cache
 def scene(kind: str) -> Scene:
-    """The same refined, as the demo does."""
-    return demo.refined(models(), decoded(kind), refining["seconds"], lambda label: no_progress, say)
+    """The same refined, as the demo does; kept for the next call."""
+    made = decoded(kind)
+    files = [WORK / f"{kind}_{time}_{refining['seconds']:g}s.ply" for time in made.splats.times]
+    if not all(file.is_file() for file in files):
+        refined = demo.refined(models(), made, refining["seconds"], lambda label: no_progress, say)
+        for file, splats in zip(files, refined.splats.frames, strict=True):
+            save_ply(file, splats.to("cpu"))
+    splats = tuple(load_ply(file).to(models().teacher.device) for file in files)
+    return replace(made, splats=replace(made.splats, frames=splats))
 
 
 def say(line: str) -> None:

@@ -42,6 +42,7 @@ const NOT_OURS = [
 
 async function open(browser, reports) {
   const page = await browser.newPage({ viewport: { width: 1800, height: 1000 } })
+  page.setDefaultTimeout(180000) // of a machine with other work
   const home = new URL(url).origin
   const note = (kind, text) => {
     if (!NOT_OURS.some((known) => known.test(text))) reports.at(-1)?.[kind].push(text.slice(0, 500))
