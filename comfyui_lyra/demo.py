@@ -102,6 +102,11 @@ def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progr
         models.teacher, models.tokenizer, models.static, geometry, settings=SDG_SETTINGS, progress=progress
     )
     scene = refined(models, scene, refining, progress, say)
+    show_picture(models, scene, out, progress, say, perf_counter() - start)
+
+
+def show_picture(models: Models, scene: Scene, out: Path, progress: Progress, say: Say, seconds: float) -> None:
+    """Files of a picture's scene, which took so many seconds to make."""
     made, (splats,), wanted = perf_counter(), scene.splats.frames, teacher_frames(models, scene)
     parts = [path[shown(path)] for path in scene.cameras]
     seen = draw(splats, end_to_end(parts), progress("draw")).split([len(part) for part in parts])
@@ -111,11 +116,11 @@ def picture_scene(models: Models, geometry: Geometry, out: Path, progress: Progr
         rows += [(f"{path.name}: splats", drawn), (f"{path.name}: teacher", film)]
         clips.append(to_and_fro(torch.cat((drawn, film), dim=2)))
     save_ply(out / "scene.ply", splats.to("cpu"))
-    write_html(out / "scene.html", scene.splats, scene.cameras, fps=geometry.cameras.fps, title="picture")
+    write_html(out / "scene.html", scene.splats, scene.cameras, fps=scene.cameras[0].fps, title="picture")
     save_video(out / "paths.mp4", torch.cat(clips), FPS)
     save_image(out / "contact_sheet.png", contact_sheet(rows))
     save_image(out / "camera_paths.png", draw_paths(scene.cameras, splats.means.cpu(), splats.colors.cpu()))
-    say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
+    say(f"Made in {seconds:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
     say(f"  {out / 'scene.html'}: the scene to walk in; open it in a browser")
     say(f"  {out / 'scene.ply'}: {len(splats)} splats, for any viewer of 3D Gaussian splats")
     say(f"  {out / 'paths.mp4'}: the six paths, splats on the left, the teacher's frames on the right")
@@ -133,7 +138,13 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
         settings=SDG_SETTINGS, times=times, progress=progress,
     )  # fmt: skip
     scene = refined(models, scene, refining, progress, say)
+    show_clip(models, scene, out, progress, say, perf_counter() - start)
+
+
+def show_clip(models: Models, scene: Scene, out: Path, progress: Progress, say: Say, seconds: float) -> None:
+    """Files of a clip's scene, which took so many seconds to make."""
     made, wanted, source = perf_counter(), teacher_frames(models, scene), enlarged(scene.geometry.frames)
+    times, fps = scene.splats.times, scene.cameras[0].fps
     rows, around = [("the clip", source)], []
     for time, splats in zip(times, scene.splats.frames, strict=True):
         circle = scene.cameras[-1][shown(scene.cameras[-1])]
@@ -151,11 +162,11 @@ def clip_scene(models: Models, geometry: Geometry, out: Path, progress: Progress
             rows.append((f"frame {time}: splats, from the ends of the six paths", far))
     if (out / "splats" / MANIFEST).is_file():  # of an earlier demo
         shutil.rmtree(out / "splats")
-    save_sequence(out / "splats", scene.splats.to("cpu"), scene.cameras, fps=geometry.cameras.fps)
-    write_html(out / "scene.html", scene.splats, scene.cameras, fps=geometry.cameras.fps, title="clip")
+    save_sequence(out / "splats", scene.splats.to("cpu"), scene.cameras, fps=fps)
+    write_html(out / "scene.html", scene.splats, scene.cameras, fps=fps, title="clip")
     save_video(out / "bullet_times.mp4", torch.cat(around), FPS)
     save_image(out / "contact_sheet.png", contact_sheet(rows))
-    say(f"Made in {made - start:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
+    say(f"Made in {seconds:.1f} s, drawn and written in {perf_counter() - made:.1f} s:")
     say(f"  {out / 'scene.html'}: the moving scene to walk in; open it in a browser")
     say(f"  {out / 'splats'}: splats of frames {', '.join(map(str, times))} as numbered PLY files, and a manifest")
     say(f"  {out / 'bullet_times.mp4'}: around each of these moments, the clip's own frame on the right")

@@ -24,8 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from .pages import checked, saved_cameras, saved_latents, trained
-from .scenes import MOMENTS, decoded, drawn, ends, models, refining, say, scene, teacher_frames
-from .sheets import LARGE, README_WIDTH, Cell, every_eighth, in_threes, sheet, whole
+from .scenes import MOMENTS, decoded, drawn, ends, models, scene, teacher_frames
+from .sheets import LARGE, README_WIDTH, Cell, every_eighth, in_threes, narrowed, sheet, whole
 
 
 def around_the_points() -> Image.Image:
@@ -200,19 +200,12 @@ def from_depth_pictures() -> Image.Image:
     return in_threes(cells)
 
 
-@cache
-def demo_folder() -> Path:
-    """What ``lyra demo`` writes."""
-    folder = Path(tempfile.mkdtemp(prefix="lyra-pictures-"))
-    demo.run(folder, models().teacher.device, lambda label: no_progress, say, refining=refining["seconds"])
-    return folder
-
-
 def demo_sheet(kind: str) -> Image.Image:
-    """A contact sheet of the demo at the README's width."""
-    picture = Image.open(demo_folder() / kind / "contact_sheet.png").convert("RGB")
-    height = round(picture.height * README_WIDTH / picture.width)
-    return picture.resize((README_WIDTH, height), Image.Resampling.LANCZOS)
+    """The contact sheet of ``lyra demo``, at the README's width."""
+    show = demo.show_clip if kind == "clip" else demo.show_picture
+    with tempfile.TemporaryDirectory() as folder:
+        show(models(), scene(kind), Path(folder), lambda label: no_progress, lambda line: None, 0.0)
+        return narrowed(Image.open(Path(folder, "contact_sheet.png")).convert("RGB"), README_WIDTH)
 
 
 def stages(kind: str, view: int, frame: int, moment: int = 0) -> list[Cell]:

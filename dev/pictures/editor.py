@@ -18,7 +18,7 @@ from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from PIL import Image
 
 from . import ROOT
-from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, place, save
+from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, narrowed, place, save
 
 RUN_SECONDS = 1500
 IN_README = ("picture_to_3d", "clip_to_4d")  # templates whose run is a picture of the README too
@@ -207,12 +207,6 @@ def photographed(url: str, workflow: Path, *words: object) -> Image.Image:
         if seen["missing"] or seen["run"] not in (None, "execution_success"):
             raise RuntimeError(f"{workflow.stem}: unknown nodes {seen['missing']}, run {seen['run']}")
         return Image.open(shot).convert("RGB")
-
-
-def narrowed(picture: Image.Image, width: int) -> Image.Image:
-    """A picture of at most a width."""
-    width = min(width, picture.width)
-    return picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
 
 
 def shoot_graph(url: str, name: str, graph: Mapping[str, Node]) -> None:

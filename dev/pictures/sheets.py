@@ -35,6 +35,12 @@ def whole(picture: Tensor) -> Image.Image:
     return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy())
 
 
+def narrowed(picture: Image.Image, width: int) -> Image.Image:
+    """A picture of at most a width."""
+    width = min(width, picture.width)
+    return picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+
+
 def labelled(label: str, picture: Tensor, size: tuple[int, int]) -> Image.Image:
     """A picture of one size below its label."""
     cell = Image.new("RGB", (size[0], size[1] + LABEL), PAPER)
