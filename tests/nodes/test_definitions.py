@@ -7,7 +7,8 @@ import ast
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,27 @@ def test_widgets_that_were_saved_keep_their_places(node):
     given = sorted((s for s in node.inputs if s.widgets), key=lambda s: bool(s.options.get("optional")))
     now = [name for s in given for name in (s.id, "control_after_generate")[: s.widgets]]
     assert now[: len(before)] == before
+
+
+@pytest.mark.parametrize(
+    ("id", "settings", "names"),
+    [
+        (
+            "LyraGenerateLatents",
+            "gen3c.generate.GenerateSettings",
+            {"steps", "guidance", "solver", "seed", "foreground_masking"},
+        ),
+        ("LyraRenderSplats", "splats.render.RenderSettings", {"backend", "mode"}),
+        ("LyraRefineSplats", "refine.schedule.RefineSettings", {"seed"}),
+    ],
+)
+def test_widgets_begin_with_the_defaults_of_the_settings_they_fill(id, settings, names):
+    module, _, name = settings.rpartition(".")
+    settings = getattr(import_module(f"lyra_pack.comfyui_lyra.{module}"), name)  # here: this file is a script too
+    defaults = {field.name: field.default for field in fields(settings)}
+    (node,) = (node for node in NODES if node.id == id)
+    found = {widget.id: widget.options["default"] for widget in node.inputs if widget.id in names}
+    assert found == {name: defaults[name] for name in names}
 
 
 def test_there_is_a_workflow():
