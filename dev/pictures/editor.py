@@ -151,7 +151,8 @@ GRAPHS: dict[str, dict[str, Node]] = {  # by the id of the node whose help shows
             tokenizer=["tokenizer", 0], geometry=["sample", 0], steps=0, seconds=40.0, seed=0, times="",
         ),
         "saved": node(
-            "LyraSaveSplats", (210, 160), (290, 230), splat=["refined", 0], filename_prefix="3d/lyra", scale=1.0
+            "LyraSaveSplats", (210, 160), (290, 230), splat=["refined", 0], filename_prefix="3d/lyra", scale=1.0,
+            format="ply", up="usual",
         ),
         "camera": node("LyraCameraToCore", (210, 440), (290, 100), cameras=["splats", 1], path=0, frame=0),
         "view": viewer((550, 40), "saved", "camera"),
