@@ -201,11 +201,12 @@ def from_depth_pictures() -> Image.Image:
 
 
 def demo_sheet(kind: str) -> Image.Image:
-    """The contact sheet of ``lyra demo``, at the README's width."""
+    """The contact sheet of ``lyra demo`` at the README's width; of a picture the first three of the six paths."""
     show = demo.show_clip if kind == "clip" else demo.show_picture
     with tempfile.TemporaryDirectory() as folder:
         show(models(), scene(kind), Path(folder), lambda label: no_progress, lambda line: None, 0.0)
-        return narrowed(Image.open(Path(folder, "contact_sheet.png")).convert("RGB"), README_WIDTH)
+        found = Image.open(Path(folder, "contact_sheet.png")).convert("RGB")
+    return narrowed(found if kind == "clip" else found.crop((0, 0, found.width, found.height // 2)), README_WIDTH)
 
 
 def stages(kind: str, view: int, frame: int, moment: int = 0) -> list[Cell]:
