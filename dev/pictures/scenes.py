@@ -11,13 +11,16 @@ from lyra_pack.comfyui_lyra import demo
 from lyra_pack.comfyui_lyra.callbacks import no_progress
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
 from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
+from lyra_pack.comfyui_lyra.files.scenes.scene import load_scene
 from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import PathStore
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply, save_ply
 from lyra_pack.comfyui_lyra.pipeline import Scene, build_scene
+from lyra_pack.comfyui_lyra.recon.reconstruct import reconstruct
 from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
 from lyra_pack.comfyui_lyra.splats.render import render
 from lyra_pack.comfyui_lyra.tokenizer.clips import decode
 from lyra_pack.comfyui_lyra.training.data.sdg_memory import SDG_SETTINGS
+from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from torch import Tensor
 
 MOMENTS = (0, 8, 16)  # bullet times of the clip
@@ -33,13 +36,16 @@ def models() -> demo.Models:
 
 @cache
 def decoded(kind: str) -> Scene:
-    """The shipped picture or clip as a scene, as the splat decoder makes it."""
-    found, clip = models(), kind == "clip"
-    recon, times = (found.dynamic, MOMENTS) if clip else (found.static, (0,))
-    return build_scene(
-        found.teacher, found.tokenizer, recon, shipped_sample(kind), settings=SDG_SETTINGS, times=times,
-        store=PathStore(WORK, kind, rgb=False),
-    )  # fmt: skip
+    """The shipped picture or clip as a scene, as the splat decoder makes it; the picture's latents are shipped."""
+    found, sample = models(), shipped_sample(kind)
+    if kind == "clip":
+        return build_scene(
+            found.teacher, found.tokenizer, found.dynamic, sample, settings=SDG_SETTINGS, times=MOMENTS,
+            store=PathStore(WORK, kind, rgb=False),
+        )  # fmt: skip
+    latents = load_scene(MINI / "latents", None, dynamic=False)
+    splats, cameras = reconstruct(found.static, found.tokenizer, latents)
+    return Scene(geometry=sample, latents=latents, splats=splats, cameras=cameras)
 
 
 @cache
