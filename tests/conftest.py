@@ -121,6 +121,11 @@ def golden(request) -> Golden:
     return Golden(request.param)
 
 
+def pytest_unconfigure():
+    """A worker of pytest-xdist ends without what atexit was told."""
+    shutil.rmtree(os.environ["LYRA_CACHE"], ignore_errors=True)
+
+
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the long forms: more mutations, more kills, the soak")
     parser.addoption("--figures", metavar="FILE", help="write what the soak measured to this Markdown file")
