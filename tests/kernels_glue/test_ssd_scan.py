@@ -91,7 +91,7 @@ def test_gradients(recomputed, reverse, monkeypatch):
     monkeypatch.setattr(scanned, "_recomputed", lambda *a, f=scanned._recomputed: runs.append(1) or f(*a))
     if recomputed:  # a chunk a group
         monkeypatch.setattr(scanned, "DECAY_BYTES", 1)
-    args = [t.requires_grad_() for t in inputs(5, 14, batch=1, heads=2, channels=2, state=2).values()]
+    args = [t.requires_grad_() for t in inputs(5, 10, batch=1, heads=2, channels=2, state=2).values()]
     state = torch.ones(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
 
     def scan(*tensors):
