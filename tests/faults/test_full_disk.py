@@ -1,6 +1,7 @@
 """Every writer on a disk that is really full: one sentence, what was there stays, nothing is left lying about."""
 
 import subprocess
+from functools import partial
 
 import pytest
 import torch
@@ -10,12 +11,15 @@ from lyra_pack.comfyui_lyra.configs import TokenizerConfig
 from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras
 from lyra_pack.comfyui_lyra.files.media.images import save_image
 from lyra_pack.comfyui_lyra.files.media.video import save_video
+from lyra_pack.comfyui_lyra.files.scenes.dataset import save_dataset
 from lyra_pack.comfyui_lyra.files.scenes.depth_zip import save_depth_zip
 from lyra_pack.comfyui_lyra.files.scenes.geometry import save_geometry
 from lyra_pack.comfyui_lyra.files.scenes.latents import save_latents
 from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import save_latent_pkl
 from lyra_pack.comfyui_lyra.files.scenes.scene import save_scene
+from lyra_pack.comfyui_lyra.files.splats.formats import WRITTEN
 from lyra_pack.comfyui_lyra.files.splats.ply import save_ply
+from lyra_pack.comfyui_lyra.files.splats.save import save_splats
 from lyra_pack.comfyui_lyra.files.splats.sequence import save_sequence
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry
 from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
@@ -55,8 +59,16 @@ GEOMETRY = Geometry(
     cameras=pinhole_camera(160, 96, 50), scale=1.0,
 )  # fmt: skip
 SPLATS = demo_scene()
+
+
+def save_in(name, path):
+    pytest.importorskip({"gaussforge": "gaussforge", "usd-core": "pxr"}.get(WRITTEN[name].needs, "torch"))
+    save_splats(path, SPLATS)
+
+
 WRITERS = {
     "a.ply": lambda path: save_ply(path, SPLATS),
+    **{f"a.{name}": partial(save_in, name) for name in WRITTEN if name not in ("ply", "html")},
     "latents.safetensors": lambda path: save_latents(path, SCENE),
     "a.pkl": lambda path: save_latent_pkl(path, VALUES[0]),
     "geometry.safetensors": lambda path: save_geometry(path, GEOMETRY),
@@ -70,6 +82,7 @@ WRITERS = {
 FOLDERS = {
     "colmap": lambda path: save_cameras(path, PATHS, kind="colmap"),
     "npz": lambda path: save_cameras(path, PATHS, kind="npz"),
+    "dataset": lambda path: save_dataset(path, PATHS[:1], [noise(121, 48, 64, 3)]),
     "sequence": lambda path: save_sequence(path, GaussianSequence(frames=(SPLATS,), times=(0,))),
     "scene": lambda path: save_scene(path, "clip", SCENE),
 }

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ def verbs(given: Path, out: Path) -> list[list[str]]:
         path {out}/colmap --format colmap
         render {given}/scene.ply {out}/videos --every 4
         convert {given}/scene.ply {out}/scene.ply
+        convert {given}/scene.ply {out}/scene.spz
+        convert {out}/scene.spz {out}/scene.usdc
+        convert {given}/scene.ply {out}/scene.sog
+        convert {given}/scene.ply {out}/scene.html
         convert {out}/cameras.json {out}/npz --format npz
         info {given}/scene.ply
         info {given}/evil.pt
@@ -34,12 +39,16 @@ def verbs(given: Path, out: Path) -> list[list[str]]:
         generate {out}/photo.safetensors {out}/scene --steps 2 --preset left --guidance 0
         decode {out}/scene {out}/view.mp4
         reconstruct {out}/scene {out}/splats --keep 0.02
+        convert {out}/splats {out}/moments.usda --metres
+        dataset {out}/scene {out}/dataset --every 8 --geometry {out}/photo.safetensors
         convert-weights {ROOT}/comfyui_lyra/mini/mini_recon_static.safetensors {out}/recon.safetensors
         check {given}/evil.pt --out {out}/check.md
         plan
         fetch gen3c {out}/models
     """
     found = [line.split() for line in words.strip().splitlines()]
+    if not all(map(find_spec, ("gaussforge", "pxr"))):  # optional libraries
+        found = [verb for verb in found if not any(word.endswith((".spz", ".sog", ".usdc")) for word in verb)]
     return [verb + CAMERA if verb[0] in ("path", "render") else verb for verb in found]
 
 

@@ -106,7 +106,8 @@ def parse_ply(data: bytes, what: str) -> Gaussians:
 def said_up(data: bytes) -> Up:
     """The axes that a file of ours says it has in a comment; y_down for all others."""
     said = SAID.search(data[: data.find(b"end_header")].decode("latin-1"))
-    return next((up for up in UPS if said and up == said[1]), "y_down")
+    known: dict[str, Up] = {up: up for up in UPS}
+    return known.get(said[1], "y_down") if said else "y_down"
 
 
 def said_metres(data: bytes) -> float | None:

@@ -148,22 +148,20 @@ def rows_as_text(rows: Tensor) -> Iterator[str]:
 
 def write_binary(path: Path, stage: Stage, frames: Sequence[Gaussians]) -> None:
     """The file as .usdc, through usd-core."""
-    library("pxr", "usd-core", "writing .usdc")
-    from pxr import Sdf, Vt
-
-    layer = Sdf.Layer.CreateAnonymous("splats.usdc")
+    sdf, vt = (library(name, "usd-core", "writing .usdc") for name in ("pxr.Sdf", "pxr.Vt"))
+    layer = sdf.Layer.CreateAnonymous("splats.usdc")
     about = stage.about()
     layer.defaultPrim, layer.documentation = str(about.pop("defaultPrim")), str(about.pop("doc"))
     for key, value in about.items():
         layer.pseudoRoot.SetInfo(key, value)
-    prim = Sdf.CreatePrimInLayer(layer, f"/{PRIM}")
-    prim.specifier, prim.typeName = Sdf.SpecifierDef, KIND
-    degree = Sdf.AttributeSpec(prim, f"{RADIANCE}Degree", Sdf.ValueTypeNames.Int, Sdf.VariabilityUniform)
+    prim = sdf.CreatePrimInLayer(layer, f"/{PRIM}")
+    prim.specifier, prim.typeName = sdf.SpecifierDef, KIND
+    degree = sdf.AttributeSpec(prim, f"{RADIANCE}Degree", sdf.ValueTypeNames.Int, sdf.VariabilityUniform)
     degree.default = stage.degree
-    specs = {n: Sdf.AttributeSpec(prim, n, getattr(Sdf.ValueTypeNames, TYPES[n][1])) for n in TYPES}
+    specs = {n: sdf.AttributeSpec(prim, n, getattr(sdf.ValueTypeNames, TYPES[n][1])) for n in TYPES}
     for index, frame in enumerate(frames):
         for name, rows in values_of(frame):
-            array = as_array(getattr(Vt, TYPES[name][2]), name, rows)
+            array = as_array(getattr(vt, TYPES[name][2]), name, rows)
             if stage.times:
                 layer.SetTimeSample(specs[name].path, float(stage.times[index]), array)
             else:

@@ -264,7 +264,7 @@ def test_a_file_is_what_it_holds_and_not_what_it_is_called(tmp_path, signpost):
         load_splats(tmp_path / "a.ksplat")
 
 
-@pytest.mark.parametrize(("name", "module"), [("spz", "gaussforge"), ("sog", "gaussforge"), ("usdc", "pxr")])
+@pytest.mark.parametrize(("name", "module"), [("spz", "gaussforge"), ("sog", "gaussforge"), ("usdc", "pxr.Sdf")])
 def test_a_missing_library_is_named_with_the_command(tmp_path, signpost, name, module, monkeypatch):
     real = importlib.import_module
 
