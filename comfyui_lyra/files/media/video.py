@@ -101,8 +101,8 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
 def upright(picture: av.VideoFrame) -> np.ndarray:
     """Bytes [H, W, 3] of a frame, turned and mirrored by its display matrix, of quarter turns only."""
     values = picture.to_ndarray(format="rgb24")
-    sides: Any = picture.side_data  # its stubs take it for a mapping of names
-    data = next((bytes(side) for side in sides if side.type.name == "DISPLAYMATRIX"), b"")
+    sides: Any = picture.side_data  # by name: what iterating it gives, PyAV 19 changed
+    data = bytes(sides.get("DISPLAYMATRIX") or b"")
     if len(data) < 36:
         return values
     a, b, _, c, d, *_ = (round(number / 65536) for number in struct.unpack("=9i", data[:36]))
