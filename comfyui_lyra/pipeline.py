@@ -192,6 +192,8 @@ def refine(
     """
     if len(splats) != len(times):
         raise ValueError(f"{len(splats)} sets of splats for the bullet times {list(times)}; name one for each")
+    if geometry is None and needs_source(settings):
+        raise ValueError("refine: what the picture shows cannot weigh more without it; give its geometry too")
     latents = chunk_of(latents, cameras)
     shown = films(tokenizer, latents, settings.shrink, splats[0].means.is_cuda, at_once)
     cameras = [path.resized(*shown.shape[2:4]) for path in cameras]

@@ -26,6 +26,7 @@ def no_card_for_triton(*tensors: Tensor) -> str | None:
 def cannot_run_triton(*tensors: Tensor | None, **options: Tensor | bool | None) -> str | None:
     """Why these tensors cannot go through a kernel that has no backward pass, or None if they can."""
     given = [t for t in (*tensors, *options.values()) if isinstance(t, Tensor)]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in given) and all(t.is_cuda for t in given):
+    reason = no_card_for_triton(*given)
+    if reason is None and torch.is_grad_enabled() and any(t.requires_grad for t in given):
         return "has no backward pass"
-    return no_card_for_triton(*given)
+    return reason

@@ -25,7 +25,8 @@ STEPS = (  # of comfyui_lyra: a room sees those before it, and none beside it
     {"pipeline"},
     {"training"},
     {"scale"},
-    {"check", "bench", "demo"},
+    {"demo"},
+    {"check", "bench"},
     {"cli"},
 )  # fmt: skip
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution", "nodes"}

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-NAMES = ("formats", "modes", "ply", "rasterize", "recon", "scene", "teacher", "tokenizer", "train", "warp")
+NAMES = (
+    "formats", "modes", "ply", "rasterize", "recon", "refine", "scene", "teacher", "tokenizer", "train", "warp",
+)  # fmt: skip
 
 
 def rows(name: str, device: torch.device, **options: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ import argparse
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -17,7 +18,7 @@ from ..files.splats.ply import save_ply
 from ..latents import MultiViewLatents
 from ..refine.optimise import Enough
 from ..refine.report import Refined
-from ..refine.schedule import RefineSettings, settings_for
+from ..refine.schedule import EXTRAS, RefineSettings, settings_for
 from ..splats.gaussians import Gaussians
 from ..tokenizer.model import CosmosTokenizer
 from .models import tokenizer_of
@@ -34,6 +35,7 @@ def run_refine(options: argparse.Namespace) -> None:
     settings = settings_for(
         options.device, path.height * path.width, steps=options.steps, seconds=options.seconds, seed=options.seed
     )
+    settings = replace(settings, **{name: getattr(options, name) for name in EXTRAS})
     refined = sharpened(
         options, [given.to(options.device)], cameras, latents, tokenizer_of(options), settings, (options.time or 0,)
     )

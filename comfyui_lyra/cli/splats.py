@@ -1,6 +1,7 @@
 """Verbs over cameras and splats: path, render, convert, info, bench."""
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -154,10 +155,26 @@ def run_bench(options: argparse.Namespace) -> None:
     if given and options.what != "modes":
         raise ValueError(f"--{', --'.join(given)}: of 'lyra bench modes' alone")
     print(f"{machine}\n", flush=True)
-    for line in bench.rows(options.what, device, **given):
+    rows = bench.rows(options.what, device, **given) if options.scenes is None else refined(options)
+    for line in rows:
         print(line, flush=True)
         lines.append(line)
     if options.append:
         record.append(options.append, options.what, machine, lines)
     if options.json:
         record.append_json(options.json, options.what, machine, lines)
+
+
+def refined(options: argparse.Namespace) -> Iterator[str]:
+    """The lines of a trial of refining."""
+    from ..bench.judging import trial as judging  # deferred: loads every model's code
+
+    if options.what != "refine":
+        raise ValueError(f"--scenes is for 'lyra bench refine', not for '{options.what}'")
+    names = options.sweep or "default"
+    trial = judging.Trial(
+        seeds=judging.seeds_of(options.scenes, options.split), folder=options.keep, lengths=options.lengths,
+        moving=options.moving, steps=options.steps, stride=options.stride, disturbed=options.disturb,
+        minutes=options.minutes, variants=tuple(judging.VARIANTS if names == "all" else names.split(",")),
+    )  # fmt: skip
+    return judging.run(trial, options.device)

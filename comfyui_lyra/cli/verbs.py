@@ -1,6 +1,7 @@
 """What the shell command takes: every verb and its options. What they do is in ``splats`` and ``scene``."""
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -16,9 +17,10 @@ from ..files.splats.formats import READ, UPS, WRITTEN
 from ..gen3c import modes
 from ..gen3c.generate import GenerateSettings
 from ..geometry.geometry import SCALES
-from ..refine.schedule import RefineSettings
+from ..refine.schedule import EXTRAS, RefineSettings
 from ..released.table import RELEASES
 from ..splats.render import RenderSettings
+from ..training.world.draw_scenes import LENGTHS
 from ..weights.checkpoints.quantising import QUANTS
 from .fields import add_fields
 
@@ -107,6 +109,17 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     only.add_argument("--teacher", type=Path, help="the teacher's weights; random by default")
     only.add_argument("--tokenizer", type=Path, help="the tokenizer's file or folder; random by default")
     only.add_argument("--out", type=Path, help="folder for the videos")
+    trial = verb.add_argument_group("refine: how good refined splats of the mini models are, instead of what they cost")
+    trial.add_argument("--scenes", metavar="LO:HI", help="of the split, as 0:16; made once, and kept")
+    trial.add_argument("--split", choices=("validation", "test"), default="validation")
+    trial.add_argument("--moving", action="store_true", help="scenes that move, at five bullet times")
+    trial.add_argument("--lengths", choices=LENGTHS, default="large", help="of the camera paths")
+    trial.add_argument("--sweep", metavar="NAME,...", help="settings to compare; 'all', or a wrong name to see which")
+    trial.add_argument("--steps", type=int, default=0, help="0: as many as suit the device")
+    trial.add_argument("--stride", type=int, default=2, help="every so many frames are judged")
+    trial.add_argument("--disturb", type=float, default=0.0, metavar="PIXELS", help="make the frames' cameras wrong")
+    trial.add_argument("--minutes", type=float, default=math.inf, help="no run begins after so many")
+    trial.add_argument("--keep", type=Path, default=Path("out/refine"), help="folder of scenes and results, added to")
     add_device(verb)
     verb.set_defaults(run="splats.run_bench")
 
@@ -200,7 +213,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--time", type=int, help="of a moving scene: the bullet time of the PLY, a frame index")
     verb.add_argument("--steps", type=int, default=0, help="0: what suits the device, 300 on a GPU and 100 on a CPU")
     add_fields(verb, RefineSettings, "seconds", type=seconds)
-    add_fields(verb, RefineSettings, "seed")
+    add_fields(verb, RefineSettings, "seed", *EXTRAS)
     add_models(verb, "tokenizer")
     verb.set_defaults(run="refine.run_refine")
 

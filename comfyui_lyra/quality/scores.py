@@ -65,6 +65,19 @@ def sharpness(frames: Tensor) -> Tensor:
     return (across.square() + down.square()).sqrt().mean((1, 2))
 
 
+def flicker(frames: Tensor, truth: Tensor) -> Tensor:
+    """How much more than it should a picture changes from one time to the next, seen by a camera that stands still.
+
+    Frames [..., F, H, W, 3] at consecutive times: mean of ``abs(change) - abs(true change)`` where that is above 0, of
+    each of the F - 1 changes: [..., F - 1], in units of [0, 1]. 0 for what changes as the truth does, or less.
+    """
+    if frames.shape != truth.shape or frames.shape[-4] < 2:
+        shapes = f"{list(frames.shape)} and {list(truth.shape)}"
+        raise ValueError(f"flicker needs two clips of equal shape and at least two frames, got {shapes}")
+    change, right = ((clip[..., 1:, :, :, :] - clip[..., :-1, :, :, :]).abs() for clip in (frames, truth))
+    return (change - right).clamp_min(0).mean((-3, -2, -1))
+
+
 def depth_error(depth: Tensor, truth: Tensor) -> Tensor:
     """Mean of abs(a d - t) / t over the pixels known in the truth, a the median of t / d: [F]; NaN where none is.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..callbacks import OnPicture, OnStep, no_picture, no_progress
 from ..cameras.path import CameraTrajectory
 from ..splats.gaussians import Gaussians
-from ..splats.render import draw_colors, draw_view
+from ..splats.render import Frames, draw_colors, draw_view
 from .corrections import PICTURE, Corrections
 from .footage import Target
 from .leaves import Leaves, pixel_size
@@ -151,26 +151,27 @@ class Task:
 
     def loss(self, shots: Shots) -> Tensor:
         """The weighted sum over some views."""
-        drawn, *more = self.draw(shots)
+        drawn, seen = self.draw(shots)
         if self.corrections.changes_colors:
             drawn = self.corrections.shown(drawn, shots.rows)
         losses = frame_losses(drawn, shots.wanted, self.settings.similarity, shots.pixels)
-        if shots.depth is not None:
-            losses = losses + self.settings.depth * depth_losses(*more, shots.depth)
+        if seen is not None and shots.depth is not None:
+            losses = losses + self.settings.depth * depth_losses(seen.depth, seen.alpha, shots.depth)
         self.watch(drawn, shots.wanted)
         return (losses * shots.weights).sum()
 
-    def draw(self, shots: Shots) -> tuple[Tensor, ...]:
-        """Colours [B, H, W, 3]; depth and alpha [B, H, W] where depth counts."""
+    def draw(self, shots: Shots) -> tuple[Tensor, Frames | None]:
+        """Colours [B, H, W, 3]; all that was drawn where depth counts."""
         splats, cameras = self.leaves.splats(), self.target.cameras.at(shots.c2w, shots.K)
         views = [(splats, cameras)]
         if self.corrections.moves_cameras:  # each camera sees the splats a little moved instead
             places = enumerate(shots.rows.tolist())
             views = [(self.corrections.seen(splats, shots.c2w[i], row), cameras[i : i + 1]) for i, row in places]
         if shots.depth is None:
-            return (torch.cat([draw_colors(*view) for view in views]),)
+            return torch.cat([draw_colors(*view) for view in views]), None
         frames = [draw_view(*view) for view in views]
-        return tuple(torch.cat([getattr(frame, name) for frame in frames]) for name in ("rgb", "depth", "alpha"))
+        rgb, alpha, depth = (torch.cat([getattr(f, name) for f in frames]) for name in ("rgb", "alpha", "depth"))
+        return rgb, Frames(rgb=rgb, alpha=alpha, depth=depth)
 
 
 class Preview:

@@ -41,14 +41,14 @@ class RefineSettings:
     similarity: float = 0.2  # share of 1 - SSIM in the loss; the rest is L1
     shrink: int = 1  # frames are compared at 1 / n of their size
     rates: Rates = field(default_factory=Rates)
-    invented: float = 1.0  # of a pixel that the source does not show, which the teacher invented, beside one it shows
-    depth: float = 0.0  # weight of the relative error of depth where the source's is known
-    needles: float = 0.0  # weight of splats' being much longer than wide
-    affine: float = 0.0  # step size of an affine change of the colours of each view, thrown away at the end
-    poses: float = 0.0  # step size of corrections of the frames' cameras, in pixels; 0: they are right
+    invented: float = told(1.0, "weight of pixels that the picture does not show, which the teacher invented")
+    depth: float = told(0.0, "weight of the relative error of depth where the picture's is known")
+    needles: float = told(0.0, "weight against splats more than three times as long as wide")
+    affine: float = told(0.0, "step size of a change of colours of each path, thrown away; 0: colours are right")
+    poses: float = told(0.0, "step size in pixels of corrections of the frames' cameras, as 0.1; 0: they are right")
 
     def __post_init__(self) -> None:
-        if min(self.invented, self.depth, self.needles, self.affine, self.poses) < 0:
+        if not min(getattr(self, name) for name in EXTRAS) >= 0:
             raise ValueError(f"refine: weights and step sizes are 0 or more, got {self}")
         if self.steps < 1 or self.batch < 1 or self.picture_every < 1 or not self.seconds >= 0:
             raise ValueError(
@@ -74,6 +74,9 @@ def settings_for(
             shrink=1 if small else 2,
         )  # fmt: skip
     return replace(chosen, steps=steps or chosen.steps, seconds=seconds, seed=seed)
+
+
+EXTRAS = ("invented", "depth", "needles", "affine", "poses")  # settings that are off unless they are asked for
 
 
 def needs_source(settings: RefineSettings) -> bool:

@@ -23,7 +23,7 @@ from ..gen3c.load import Teacher
 from ..geometry.geometry import unproject
 from ..latents import MultiViewLatents, VideoLatents
 from ..quality.perceptual import Perceptual
-from ..quality.scores import BEST, compare, depth_error, sharpness
+from ..quality.scores import BEST, compare, depth_error, flicker, sharpness
 from ..quality.tpips import tokenizer_tpips
 from ..recon.inputs import EncodeCache, view_order
 from ..recon.model import Recon
@@ -172,10 +172,15 @@ def measure_dynamic(
     order = view_order(len(paths))
     far = [path[round(len(path) * (1 - FAR_CAMERAS)) :] for path in paths]
     scores: Scores = {}
-    solid = {}
+    solid, seen_early, true_early = {}, [], []
+    ends = [path[-1:] for path in paths]
     for time in times:
         splats = decode_views(model, tokenizer, scene, order, None, evaluation.fusion, cache, time)
         solid[time] = drawn_along(splats, far).alpha.mean((1, 2, 3))
+        if time in early:
+            moment = torch.tensor([time / last], device=device)
+            seen_early.append(drawn_along(splats, ends).rgb[:, 0].clamp(0, 1))
+            true_early.append(trace(filmed.scenes[[0] * len(paths)], ends, moment).rgb[:, 0])
         if time not in (0, last // 2, last):
             continue
         here = torch.tensor([time])
@@ -192,6 +197,9 @@ def measure_dynamic(
     made = torch.stack([clip.frames for clip in scene.clips[: len(paths)]]).flatten(0, 1).float() / 255
     found = measures(made, filmed.rgb[0].flatten(0, 1).float() / 255, filmed.visible()[0].flatten(0, 1), tpips)
     scores |= {f"teacher {name}": values for name, values in found.items()}
+    if len(early) > 1:
+        shaking = flicker(torch.stack(seen_early, dim=1), torch.stack(true_early, dim=1))  # [P, times - 1]
+        scores["far cameras, early flicker"] = 255 * shaking.flatten()
     begun = torch.stack([solid[time] for time in early]).mean()
     return scores | {
         "far cameras, early alpha": begun[None],

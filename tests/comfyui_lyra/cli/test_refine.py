@@ -43,7 +43,7 @@ def test_refine_writes_sharper_splats_and_says_by_how_much(folder, capsys):
     )
     first, second, third, fourth = map(float, numbers.groups())
     assert second > first and fourth > third
-    assert main(words) == 0
+    assert main([*words, "--poses", "0.1", "--needles", "0.1"]) == 0
     assert "first picture -, teacher's frames" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -52,8 +52,11 @@ def test_what_is_missing_is_said(folder, capsys, tmp_path):
     if folder:
         assert main(words) == 1
         assert "shows a moving scene; say which bullet time the splats are of with --time" in capsys.readouterr().err
+    timed = [*words, "--time", "4"] if folder else words
+    assert main([*timed, "--invented", "0.5"]) == 1
+    assert "what the picture shows cannot weigh more without it; give its geometry too" in capsys.readouterr().err
     (tmp_path / "cameras.json").unlink()
-    assert main([*words, "--time", "4"] if folder else words) == 1
+    assert main(timed) == 1
     assert "cameras.json is not there; name the cameras that 'lyra reconstruct' wrote" in capsys.readouterr().err
     assert not (tmp_path / "out.ply").exists()
 

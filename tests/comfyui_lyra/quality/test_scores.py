@@ -6,7 +6,7 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.quality import scores as metrics
 from lyra_pack.comfyui_lyra.quality.perceptual import Tpips
-from lyra_pack.comfyui_lyra.quality.scores import compare, psnr, ssim
+from lyra_pack.comfyui_lyra.quality.scores import compare, flicker, psnr, ssim
 from lyra_pack.comfyui_lyra.training.evaluate import summary
 
 
@@ -112,3 +112,16 @@ def test_depth_error_is_free_of_scale():
 def test_frames_smaller_than_the_window_are_refused():
     with pytest.raises(ValueError, match="at least 11x11 pixels, got 16x10"):
         ssim(torch.zeros(1, 10, 16, 3), torch.zeros(1, 10, 16, 3))
+
+
+def test_flicker_is_change_beyond_the_truths():
+    still, generator = torch.full((4, 6, 8, 3), 0.5), torch.Generator().manual_seed(0)
+    moving = torch.rand(4, 6, 8, 3, generator=generator)
+    assert not flicker(moving, moving).any() and not flicker(still, moving).any()
+    shaking = still + torch.tensor([0.0, 0.1, 0.0, 0.0])[:, None, None, None]
+    torch.testing.assert_close(flicker(shaking, still), torch.tensor([0.1, 0.1, 0.0]))
+    half = torch.where(torch.arange(8)[:, None] < 4, shaking, still)  # the truth changes elsewhere
+    other = torch.where(torch.arange(8)[:, None] < 4, still, moving)
+    torch.testing.assert_close(flicker(half, other), torch.tensor([0.05, 0.05, 0.0]))
+    with pytest.raises(ValueError, match="two clips of equal shape and at least two frames"):
+        flicker(still[:1], still[:1])

@@ -39,6 +39,7 @@ def test_scenes_make_all_rows(tmp_path, nano_tokenizer, nano_teacher, nano_recon
     assert still["g left alone, unseen paths psnr"] != still["e student, unseen by left psnr"]
     assert {f"student_teacher, flipped, time {t} psnr" for t in (0, 4, 8)} <= moving.keys()
     assert 0 < moving["far cameras, early alpha"][0] < 1
+    assert 0 <= moving["far cameras, early flicker"][0] < 100  # levels of 255
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     assert stored["tables"]["static, large paths"]["b teacher psnr"] == list(still["b teacher psnr"])
     page = (tmp_path / "evaluation.md").read_text()

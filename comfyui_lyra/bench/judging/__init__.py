@@ -1,0 +1,1 @@
+"""How good refined splats are: scenes with their truth, and trials of settings on them."""
