@@ -1,4 +1,4 @@
-"""Shape checks for the domain types: letters bind once, a mismatch names the culprit."""
+"""Shape checks for the domain types: letters bind once, a mismatch names the culprit; counts in words."""
 
 from torch import Tensor
 
@@ -27,3 +27,8 @@ def check_shapes(owner: object, **specs: str) -> dict[str, int]:
             raise ValueError(f"{where}: expected [{spec}], got {tuple(tensor.shape)}{known}")
         bound.update((n, s) for n, s in zip(letters, tensor.shape, strict=True) if not n.isdigit())
     return bound
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 frame", "9 frames"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

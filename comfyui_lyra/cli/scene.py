@@ -41,6 +41,7 @@ from ..refine.schedule import settings_for
 from ..released import download
 from ..released.convert import convert_weights
 from ..scale.launch import side_by_side
+from ..shapes import plural
 from ..sources.geometry import from_vipe
 from ..splats.render import render_each
 from ..weights.shipped import shipped_model
@@ -66,7 +67,7 @@ def run_geometry(options: argparse.Namespace) -> None:
         geometry = from_vipe(options.source, options.start, options.frames, scale=options.scale)
     save_geometry(options.out, geometry)
     frames, height, width = geometry.depth.shape
-    print(f"{frames} frames of {width}x{height}, depth divided by {geometry.scale:.4g}: {options.out}")
+    print(f"{plural(frames, 'frame')} of {width}x{height}, depth divided by {geometry.scale:.4g}: {options.out}")
 
 
 def run_generate(options: argparse.Namespace) -> int | None:
@@ -99,7 +100,7 @@ def run_generate(options: argparse.Namespace) -> int | None:
             on_step=progress("generate") if team.is_first else no_progress,
         )  # fmt: skip
         if team.is_first:
-            print(f"{len(paths)} paths of '{name}': {options.out}")
+            print(f"{plural(len(paths), 'path')} of '{name}': {options.out}")
     return None
 
 
@@ -162,7 +163,7 @@ def run_dataset(options: argparse.Namespace) -> None:
         moving=latents.dynamic and not options.splats, on_step=progress("dataset"),
     )  # fmt: skip
     count = f"{len(points[0])} points" if points else "no points: name the geometry for them"
-    print(f"{sum(map(len, paths))} pictures of {len(paths)} paths, {count}: {options.out}")
+    print(f"{plural(sum(map(len, paths)), 'picture')} of {plural(len(paths), 'path')}, {count}: {options.out}")
 
 
 def scale_of(options: argparse.Namespace, latents: MultiViewLatents) -> float:

@@ -24,6 +24,7 @@ from ..files.splats.load import load_splats, metres_of
 from ..files.splats.save import Placing
 from ..files.splats.sequence import MANIFEST, load_sequence, save_sequence
 from ..released.sniff import FileFacts, description, said, sniff
+from ..shapes import plural
 from ..splats.gaussians import GaussianSequence
 from ..splats.harmonics import band_of
 from ..splats.render import RenderSettings, render_each
@@ -39,7 +40,7 @@ def run_path(options: argparse.Namespace) -> None:
     save_cameras(options.out, paths, kind=options.format)
     if options.picture:
         save_image(options.picture, draw_paths(paths))
-    print(f"{len(paths)} paths of {options.frames} cameras: {options.out}")
+    print(f"{plural(len(paths), 'path')} of {plural(options.frames, 'camera')}: {options.out}")
 
 
 def run_render(options: argparse.Namespace) -> None:
@@ -77,7 +78,7 @@ def run_convert(options: argparse.Namespace) -> None:
     else:
         paths = load_cameras(source)
         save_cameras(out, paths, kind=options.format)
-        print(f"{len(paths)} camera paths: {out}")
+        print(f"{plural(len(paths), 'camera path')}: {out}")
 
 
 def cameras_beside(file: Path) -> tuple[CameraTrajectory, ...]:
@@ -133,7 +134,7 @@ def tell(facts: FileFacts) -> None:
         print("  ".join(f"{axis} {a:.3f} to {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True)))
     elif facts.kind == "cameras" or shows_one_clip(facts):
         for path in load_cameras(facts.path):
-            print(f"{path.name}: {len(path)} cameras of {path.width}x{path.height} at {path.fps:g} fps")
+            print(f"{path.name}: {plural(len(path), 'camera')} of {path.width}x{path.height} at {path.fps:g} fps")
 
 
 def shows_one_clip(facts: FileFacts) -> bool:

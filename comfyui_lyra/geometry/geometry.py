@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cameras.path import CameraTrajectory, relative_to
-from ..shapes import check_shapes
+from ..shapes import check_shapes, plural
 
 log = logging.getLogger("lyra")
 
@@ -63,8 +63,8 @@ class Geometry:
         frames, height, width = self.depth.shape
         if (len(self.cameras), self.cameras.height, self.cameras.width) != (frames, height, width):
             raise ValueError(
-                f"Geometry: {frames} frames of {width}x{height}, but {len(self.cameras)} cameras of "
-                f"{self.cameras.width}x{self.cameras.height}"
+                f"Geometry: {plural(frames, 'frame')} of {width}x{height}, but "
+                f"{plural(len(self.cameras), 'camera')} of {self.cameras.width}x{self.cameras.height}"
             )
         if self.valid.dtype != torch.bool:
             raise ValueError(f"Geometry.valid: expected bool, got {self.valid.dtype}")

@@ -10,6 +10,7 @@ from ..callbacks import OnStep, no_progress
 from ..cameras.path import CameraTrajectory
 from ..configs import COMPRESSION, PATCH, ReconConfig
 from ..latents import MultiViewLatents
+from ..shapes import plural
 from ..splats.gaussians import GaussianSequence
 from ..tokenizer.protocol import Tokenizer
 from .inputs import EncodeCache, in_splat_world, relative_times, static_inputs, time_latents
@@ -101,10 +102,10 @@ def check_scene(config: ReconConfig, tokenizer: Tokenizer, scene: MultiViewLaten
             f"latents [C T h w] {found} do not fit their cameras: {len(clip)} frames of {clip.width}x{clip.height} "
             f"are {wanted}"
         )
-    if frames > tokenizer.mean.shape[1]:
+    if frames > (covered := tokenizer.mean.shape[1]):
         raise ValueError(
-            f"the tokenizer's statistics cover {tokenizer.mean.shape[1]} latent frames, the clip has {frames}; "
-            f"use at most {COMPRESSION * (tokenizer.mean.shape[1] - 1) + 1} frames"
+            f"the tokenizer's statistics cover {plural(covered, 'latent frame')}, the clip has {frames}; "
+            f"use at most {plural(COMPRESSION * (covered - 1) + 1, 'frame')}"
         )
     if not times or not all(0 <= time < len(clip) for time in times):
         raise ValueError(f"bullet times {list(times)}: give one or more frame indices in 0..{len(clip) - 1}")

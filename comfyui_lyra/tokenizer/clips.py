@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..callbacks import CheckFrames
 from ..latents import MultiViewLatents, VideoLatents
+from ..shapes import plural
 from .protocol import Tokenizer
 from .streaming import CHUNK
 
@@ -35,10 +36,10 @@ def statistics(tokenizer: Tokenizer, latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [C, T] for latents [B, C, T, h, w], where they lie."""
     count, covered = latents.shape[2], tokenizer.mean.shape[1]
     if count > covered:
-        frames = [1 + tokenizer.time_compression * (times - 1) for times in (covered, count)]
+        most = plural(1 + tokenizer.time_compression * (covered - 1), "frame")
         raise ValueError(
-            f"the tokenizer's statistics cover {covered} latent frames ({frames[0]} frames), the clip has {count}; "
-            f"use clips of at most {frames[0]} frames"
+            f"the tokenizer's statistics cover {plural(covered, 'latent frame')} ({most}), the clip has {count}; "
+            f"use clips of at most {most}"
         )
     mean, std = (statistic[:, :count].to(latents.device) for statistic in (tokenizer.mean, tokenizer.std))
     return mean, std
@@ -56,7 +57,7 @@ def decode(
     ``at_once`` latent frames are decoded together: fewer take less memory.
     """
     if not 0 <= view < len(latents.cameras):
-        raise ValueError(f"view {view}: the latents have {len(latents.cameras)} views, counted from 0")
+        raise ValueError(f"view {view}: the latents have {plural(len(latents.cameras), 'view')}, counted from 0")
     if latents.family != tokenizer.family:
         raise ValueError(
             f"latents of family '{latents.family}' and tokenizer '{tokenizer.family}' do not belong together; load the "

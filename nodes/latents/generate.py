@@ -15,6 +15,7 @@ from ...comfyui_lyra.gen3c.sampler import SOLVERS
 from ...comfyui_lyra.gen3c.text import TextEmbeddings, fit_rows, zero_text
 from ...comfyui_lyra.geometry.fit import fitted
 from ...comfyui_lyra.latents import MultiViewLatents
+from ...comfyui_lyra.shapes import plural
 from ..comfy import devices, folders, progress
 from ..comfy import types as sockets
 from ..comfy.tokenizers import tokenizer_of
@@ -211,7 +212,8 @@ class GenerateLatents(io.ComfyNode):
         stored = folders.below_output(store.root)
         done = [told(settings)] * (mode != MODES[0])
         renamed = [f"'{name}' is taken; these are '{store.root.name}'"] * (store.root.name != name)
-        progress.show_text(cls, "\n".join([f"{len(paths)} paths: {stored}", *done, *renamed, *limits, *warnings]))
+        kept = f"{plural(len(paths), 'path')}: {stored}"
+        progress.show_text(cls, "\n".join([kept, *done, *renamed, *limits, *warnings]))
         return io.NodeOutput(latents, stored)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...comfyui_lyra.cost.report import decode_bytes
 from ...comfyui_lyra.files.scenes.scene import load_scene, save_scene
+from ...comfyui_lyra.shapes import plural
 from ...comfyui_lyra.tokenizer.streaming import CHUNK
 from ..comfy import devices, folders, hooks, progress
 from ..comfy import types as sockets
@@ -66,7 +67,7 @@ class LoadLatents(io.ComfyNode):
         """Read the latents."""
         with progress.warnings() as warnings:
             latents = load_scene(folders.saved_path(path), clip.strip() or None, dynamic=dynamic)
-        progress.show_text(cls, "\n".join([f"{len(latents.cameras)} paths", *warnings]))
+        progress.show_text(cls, "\n".join([plural(len(latents.cameras), "path"), *warnings]))
         return io.NodeOutput(latents)
 
 
@@ -113,7 +114,7 @@ class SaveLatents(io.ComfyNode):
         """Write the folder."""
         folder, _ = folders.output_path(filename_prefix, "")
         save_scene(folder, clip, latents, reference_format=reference_format)
-        text = f"{len(latents.cameras)} paths: {folders.below_output(folder)}"
+        text = f"{plural(len(latents.cameras), 'path')}: {folders.below_output(folder)}"
         progress.show_text(cls, text)
         return io.NodeOutput(ui={"text": (text,)})
 

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ...comfyui_lyra.files.cameras.load import load_cameras
 from ...comfyui_lyra.files.splats.formats import READ
 from ...comfyui_lyra.files.splats.load import load_splats
+from ...comfyui_lyra.shapes import plural
 from ...comfyui_lyra.splats.demo_scene import demo_scene
 from ..comfy import folders, hooks, progress
 from ..comfy import types as sockets
@@ -124,5 +125,5 @@ class LoadCameraPaths(io.ComfyNode):
         size = (height, width) if width and height else None
         with progress.warnings() as warnings:
             paths = load_cameras(folders.saved_path(path), clip=clip.strip() or None, size=size)
-        progress.show_text(cls, "\n".join([f"{len(paths)} paths", *warnings]))
+        progress.show_text(cls, "\n".join([plural(len(paths), "path"), *warnings]))
         return io.NodeOutput(paths)

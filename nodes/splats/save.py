@@ -6,6 +6,7 @@ from ...comfyui_lyra.files.cameras.load import CAMERAS, FORMATS, save_cameras
 from ...comfyui_lyra.files.splats.formats import UPS, WRITTEN, Up
 from ...comfyui_lyra.files.splats.save import Placing
 from ...comfyui_lyra.geometry.geometry import Geometry
+from ...comfyui_lyra.shapes import plural
 from ...comfyui_lyra.splats.gaussians import GaussianSequence
 from ...comfyui_lyra.viewer.write import write_scene
 from ..comfy import folders, progress
@@ -130,7 +131,7 @@ class SaveCameraPaths(io.ComfyNode):
         paths = [path.scaled(factor(scale, geometry)) for path in cameras]
         save_cameras(folder / FILES.get(format, ""), paths, kind=format)
         saved = folders.below_output(folder)
-        text = f"{len(cameras)} paths of {len(cameras[0])} cameras: {saved}"
+        text = f"{plural(len(cameras), 'path')} of {plural(len(cameras[0]), 'camera')}: {saved}"
         progress.show_text(cls, text)
         return io.NodeOutput(saved, ui={"text": (text,)})
 

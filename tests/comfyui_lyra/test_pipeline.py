@@ -127,7 +127,7 @@ def test_decoding_shows_one_view_and_passes_the_check(clip, two_moves, small_tea
     frames = decode(small_tokenizer, scene.latents, 0)
     assert frames.shape == (9, 32, 48, 3) and frames.min() >= 0 and frames.max() <= 1
     assert torch.equal(decode(small_tokenizer, scene.latents, 0, lambda seen: 1 - seen), 1 - frames)
-    with pytest.raises(ValueError, match="view 1: the latents have 1 views"):
+    with pytest.raises(ValueError, match="view 1: the latents have 1 view,"):
         decode(small_tokenizer, scene.latents, 1)
     with pytest.raises(ValueError, match="latents of family 'lyra' and tokenizer 'small' do not belong together"):
         decode(small_tokenizer, replace(scene.latents, family="lyra"), 0)

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...geometry.geometry import Geometry
+from ...shapes import plural
 from ..arrays import array_names
 from ..cameras.npz import read_intrinsics, read_poses
 from ..cameras.pinhole import camera_path
@@ -100,7 +101,7 @@ def read_rows_at(path: Path, reader: Callable, wanted: np.ndarray, total: int, s
     rows, numbers = reader(path)
     with reading(path):
         if "inds" not in array_names(path) and len(rows) != total:
-            raise ValueError(f"{len(rows)} rows without frame numbers 'inds' for a video of {total} frames")
+            raise ValueError(f"{len(rows)} rows without frame numbers 'inds' for a video of {plural(total, 'frame')}")
         good = np.isfinite(rows).reshape(len(rows), -1).all(1)
         if not good.any():
             raise ValueError("holds no finite row; the estimate failed, so run ViPE again")
@@ -146,7 +147,9 @@ def read_maps(
                     else F.interpolate(values[None, None], size, mode="nearest-exact")[0, 0]
                 )
         if len(missing) == len(wanted):
-            raise ValueError(f"holds no map of the {len(wanted)} frames from {wanted[0]} on, but {len(members)} others")
+            raise ValueError(
+                f"holds no map of the {plural(len(wanted), 'frame')} from {wanted[0]} on, but {len(members)} others"
+            )
     for frames, what in ((missing, "missing"), (damaged, "damaged")):
         if frames:
             log.warning("%s: %d %s maps (first: frame %d); nothing is known there", path, len(frames), what, frames[0])

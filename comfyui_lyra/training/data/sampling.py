@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...shapes import plural
 from ..stages import Stage, TargetDraw
 from .streams import Streams
 
@@ -33,7 +34,7 @@ def draw(stage: Stage, streams: Streams, frames: int, paths: int, views: int | N
     It has so many input ``views`` or, as in training, 1 to the stage's most.
     """
     if frames < 2:
-        raise ValueError(f"clips of {frames} frames cannot be sampled; at least 2 are needed")
+        raise ValueError(f"clips of {plural(frames, 'frame')} cannot be sampled; at least 2 are needed")
     views = views or min(int(streams.numpy.randint(1, stage.max_views + 1)), paths)
     make = draw_dynamic if stage.dynamic else draw_static
     return make(stage, streams, frames, paths, views)
@@ -113,7 +114,7 @@ def draw_views(streams: Streams, paths: int, count: int) -> tuple[int, ...]:
 def mirrored(streams: Streams, count: int, frames: int, stride: int = 1, start: int | None = None) -> tuple[int, ...]:
     """``count`` frames of a clip played to and fro, every ``stride``-th, from a random start or from ``start``."""
     if frames < 2:
-        raise ValueError(f"a clip of {frames} frames cannot be mirrored; at least 2 are needed")
+        raise ValueError(f"a clip of {plural(frames, 'frame')} cannot be mirrored; at least 2 are needed")
     walk = list(range(frames))
     for turn in range(max((count * stride - frames) // (frames - 1), 0) + 1):
         walk += range(1, frames) if turn % 2 else range(frames - 2, -1, -1)

@@ -99,7 +99,7 @@ def test_no_valid_depth_is_an_error():
 
 def test_frames_and_cameras_must_match():
     geometry = clip(2)
-    with pytest.raises(ValueError, match="2 frames of 8x6, but 1 cameras"):
+    with pytest.raises(ValueError, match="2 frames of 8x6, but 1 camera of"):
         replace(geometry, cameras=geometry.cameras[:1])
     with pytest.raises(ValueError, match="valid: expected bool"):
         replace(geometry, valid=geometry.depth)

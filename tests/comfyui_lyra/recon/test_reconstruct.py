@@ -129,7 +129,7 @@ def test_what_does_not_belong_together_is_named(change, times, message, tiny_mod
 
 def test_a_clip_longer_than_the_statistics_is_refused(tiny_model, pool, scene):
     pool.mean, pool.std = pool.mean[:, :1], pool.std[:, :1]
-    with pytest.raises(ValueError, match="cover 1 latent frames, the clip has 2; use at most 1 frames"):
+    with pytest.raises(ValueError, match="cover 1 latent frame, the clip has 2; use at most 1 frame$"):
         reconstruct(tiny_model, pool, scene)
 
 

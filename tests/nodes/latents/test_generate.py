@@ -272,7 +272,7 @@ def test_warnings_and_the_folder_are_shown_on_the_node(make, teacher, tokenizer,
     assert (shown[0], shown[-1]) == ("path 1 of 2: left", "2 paths: lyra/scene")
     zoomed = camera_paths(pinhole_camera(96, 80, 30), PathSettings("left", 9))
     GenerateLatents.execute(teacher, tokenizer, scene[0], zoomed, **WIDGETS | {"name": "zoomed"})
-    assert shown[-1].startswith("1 paths: lyra/zoomed\ncamera path 'left' does not begin at the picture's camera")
+    assert shown[-1].startswith("1 path: lyra/zoomed\ncamera path 'left' does not begin at the picture's camera")
 
 
 def test_the_time_that_is_left_is_shown_once_two_steps_are_done(make, teacher, monkeypatch):

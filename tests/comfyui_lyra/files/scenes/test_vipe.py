@@ -262,7 +262,7 @@ def test_where_a_map_is_missing_nothing_is_known(tmp_path, caplog, there):
     assert found.valid.flatten(1).any(1).tolist() == [frame in there for frame in range(4)]
     assert found.depth[:, 0, 0].tolist() == [frame + 1 if frame in there else 0 for frame in range(4)]
     assert f"b.zip: 1 missing maps (first: frame {gone}); nothing is known there" in caplog.text
-    with pytest.raises(ValueError, match=f"b.zip: holds no map of the 1 frames from {gone} on"):
+    with pytest.raises(ValueError, match=f"b.zip: holds no map of the 1 frame from {gone} on"):
         load_vipe(folder, start=gone, count=1)
 
 

@@ -83,7 +83,7 @@ def test_mirrored_clips(golden):
     for case in golden.meta["mirror"]:
         arguments = (Streams(case.get("rng_seed", 0)), case["sampling"], case["total"])
         if "error" in case:
-            with pytest.raises(ValueError, match="1 frames cannot be mirrored; at least 2"):
+            with pytest.raises(ValueError, match="1 frame cannot be mirrored; at least 2"):
                 mirrored(*arguments)
         else:
             assert list(mirrored(*arguments, case["stride"], case["start_index"])) == case["out"]
@@ -193,7 +193,7 @@ def test_stages_form_the_chain_of_the_paper():
 def test_an_unknown_draw_and_a_single_frame_are_refused():
     with pytest.raises(ValueError, match="unknown draw of target frames 'late'; use one of uniform"):
         sampling.shares(9, "late")
-    with pytest.raises(ValueError, match="clips of 1 frames"):
+    with pytest.raises(ValueError, match="clips of 1 frame "):
         draw(STAGES["dynamic"], Streams(0), 1, 6)
 
 
