@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -16,6 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_WORDS = re.compile(r"no space left|disk quota exceeded|not enough space on|\(os error (28|112|122)\)", re.I)
 DAY = 86_400.0  # seconds after which a temporary is nobody's, where its owner cannot be asked for
 LONGEST = 200  # bytes of a name in a temporary's; file systems take 255 in all
+HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:4]  # this machine: folders may be shared by many
 _own: set[Path] = set()  # temporaries that this process is writing
 
 
@@ -86,7 +88,7 @@ def unwritable(path: Path, error: OSError) -> ValueError:
 @contextmanager
 def temporary_of(path: Path) -> Iterator[Path]:
     """A name beside a path that nothing has, for this process alone; what has it at the end is deleted."""
-    temporary = path.with_name(f".{short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{short(path.name)}.{os.getpid()}-{HERE}{secrets.token_hex(4)}.tmp")
     _own.add(temporary)
     try:
         yield temporary
@@ -112,7 +114,7 @@ def clear_left_behind(path: Path) -> None:
 
 def is_left_behind(temporary: Path) -> bool:
     """Whether no process is writing a temporary any more."""
-    owner = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp$", temporary.name)
+    owner = re.search(rf"\.(\d+)-{HERE}[0-9a-f]{{8}}\.tmp$", temporary.name)  # of other machines only the age is known
     if owner and int(owner[1]) == os.getpid():  # in a container a killed process had the same number
         return temporary not in _own
     if owner and os.name == "posix":

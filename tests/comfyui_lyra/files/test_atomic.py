@@ -4,6 +4,7 @@ import time
 import zipfile
 
 import pytest
+from lyra_pack.comfyui_lyra.files import atomic
 from lyra_pack.comfyui_lyra.files.atomic import is_full, replacing, replacing_folder, writing
 from safetensors import SafetensorError
 
@@ -123,6 +124,18 @@ def test_what_killed_saves_left_goes_with_the_next_save_of_that_name(tmp_path, k
         if kind is replacing_folder:
             temporary.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["a[1]"]
+
+
+def test_temporaries_of_other_machines_are_judged_by_their_age(tmp_path):
+    gone = 99999999
+    here, elsewhere = atomic.HERE, f"{int(atomic.HERE, 16) ^ 1:04x}"
+    marks = f"{here}00000000", f"{elsewhere}00000000", f"{elsewhere}11111111"
+    ours, theirs, older = (tmp_path / f".a.{gone}-{mark}.tmp" for mark in marks)
+    for path in (ours, theirs, older):
+        path.write_text("")
+    os.utime(older, (time.time() - 1e6,) * 2)
+    with replacing(tmp_path / "a"):
+        assert {path.name for path in (ours, theirs, older) if path.exists()} == {theirs.name}
 
 
 def test_temporaries_of_others_that_still_write_stay(tmp_path):
