@@ -102,18 +102,11 @@ class ComfyUI:
         return self.finish(self.submit(prompt))
 
     def api_form(self, workflow: dict) -> dict:
-        """The API form of a workflow saved by the editor: widgets by name, links as [node, slot]."""
-        links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-        prompt = {}
-        for node in workflow["nodes"]:
-            if node["type"] in NOTES:
-                continue
-            # what comes after generation, and the button for uploads, are the editor's own
-            names = {slot["name"] for slot in node["inputs"] if slot["type"] != "IMAGEUPLOAD"}
-            values = {name: value for name, value in node.get("widgets_values_named", {}).items() if name in names}
-            values |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
-            prompt[str(node["id"])] = {"class_type": node["type"], "inputs": values}
-        return prompt
+        """The API form of a workflow saved by the editor: widgets by name, links as [node, slot], boxes opened.
+
+        Nodes inside a box are called box:node; what is bypassed hands on its input of the same type.
+        """
+        return Opened(workflow).prompt
 
     def stop(self) -> None:
         """End the process."""
@@ -123,6 +116,54 @@ class ComfyUI:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class Opened:
+    """A workflow with its boxes (subgraphs) opened, in API form."""
+
+    def __init__(self, workflow: dict):
+        self.inside = {graph["id"]: graph for graph in workflow.get("definitions", {}).get("subgraphs", [])}
+        self.prompt: dict[str, dict] = {}
+        self.sources: dict[tuple[str, int], list] = {}  # (node, slot) that stands for another's
+        self.open(workflow, "", {}, {})
+        for node in self.prompt.values():
+            for name, value in node["inputs"].items():
+                while isinstance(value, list) and tuple(value) in self.sources:
+                    value = node["inputs"][name] = self.sources[tuple(value)]
+
+    def open(self, graph: dict, prefix: str, given: dict[int, object], out: dict[int, tuple]) -> None:
+        """Take in a graph whose inputs are ``given`` by slot; ``out`` gets what its outputs are."""
+        links = {}
+        for link in graph["links"]:
+            key, source, slot, target, place, _ = link.values() if isinstance(link, dict) else link
+            links[key] = given.get(slot) if source == -10 else [f"{prefix}{source}", slot]
+            if target == -20:
+                out[place] = links[key]
+        for node in graph["nodes"]:
+            if node["type"] in NOTES:
+                continue
+            name = f"{prefix}{node['id']}"
+            values = self.values(node) | {
+                slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None
+            }
+            if node["type"] in self.inside:
+                found: dict[int, tuple] = {}
+                inputs = {place: values.get(slot["name"]) for place, slot in enumerate(node["inputs"])}
+                self.open(self.inside[node["type"]], f"{name}:", inputs, found)
+                self.sources |= {(name, place): source for place, source in found.items()}
+            elif node.get("mode") == 4:
+                for place, output in enumerate(node["outputs"]):
+                    same = next(slot for slot in node["inputs"] if slot["type"] == output["type"])
+                    self.sources[name, place] = links[same["link"]]
+            else:
+                self.prompt[name] = {
+                    "class_type": node["type"], "inputs": {n: value for n, value in values.items() if value is not None}
+                }  # fmt: skip
+
+    def values(self, node: dict) -> dict:
+        """Widgets by name, without the editor's own: what comes after generation, and the button for uploads."""
+        names = {slot["name"] for slot in node["inputs"] if slot["type"] != "IMAGEUPLOAD"}
+        return {name: value for name, value in node.get("widgets_values_named", {}).items() if name in names}
 
 
 def interpreter(checkout: Path) -> str:

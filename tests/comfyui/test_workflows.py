@@ -26,6 +26,8 @@ QUICK = {
     "LyraRefineSplats": {"steps": 2},
     "LyraEvaluate": {"every": 16},
     "SplatToMesh": {"resolution": 64},
+    "KSampler": {"steps": 2},
+    "KSamplerAdvanced": {"steps": 2, "start_at_step": 0, "end_at_step": 1},
 }
 
 
@@ -74,7 +76,10 @@ def run_quickly(comfyui, name: str) -> dict[str, dict]:
         }
     shown = comfyui.run(prompt)
     kinds = [prompt[key]["class_type"] for key in shown]
-    return {kind if kinds.count(kind) == 1 else titles[key]: shown[key] for key, kind in zip(shown, kinds, strict=True)}
+    return {
+        kind if kinds.count(kind) == 1 else titles.get(key, key): shown[key]
+        for key, kind in zip(shown, kinds, strict=True)
+    }
 
 
 def frames_of(comfyui, shown: dict[str, dict]) -> list:
@@ -102,6 +107,24 @@ def test_a_picture_becomes_a_scene_without_any_file(comfyui):
     see_a_scene(comfyui, shown, 6 * 3, (64, 96))
     stored = comfyui.base / "output" / "lyra" / "picture_to_3d"
     assert len(list(stored.glob("*/latent/*.safetensors"))) == len(list(stored.glob("*/rgb/*.mp4"))) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["native_ksampler", "native_easycache", "native_two_stages"])
+def test_cores_samplers_film_a_scene(comfyui, long, name):
+    if name != "native_ksampler" and not long:
+        pytest.skip("one of three in the short form (--long runs all)")
+    frames = frames_of(comfyui, run_quickly(comfyui, name))
+    assert [frame.shape for frame in frames] == [(64, 96, 3)] * 6 * 3
+    assert all(frame.std() > 5 for frame in frames)
+
+
+def test_your_photo_and_its_depth_are_taken(comfyui, empty_files):
+    prompt = comfyui.api_form(workflow("depth_picture_to_3d"))
+    prompt_id = comfyui.submit(prompt)  # Refused, if it is not valid
+    comfyui.get("/interrupt", {})
+    with pytest.raises(comfyui.Refused):
+        comfyui.finish(prompt_id, seconds=60)
 
 
 @pytest.mark.slow

@@ -79,8 +79,10 @@ def read_nodes() -> list[Node]:
 
 NODES = read_nodes()
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+BOXES = sorted((ROOT / "subgraphs").glob("*.json"))  # that the editor offers beside the nodes
 each_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.id)
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+each_graph = pytest.mark.parametrize("path", WORKFLOWS + BOXES, ids=lambda path: path.stem)
 
 
 def english() -> dict:
@@ -102,6 +104,17 @@ def english() -> dict:
 
 def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def graphs(path: Path) -> list[dict]:
+    """A workflow and the graphs inside its boxes."""
+    workflow = read_json(path)
+    return [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
+
+
+def nodes_of(path: Path) -> list[dict]:
+    """All nodes of a workflow, those inside its boxes too."""
+    return [node for graph in graphs(path) for node in graph["nodes"]]
 
 
 def test_every_node_of_the_list_is_read_here():
@@ -216,17 +229,17 @@ def test_a_workflow_has_a_note_and_a_thumbnail(path):
 @each_workflow
 def test_downloads_are_such_as_the_editor_offers(path):
     """It takes Hugging Face's addresses of model files that a widget names (graph.md 6)."""
-    for node in read_json(path)["nodes"]:
+    for node in nodes_of(path):
         for about in node["properties"].get("models", ()):
             assert about["name"] in node["widgets_values"], node["type"]
             assert re.fullmatch(r"https://huggingface\.co/[^?]+/resolve/[^?]+\.(safetensors|pt)", about["url"])
             assert about["directory"] in ("checkpoints", "diffusion_models", "geometry_estimation", "lyra", "vae")
 
 
-@each_workflow
+@each_graph
 def test_workflows_name_our_nodes_and_give_every_widget_a_value(path):
     ours = {node.id: node for node in NODES}
-    saved = [node for node in read_json(path)["nodes"] if node["type"].startswith("Lyra")]
+    saved = [node for node in nodes_of(path) if node["type"].startswith("Lyra")]
     assert saved
     for node in saved:
         schema = ours[node["type"]]
@@ -235,13 +248,46 @@ def test_workflows_name_our_nodes_and_give_every_widget_a_value(path):
         assert [output["name"] for output in node["outputs"]] == [s.name for s in schema.outputs]
 
 
-@each_workflow
+@each_graph
 def test_workflow_links_join_sockets_that_exist(path):
-    workflow = read_json(path)
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    for link, source, slot, target, place, _kind in workflow["links"]:
-        assert link in nodes[source]["outputs"][slot]["links"]
-        assert nodes[target]["inputs"][place]["link"] == link
+    for graph in graphs(path):
+        nodes = {node["id"]: node for node in graph["nodes"]}
+        for given in graph["links"]:
+            link, source, slot, target, place, _kind = given.values() if isinstance(given, dict) else given
+            if source == -10:  # the box's own input
+                assert link in graph["inputs"][slot]["linkIds"]
+            else:
+                assert link in nodes[source]["outputs"][slot]["links"]
+            if target == -20:
+                assert link in graph["outputs"][place]["linkIds"]
+            else:
+                assert nodes[target]["inputs"][place]["link"] == link
+
+
+@each_graph
+def test_a_box_shows_the_sockets_and_widgets_that_lead_inside(path):
+    inside = {graph["id"]: graph for graph in graphs(path)[1:]}
+    boxes = [node for node in nodes_of(path) if node["type"] in inside]
+    assert len(boxes) >= len(inside) > 0 or path in WORKFLOWS
+    for box in boxes:
+        graph = inside[box["type"]]
+        assert [i["name"] for i in box["inputs"]] == [i["name"] for i in graph["inputs"]]
+        assert [o["name"] for o in box["outputs"]] == [o["name"] for o in graph["outputs"]]
+        names = [i["name"] for i in box["inputs"] if i.get("widget")]
+        assert list(box["widgets_values_named"]) == names and len(box["widgets_values"]) == len(names)
+
+
+def test_boxes_of_a_template_are_those_that_the_editor_offers():
+    offered = {graph["id"]: graph for path in BOXES for graph in graphs(path)[1:]}
+    assert {graph["name"] for graph in offered.values()} == {path.stem for path in BOXES} and len(BOXES) == 3
+    used = graphs(ROOT / "workflows" / "picture_to_3d.json")[1:]
+    assert [offered[graph["id"]]["nodes"] for graph in used] == [graph["nodes"] for graph in used]
+    assert all(graph["description"] and graph["category"] == "Lyra" for graph in offered.values())
+
+
+def test_the_first_template_is_five_boxes_and_notes():
+    nodes = read_json(ROOT / "workflows" / "picture_to_3d.json")["nodes"]
+    assert len([node for node in nodes if node["type"] != "MarkdownNote"]) == 5
 
 
 if __name__ == "__main__":
