@@ -125,6 +125,7 @@ class GenerateLatents(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default=MODES[0],
+                    optional=True,  # prompts in API form were saved without it
                     tooltip="Decides steps, guidance, solver, speed and attention in one; as set: the widgets do. "
                     "exact: Lyra's own, 70 passes a path. balanced: 22 passes, most with sparse attention. fast: 10. "
                     "How good the faster ones look with the released weights has not been compared.",

@@ -2,7 +2,8 @@
 
 tests/data/saved_nodes.json holds what has ever been saved, by node: widgets in their order with their types and
 choices, sockets, outputs. ``python tests/nodes/test_saved_workflows.py`` adds what is new and takes nothing away; it
-needs ComfyUI on the path.
+needs ComfyUI on the path. tests/data/required_inputs.json holds what a prompt in API form of the first release must
+name, by node: what is new since then has to be optional, or those who saved such prompts are refused.
 """
 
 import importlib.util
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "saved_nodes.json"
+REQUIRED = RECORD.with_name("required_inputs.json")
 FILES = "file"  # a widget whose choices are those of the user's disk
 saved = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
 
@@ -52,6 +54,20 @@ def test_a_node_still_takes_what_was_saved(node_id):
     for name, kind in before["sockets"].items():
         assert set(kind.split(",")) <= set(now["sockets"][name].split(",")), name
     assert now["outputs"][: len(before["outputs"])] == before["outputs"]
+
+
+def test_prompts_that_were_saved_name_all_that_is_required():
+    pytest.importorskip("comfy_api")
+    from lyra_pack import nodes
+
+    before = json.loads(REQUIRED.read_text(encoding="utf-8"))
+    now = {node.GET_SCHEMA().node_id: needed(node) for node in nodes.NODES}
+    assert not {node_id: more for node_id, known in before.items() if (more := now[node_id] - set(known))}
+
+
+def needed(node) -> set[str]:
+    """The inputs without which ComfyUI refuses a prompt."""
+    return {given.id for given in node.GET_SCHEMA().inputs if not given.optional}
 
 
 def test_all_that_can_be_saved_is_recorded():
