@@ -5,6 +5,7 @@ Two short runs, or twenty with ``--long``, whose table ``--figures FILE`` keeps.
 
 import os
 import random
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from lyra_pack.comfyui_lyra.scale import work
 from lyra_pack.comfyui_lyra.scale.on_ray import TRIES, make_on_ray
 from lyra_pack.comfyui_lyra.scale.work import make_here
 
+if sys.platform != "linux":
+    pytest.skip("Ray simulates several nodes on Linux only", allow_module_level=True)
 ray = pytest.importorskip("ray", reason="needs the extra 'scale': pip install ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
