@@ -50,8 +50,7 @@ def main() -> None:
             save(drawn.DRAWN[name](), place(name))
     if shown := [name for name in names if name in editor.NAMES]:
         with editor.comfyui() as url:
-            for name in shown:
-                editor.shoot(url, name)
+            sys.exit("\n".join(filter(None, (editor.tried(url, name) for name in shown))) or 0)
 
 
 if __name__ == "__main__":

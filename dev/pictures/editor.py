@@ -201,7 +201,7 @@ def photographed(url: str, workflow: Path, *words: object) -> Image.Image:
     with tempfile.TemporaryDirectory() as folder:
         shot, editor = Path(folder, "shot.png"), ROOT / "tests" / "comfyui" / "editor.mjs"
         command = ["node", editor, url, workflow, "--picture", shot, *words]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=RUN_SECONDS)
         if done.returncode:
             raise RuntimeError(f"{workflow.stem}: {done.stderr[-2000:]}")
         (seen,) = json.loads(done.stdout)
@@ -250,3 +250,11 @@ def shoot(url: str, name: str) -> None:
         save(narrowed(picture, HELP_WIDTH), place(name))
     else:
         shoot_template(url, name)
+
+
+def tried(url: str, name: str) -> str | None:
+    """Remake the pictures of a name, or say why not; the old ones stay then."""
+    try:
+        return shoot(url, name)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        return f"{name}: not remade: {error}"
