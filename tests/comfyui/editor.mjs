@@ -85,6 +85,7 @@ const inspect = () => {
 const fit = (crop) => {
   const { canvas, graph } = window.app
   const shown = graph.nodes.filter(({ id }) => !crop || crop === 'all' || crop.split(',').includes(String(id)))
+  for (const node of graph.nodes) if (crop && /Note$/.test(node.type)) node.pos = [1e5, 1e5]
   const above = crop ? 45 : 90 // titles, and of a whole graph the headings of groups
   const boxes = shown.map(({ pos: [x, y], size: [w, h], flags }) => (flags.collapsed ? [x, y - 45, x + 190, y] : [x, y - above, x + w, y + h]))
   const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
@@ -98,11 +99,12 @@ const fit = (crop) => {
 }
 
 // a graph in API form: the editor arranges it, then each node goes where _meta says
-const place = (graph) => {
-  window.app.loadApiJson(graph, 'test')
+const place = async (graph) => {
+  await window.app.loadApiJson(graph, 'test')
+  await new Promise((done) => setTimeout(done, 1000)) // for what the editor does of itself
   for (const node of window.app.graph.nodes) {
     const { at, size } = graph[node.id]._meta
-    node.pos = at
+    node.pos = [...at]
     if (size) node.setSize(size)
     else node.flags.collapsed = true
   }
