@@ -198,8 +198,9 @@ def refine(
     shown = films(tokenizer, latents, settings.shrink, splats[0].means.is_cuda, at_once)
     cameras = [path.resized(*shown.shape[2:4]) for path in cameras]
     settings, found = replace(settings, seconds=settings.seconds / len(times)), []
+    source = splats[0].means.device if needs_source(settings) else None
     for number, (before, target) in enumerate(
-        zip(splats, targets(shown, cameras, latents, geometry, times, needs_source(settings)), strict=True)
+        zip(splats, targets(shown, cameras, latents, geometry, times, source), strict=True)
     ):
         scores = measure(before, target)
         after, run = optimise(

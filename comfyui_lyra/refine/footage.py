@@ -83,20 +83,20 @@ def targets(
     latents: MultiViewLatents,
     geometry: Geometry | None = None,
     times: Sequence[int] = (0,),
-    source: bool = False,
+    source: torch.device | str | None = None,
 ) -> list[Target]:
     """What the splats of each bullet time should show: ``films`` [V, F, H, W, 3], bytes, along ``cameras``.
 
     A geometry brings the picture, or of a moving scene the clip's own frame of that time; frames from its very camera,
     which the teacher only repeats, count no more. Without one the first frame of the first path stands in for it.
-    ``source`` adds what the geometry shows of each frame.
+    ``source`` adds what the geometry shows of each frame, found on that device.
     """
     path = CameraTrajectory(
         c2w=torch.cat([p.c2w for p in cameras]).cpu().float(), K=torch.cat([p.K for p in cameras]).cpu().float(),
         height=cameras[0].height, width=cameras[0].width,
     )  # fmt: skip
     placed = None if geometry is None else in_world_of(geometry, cameras, latents)
-    known, depth = seen_of(placed, cameras) if source and placed is not None else (None, None)
+    known, depth = (None, None) if source is None or placed is None else seen_of(placed, cameras, source)
     found = []
     for time in times:
         weights = closeness(len(films[0]), time if latents.dynamic else None).repeat(len(films))
@@ -134,22 +134,25 @@ def in_world_of(geometry: Geometry, cameras: Sequence[CameraTrajectory], latents
 
 
 @torch.no_grad()
-def seen_of(placed: Geometry, cameras: Sequence[CameraTrajectory]) -> tuple[Tensor, Tensor]:
-    """What a geometry shows of each frame of V paths, by the 3D cache: known [V F, H, W] (bool), its depth (half)."""
+def seen_of(placed: Geometry, cameras: Sequence[CameraTrajectory], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """What a geometry shows of each frame of V paths, by the 3D cache: known [V F, H, W] (bool), its depth (half).
+
+    Found on a device, kept in the host's memory.
+    """
     if len(placed.frames) not in (1, len(cameras[0])):
         raise ValueError(
             f"refine: a clip of {len(placed.frames)} frames for paths of {len(cameras[0])}; to weigh what the source "
             "shows, use the frames that the latents were generated from"
         )
-    cache = Cache3D.of(placed.to("cpu"))
+    cache = Cache3D.of(placed.to(device))
     (meshes,), known, depth = cache.meshes(), [], []
     for path in cameras:
-        viewmats, K = path.viewmats.cpu().float(), path.K.cpu().float()
+        viewmats, K = (t.float().to(device) for t in (path.viewmats, path.K))
         for start in range(0, len(path), WARPED):
             some = slice(start, start + WARPED)
             warped = cache[some].warp(viewmats[some], K[some], [meshes if len(meshes) == 1 else meshes[some]])
-            known.append(warped.mask[:, 0] > 0)
-            depth.append(torch.where(warped.depth < FARTHEST_KNOWN, warped.depth, 0).half())
+            known.append((warped.mask[:, 0] > 0).cpu())
+            depth.append(torch.where(warped.depth < FARTHEST_KNOWN, warped.depth, 0).half().cpu())
     return torch.cat(known), torch.cat(depth)
 
 

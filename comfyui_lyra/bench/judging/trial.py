@@ -135,7 +135,7 @@ def judged(
     scene: Judged, name: str, settings: RefineSettings, trial: Trial, device: torch.device, tpips: Perceptual
 ) -> Iterator[dict]:
     """One row of numbers for each bullet time, and of a moving scene one of its flicker."""
-    paths, source = scene.paths, needs_source(settings)
+    paths, source = scene.paths, device if needs_source(settings) else None
     wanted = targets(scene.films, paths, scene.told(), scene.geometry, scene.times, source)
     made = []
     for place, (before, target) in enumerate(zip(scene.splats, wanted, strict=True)):

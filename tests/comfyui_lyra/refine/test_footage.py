@@ -130,7 +130,7 @@ def test_cameras_of_other_latents_are_refused():
 def test_what_the_source_shows_of_each_frame_is_known_with_its_depth(moving):
     scene = latents(dynamic=moving)
     cameras, source = in_splat_world(scene.cameras), geometry(scene, FRAMES if moving else 1)
-    (target,) = targets(films(), cameras, scene, source, source=True)
+    (target,) = targets(films(), cameras, scene, source, source="cpu")
     assert target.views == 2 and target.known.shape == target.depth.shape == target.frames.shape[:3]
     first, last = target.known[0].float().mean(), target.known[FRAMES - 1].float().mean()
     assert first > 0.99 and 0.2 < last < first  # the path leaves the picture
@@ -138,4 +138,4 @@ def test_what_the_source_shows_of_each_frame_is_known_with_its_depth(moving):
     assert not target.depth[FRAMES - 1][~target.known[FRAMES - 1]].any()
     assert targets(films(), cameras, scene, source)[0].known is None
     with pytest.raises(ValueError, match="a clip of 5 frames for paths of 9"):
-        targets(films(), cameras, scene, geometry(scene, 5), source=True)
+        targets(films(), cameras, scene, geometry(scene, 5), source="cpu")
