@@ -13,16 +13,16 @@ from ..bench import record
 from ..cameras.drawing import draw_paths
 from ..cameras.path import CameraTrajectory
 from ..cameras.sets import end_to_end
-from ..files.cameras.load import CAMERAS, load_cameras, save_cameras
+from ..files.cameras.load import CAMERAS, FORMATS, load_cameras, save_cameras
 from ..files.cameras.lyra_json import load_cameras_json
 from ..files.cameras.pinhole import check_names
 from ..files.media.images import save_image
 from ..files.media.video import save_video
 from ..files.scenes.sdg import find_clips, find_views
-from ..files.splats.formats import BY_SUFFIX, READ, to_write
+from ..files.splats.formats import BY_SUFFIX, to_write
 from ..files.splats.load import load_splats, metres_of
 from ..files.splats.save import Placing
-from ..files.splats.sequence import MANIFEST, load_sequence, save_sequence
+from ..files.splats.sequence import MANIFEST, is_sequence, load_sequence, save_sequence
 from ..released.sniff import FileFacts, description, said, sniff
 from ..shapes import plural
 from ..splats.gaussians import GaussianSequence
@@ -60,7 +60,8 @@ def run_render(options: argparse.Namespace) -> None:
 def run_convert(options: argparse.Namespace) -> None:
     """Rewrite splats, several moments of them, or cameras."""
     source, out = options.source, options.out
-    if source.is_dir() and is_sequence(source):
+    is_cameras = out.suffix.lower() == ".json" or options.format in FORMATS
+    if not is_cameras and is_sequence(source):
         moments, fps = load_sequence(source, progress("read"))
         placing = placing_of(options, metres_of(source / MANIFEST))
         if out.suffix.lower() in BY_SUFFIX:
@@ -85,11 +86,6 @@ def cameras_beside(file: Path) -> tuple[CameraTrajectory, ...]:
     """The paths that a ``cameras.json`` beside splats holds, as 'lyra reconstruct' writes it; none without one."""
     beside = file.with_name(CAMERAS)
     return load_cameras_json(beside) if beside.is_file() else ()
-
-
-def is_sequence(folder: Path) -> bool:
-    """Whether a folder holds splats of several moments."""
-    return (folder / MANIFEST).is_file() or any(file.suffix.lower() in READ for file in folder.iterdir())
 
 
 def placing_of(options: argparse.Namespace, known: float | None) -> Placing:

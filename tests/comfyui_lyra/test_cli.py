@@ -1,6 +1,7 @@
 """The shell verbs, called as the shell calls them."""
 
 import json
+import re
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -120,6 +121,11 @@ def test_a_folder_of_moments_becomes_one_file_or_another_folder(tmp_path, capsys
     assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["00000.glb", "00001.glb", "manifest.json"]
     assert convert(tmp_path / "in", tmp_path / "out.glb") == 1
     assert "holds one moment; write a folder of numbered files" in capsys.readouterr().err
+    save_cameras_json(tmp_path / "in" / "cameras.json", [pinhole_camera(48, 32, 50)])  # as 'lyra reconstruct' has it
+    assert convert(tmp_path / "in", tmp_path / "cameras.json") == 0
+    assert len(load_cameras(tmp_path / "cameras.json")) == 1
+    assert convert(tmp_path / "in", tmp_path / "out.html") == 0
+    assert re.search('"name": ?"camera"', (tmp_path / "out.html").read_text(encoding="utf-8"))
 
 
 def test_info_describes_splats_cameras_and_this_machine(tmp_path, scene, capsys):

@@ -1,3 +1,4 @@
+import json
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets  # noqa: E402
 from lyra_pack.nodes.splats.load import DEMO, LoadCameraPaths, LoadSplats  # noqa: E402
 from lyra_pack.nodes.splats.save import FILES, SHOWN, SaveCameraPaths, SaveSplats  # noqa: E402
+from lyra_pack.nodes.splats.save_sequence import SaveSplatSequence  # noqa: E402
 
 
 @pytest.fixture
@@ -70,6 +72,17 @@ def test_every_format_is_saved_and_those_that_are_read_load_again(folders, scene
             (loaded,) = sockets.from_splat(LoadSplats.execute(**source).args[0])
             assert len(loaded) == len(scene)
             assert torch.allclose(loaded.means.mean(0), scene.means.mean(0), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "files"), [("spz", ["00000.spz", "00001.spz"]), ("usda", ["splats.usda"])])
+def test_a_sequence_is_saved_as_numbered_files_or_as_one(folders, scene, name, files):
+    pytest.importorskip("gaussforge")
+    SaveSplatSequence.execute(sockets.to_splat([scene, scene[:50]]), "0, 8", "3d/moments", 2.0, format=name)
+    (folder,) = (folders / "output" / "3d").iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*files, "manifest.json"])
+    about = json.loads((folder / "manifest.json").read_text())
+    assert [(entry["file"], entry["time"]) for entry in about["frames"]] == [(files[0], 0), (files[-1], 8)]
+    assert (about["axes"], about["scale"]) == ("y_up", 2.0)
 
 
 def test_core_s_readers_see_the_numbers_of_ply_and_spz(folders, scene, monkeypatch):

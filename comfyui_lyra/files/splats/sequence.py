@@ -96,6 +96,12 @@ def load_sequence(folder: Path | str, on_step: OnStep = no_progress) -> tuple[Ga
         return GaussianSequence(frames=tuple(frames), times=tuple(time for _, time in found)), float(fps)
 
 
+def is_sequence(folder: Path | str) -> bool:
+    """Whether a folder holds splats of several moments: a manifest, or files of splats with numbers."""
+    folder = Path(folder)
+    return folder.is_dir() and ((folder / MANIFEST).is_file() or bool(with_numbers(folder)))
+
+
 def told_files(about: dict, folder: Path) -> list[tuple[Path, int]]:
     """Files of a manifest, and their times."""
     if about.get("format") != FORMAT["format"] or not isinstance(about.get("frames"), list):
@@ -111,8 +117,13 @@ def told_files(about: dict, folder: Path) -> list[tuple[Path, int]]:
 
 def numbered_files(folder: Path) -> list[tuple[Path, int]]:
     """The files of splats of a folder whose names end in different numbers, in their order."""
-    files = [file for file in folder.glob("[!.]*") if file.suffix.lower() in READ and NUMBERED.fullmatch(file.stem)]
-    found = sorted((int(NUMBERED.fullmatch(file.stem)[1]), file) for file in files)  # type: ignore[index]
+    found = with_numbers(folder)
     if not found or len({number for number, _ in found}) < len(found):
         raise ValueError(f"{folder}: no sequence of splats; expected {MANIFEST}, or files with a number each")
     return [(file, number) for number, file in found]
+
+
+def with_numbers(folder: Path) -> list[tuple[int, Path]]:
+    """Files of splats whose names end in numbers, in their order."""
+    files = ((file, NUMBERED.fullmatch(file.stem)) for file in folder.glob("[!.]*") if file.suffix.lower() in READ)
+    return sorted((int(number[1]), file) for file, number in files if number)
