@@ -223,6 +223,19 @@ def pytest_sessionfinish(session, exitstatus):
             session.exitstatus = 1
 
 
+@pytest.fixture(scope="session")
+def browser() -> dict[str, str]:
+    """The environment in which our scripts find their browser, or a skip that says what is missing."""
+    core, chromium = os.environ.get("PLAYWRIGHT_CORE"), os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
+    if not shutil.which("node"):
+        pytest.skip("no node: nothing to drive a browser with")
+    if not core or not Path(core, "node_modules", "playwright-core").is_dir():
+        pytest.skip("PLAYWRIGHT_CORE names no folder whose node_modules hold playwright-core")
+    if not chromium or not Path(chromium).exists():
+        pytest.skip("no chromium; install it or set CHROMIUM_PATH")
+    return os.environ | {"PLAYWRIGHT_CORE": core, "CHROMIUM_PATH": chromium}
+
+
 def needed(report) -> str:
     """What a skipped test or file wants, or "others"."""
     return next((what for word, what in NEEDS.items() if word in str(report.longrepr)), "others (reasons above)")

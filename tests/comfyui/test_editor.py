@@ -8,7 +8,6 @@ LYRA_EDITOR_RUN     press Run first and wait so many seconds; for the README's p
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,19 +19,6 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 HERE = Path(__file__).resolve().parent
 VIEWERS = ("viewport_state", "video-preview")  # values that the editor makes up for what is shown in a node
 WORKFLOWS = sorted((HERE.parents[1] / "workflows").glob("*.json"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> dict[str, str]:
-    """The environment in which editor.mjs finds its browser, or a skip that says what is missing."""
-    core, chromium = os.environ.get("PLAYWRIGHT_CORE"), os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
-    if not shutil.which("node"):
-        pytest.skip("no node: nothing to drive a browser with")
-    if not core or not Path(core, "node_modules", "playwright-core").is_dir():
-        pytest.skip("PLAYWRIGHT_CORE names no folder whose node_modules hold playwright-core")
-    if not chromium or not Path(chromium).exists():
-        pytest.skip("no chromium; install it or set CHROMIUM_PATH")
-    return os.environ | {"PLAYWRIGHT_CORE": core, "CHROMIUM_PATH": chromium}
 
 
 def opened(comfyui, browser: dict[str, str], *words: str | Path) -> list[dict]:

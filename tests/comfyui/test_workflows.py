@@ -179,3 +179,26 @@ def test_a_workflow_that_needs_downloads_is_valid_once_they_are_there(comfyui, e
 def test_a_workflow_says_what_it_needs_before_the_downloads_are_there(comfyui):
     with pytest.raises(comfyui.Refused, match=r"moge_2_vitl_normal_fp16.safetensors.*not in"):
         comfyui.submit(comfyui.api_form(workflow("moge_to_3d")))
+
+
+def moments_shown(comfyui, shown: dict) -> list[dict]:
+    """What Explore Splats gave to its page: the moments of the scene, whose files are there."""
+    (file,) = written(comfyui, shown["lyra_view"])
+    moments = json.loads(file.read_text())["moments"]
+    assert all((file.parent / moment["url"]).stat().st_size == moment["bytes"] for moment in moments)
+    return moments
+
+
+@pytest.mark.slow
+def test_a_scene_is_walked_in_and_filmed(comfyui):
+    shown = run_quickly(comfyui, "explore_scene")
+    assert len(moments_shown(comfyui, shown["LyraExploreSplats"])) == 1
+    assert [frame.shape for frame in frames_of(comfyui, shown)] == [(64, 96, 3)] * 4
+    (picture,) = written(comfyui, shown["PreviewImage"]["images"])
+    assert Image.open(picture).size == (480, 272)
+
+
+@pytest.mark.slow
+def test_a_moving_scene_is_shown_moment_by_moment(comfyui):
+    shown = run_quickly(comfyui, "explore_clip")
+    assert [moment["time"] for moment in moments_shown(comfyui, shown["LyraExploreSplats"])] == [0, 4, 8, 12, 16]

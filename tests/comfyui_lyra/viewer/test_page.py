@@ -51,19 +51,6 @@ def test_the_arithmetic_of_the_page(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def browser() -> dict[str, str]:
-    """The environment in which page.mjs finds its browser, or a skip that says what is missing."""
-    core, chromium = os.environ.get("PLAYWRIGHT_CORE"), os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
-    if not shutil.which("node"):
-        pytest.skip("no node: nothing to drive a browser with")
-    if not core or not Path(core, "node_modules", "playwright-core").is_dir():
-        pytest.skip("PLAYWRIGHT_CORE names no folder whose node_modules hold playwright-core")
-    if not chromium or not Path(chromium).exists():
-        pytest.skip("no chromium; install it or set CHROMIUM_PATH")
-    return os.environ | {"PLAYWRIGHT_CORE": core, "CHROMIUM_PATH": chromium}
-
-
-@pytest.fixture(scope="session")
 def moments() -> GaussianSequence:
     """A part of the demo scene's splats, and two moments at which some of them have gone: quickly drawn in software."""
     scene = demo_scene()[::8]
