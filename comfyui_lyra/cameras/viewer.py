@@ -5,7 +5,7 @@ about x leads from there to OpenCV axes and back: (x, y, z) -> (x, -y, -z) for p
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,11 @@ def from_viewer(info: Mapping[str, Any], width: int, height: int) -> tuple[Tenso
     K = pinhole_K(width, height, fov)
     K[[0, 1], [0, 1]] *= zoom * min(width, height) / height  # from the vertical angle to that of the smaller side
     return c2w, K
+
+
+def one_by_one(infos: Iterable[Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """LOAD3D_CAMERAs of sockets that bring one each, or a list of several."""
+    return [info for given in infos for info in (given if isinstance(given, list | tuple) else (given,))]
 
 
 def keyframes_from_viewer(

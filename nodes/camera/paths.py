@@ -11,6 +11,7 @@ from ...comfyui_lyra.cameras.path import pinhole_camera
 from ...comfyui_lyra.cameras.sets import combine
 from ...comfyui_lyra.geometry.fit import aimed
 from ...comfyui_lyra.geometry.geometry import point_cloud
+from ..comfy import progress
 from ..comfy import types as sockets
 
 PIXELS = {"min": 16, "max": 8192, "step": 16}  # limits of widgets
@@ -31,6 +32,7 @@ class CameraPaths(io.ComfyNode):
             description="Moves the camera from where the picture was taken: the six paths that Lyra reconstructs a "
             "scene from, or one of them. Distances count in depths of what the camera looks at.",
             search_aliases=["camera trajectory", "camera motion", "orbit", "dolly", "pan", "zoom", "lyra"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "preset",
@@ -141,7 +143,23 @@ class CameraPaths(io.ComfyNode):
             preset=preset, frames=frames, movement=movement, rotation=rotation, seed=seed, center_depth=center_depth,
             draw=draw,
         )  # fmt: skip
+        if ignored := unused(geometry, teacher):
+            size = f"{frames} frames of {base.width}x{base.height}"
+            progress.show_text(cls, f"{size}; not used, as geometry or teacher say it: {', '.join(ignored)}")
         return io.NodeOutput(camera_paths(base, settings))
+
+
+def unused(geometry, teacher) -> list[str]:
+    """Widgets of Camera Paths that do nothing, as what is connected brings their values."""
+    is_clip = geometry is not None and len(geometry.frames) > 1
+    told = {
+        "frames": teacher is not None or is_clip,
+        "fps": is_clip,
+        "width": geometry is not None or teacher is not None,
+        "height": geometry is not None or teacher is not None,
+        "fov": geometry is not None,
+    }
+    return [name for name, is_told in told.items() if is_told]
 
 
 class CombineCameras(io.ComfyNode):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ...comfyui_lyra.cameras.moves import EASINGS, through_keyframes
-from ...comfyui_lyra.cameras.viewer import keyframes_from_viewer, to_viewer
+from ...comfyui_lyra.cameras.viewer import keyframes_from_viewer, one_by_one, to_viewer
 from ...comfyui_lyra.geometry.fit import aimed
 from ..comfy import types as sockets
 from .paths import FRAMES, PIXELS, SPEED
@@ -69,7 +69,7 @@ class CamerasFromCore(io.ComfyNode):
         """Run a path through the keyframes."""
         frames = frames if teacher is None else teacher.config.trained_frames
         start = aimed(geometry) if geometry is not None else None
-        keys = keyframes_from_viewer(list(keyframes.values()), width, height, start)
+        keys = keyframes_from_viewer(one_by_one(keyframes.values()), width, height, start)
         return io.NodeOutput((through_keyframes(replace(keys, fps=fps), frames, easing),))
 
 
@@ -88,12 +88,20 @@ class CameraToCore(io.ComfyNode):
             inputs=[
                 sockets.Cameras.Input("cameras", tooltip="The paths to choose from."),
                 io.Int.Input("path", default=0, min=0, max=999, tooltip="Which path of the set; 0 is the first."),
-                io.Int.Input("frame", default=0, min=0, max=9999, tooltip="Which frame of the path; 0 is the first."),
+                io.Int.Input(
+                    "frame",
+                    default=0,
+                    min=-1,
+                    max=9999,
+                    tooltip="Which frame of the path; 0 is the first. -1: a list of all, for nodes that take one.",
+                ),
             ],
             outputs=[io.Load3DCamera.Output("camera_info", tooltip="Position, target and field of view.")],
         )
 
     @classmethod
     def execute(cls, cameras, path, frame) -> io.NodeOutput:
-        """Convert one camera."""
-        return io.NodeOutput(to_viewer(sockets.chosen(cameras, path), frame))
+        """Convert one camera, or all of a path."""
+        chosen = sockets.chosen(cameras, path)
+        found = to_viewer(chosen, frame) if frame >= 0 else [to_viewer(chosen, i) for i in range(len(chosen))]
+        return io.NodeOutput(found)

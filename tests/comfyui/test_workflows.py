@@ -119,6 +119,11 @@ def test_cores_samplers_film_a_scene(comfyui, long, name):
     assert all(frame.std() > 5 for frame in frames)
 
 
+def test_the_editor_is_offered_our_boxes(comfyui):
+    offered = {entry["name"] for entry in comfyui.get("/api/global_subgraphs").values()}
+    assert {path.stem for path in (ROOT / "subgraphs").glob("*.json")} <= offered
+
+
 def test_your_photo_and_its_depth_are_taken(comfyui, empty_files):
     prompt = comfyui.api_form(workflow("depth_picture_to_3d"))
     prompt_id = comfyui.submit(prompt)  # Refused, if it is not valid

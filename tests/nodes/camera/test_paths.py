@@ -11,8 +11,9 @@ from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS  # noqa: E402
 from lyra_pack.comfyui_lyra.geometry.geometry import Geometry  # noqa: E402
 from lyra_pack.comfyui_lyra.splats.demo_scene import demo_scene  # noqa: E402
-from lyra_pack.nodes.camera.paths import CameraPaths, CombineCameras, PreviewCameras  # noqa: E402
+from lyra_pack.nodes.camera.paths import CameraPaths, CombineCameras, PreviewCameras, unused  # noqa: E402
 from lyra_pack.nodes.camera.view import CamerasFromCore, CameraToCore  # noqa: E402
+from lyra_pack.nodes.comfy import progress  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets  # noqa: E402
 from lyra_pack.nodes.geometry.preview_cache import PreviewCache  # noqa: E402
 
@@ -126,3 +127,27 @@ def test_a_path_that_the_set_lacks_is_named():
         CameraToCore.execute(paths, 1, 0)
     with pytest.raises(ValueError, match="frame 5"):
         CameraToCore.execute(paths, 0, 5)
+
+
+def test_lists_of_cameras_are_given_and_taken():
+    path = camera_paths(pinhole_camera(64, 48, 50), PathSettings("left", 4))
+    (infos,) = CameraToCore.execute(path, 0, -1).args
+    assert len(infos) == 4 and infos[2] == CameraToCore.execute(path, 0, 2).args[0]
+    ((found,),) = CamerasFromCore.execute({"keyframe0": infos}, 4, "linear", 24.0, 64, 48).args
+    torch.testing.assert_close(found.c2w, path[0].c2w, rtol=0, atol=1e-5)
+    ((same,),) = CamerasFromCore.execute(
+        {"keyframe0": infos[:2], "keyframe1": infos[2], "keyframe2": (infos[3],)}, 4, "linear", 24.0, 64, 48
+    ).args
+    assert torch.equal(same.c2w, found.c2w)
+
+
+def test_widgets_that_do_nothing_are_told(monkeypatch):
+    shown = []
+    monkeypatch.setattr(progress, "show_text", lambda node, text: shown.append(text))
+    start = pinhole_camera(64, 48, 50)
+    widgets = ("left", 1.0, "center_facing", 1, 9, 24.0, 160, 96, 41.0, 1.0, "seeded")
+    CameraPaths.execute(*widgets)
+    assert not shown
+    CameraPaths.execute(*widgets, geometry=geometry(start))
+    assert shown.pop() == "9 frames of 64x48; not used, as geometry or teacher say it: width, height, fov"
+    assert unused(None, object()) == ["frames", "width", "height"]
