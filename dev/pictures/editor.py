@@ -137,6 +137,14 @@ GRAPHS: dict[str, dict[str, Node]] = {  # by the id of the node whose help shows
             teacher=["teacher", 0], times="0", steps=12, guidance=0.0,
         ),
     },
+    "LyraExploreSplats": {
+        "splats": splats(),
+        "paths": paths((0, 180)),
+        "view": node(
+            "LyraExploreSplats", (360, 40), (560, 620), splat=["splats", 0], fps=12.0, frames=25, easing="smooth",
+            background="#ffffff", mode="ewa", state="", cameras=["paths", 0],
+        ),
+    },
     "LyraSaveSplats": {
         "latents": node("LyraLoadLatents", (0, 40), path="mini/latents", clip="", dynamic=False),
         "tokenizer": mini("Tokenizer", (0, 90)),
