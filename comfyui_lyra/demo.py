@@ -60,7 +60,7 @@ class Models:
         teacher = load_teacher(
             shipped_model("teacher"), dtype=torch.bfloat16 if device.type == "cuda" else torch.float32
         )
-        teacher.network.to(device)
+        teacher.to(device)
         return cls(
             teacher=teacher,
             tokenizer=load_tokenizer(shipped_model("tokenizer")).float().to(device),

@@ -79,7 +79,7 @@ def relative(found: Tensor, exact: Tensor) -> float:
 
 def on_device(teacher: Teacher, device: torch.device) -> Teacher:
     """The same teacher, its network moved."""
-    teacher.network.to(device)
+    teacher.to(device)
     return teacher
 
 

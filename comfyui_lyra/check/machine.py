@@ -86,7 +86,7 @@ def requirement(name: str, least: str) -> Finding:
 
 def numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, to compare."""
-    return tuple(int(part) for part in re.findall(r"\d+", re.match(r"[\d.]*", version)[0]))
+    return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[^\d.]", version, maxsplit=1)[0]))
 
 
 def device_name(device: torch.device) -> str:
@@ -137,8 +137,9 @@ def roomy(name: str, free: int | None, more: str = "") -> Finding:
 def free_ram() -> int | None:
     """Bytes of RAM that can be had, or None where the system does not tell."""
     try:
-        return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", MEMINFO.read_text(encoding="utf-8"))[1])
-    except (OSError, TypeError):
+        if told := re.search(r"MemAvailable:\s+(\d+)", MEMINFO.read_text(encoding="utf-8")):
+            return 1024 * int(told[1])
+    except OSError:
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

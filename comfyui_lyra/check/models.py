@@ -86,7 +86,7 @@ def of_tokenizer(models: Models, device: torch.device, steps: Steps, tell: Tell,
     """The tokenizer's checks, at the size that its family is trained at."""
     tokenizer = models.tokenizer()
     size, frames = sizes_of(tokenizer.family)
-    dtype = tokenizer.autoencoder.quant_conv.weight.dtype
+    dtype = next(tokenizer.autoencoder.parameters()).dtype
     work = 3 * encode_flops(tokenizer.config, frames, *size) / TOKENIZER_SHARE
     announce("tokenizer", work, device, dtype, tell)
     bounds = describe(tokenizer.family, dtype, note)

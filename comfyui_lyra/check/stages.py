@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ from ..tokenizer.model import CosmosTokenizer, load_tokenizer
 from ..weights.shipped import shipped_model
 from .report import Finding, Section, Tell, tell_nobody
 
+Made = TypeVar("Made")
 QUICK = GenerateSettings(steps=3, guidance=0.0, solver="dpmpp_2m")
 MOMENT = 8  # the frame of every path that is drawn, and the bullet time of the dynamic decoder
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)  # the last is what the mini files store
@@ -70,7 +72,7 @@ class Minis:
     def load(cls, device: torch.device, dtype: torch.dtype) -> "Minis":
         """The shipped files."""
         teacher = load_teacher(shipped_model("teacher"), dtype=dtype)
-        teacher.network.to(device)
+        teacher.to(device)
         return cls(
             teacher=teacher,
             tokenizer=load_tokenizer(shipped_model("tokenizer")).to(device, dtype),
@@ -193,18 +195,32 @@ def runs(models: Minis | None, device: torch.device, known: Known) -> Iterator[t
     """
     encoded = EncodeCache()
     yield "warp", lambda: warp(known, device)
-    yield "encode", lambda: encode_clip(models.tokenizer, condition_frame(known.geometry.to(device))).float().cpu()
-    yield "generate", lambda: film(models, known)
-    yield "decode", lambda: decode(models.tokenizer, known.latents.to(device), 0).float().cpu()
-    yield "splats, static decoder", lambda: build(models.static, models.tokenizer, encoded, known)
-    yield "splats, dynamic decoder", lambda: build(models.dynamic, models.tokenizer, encoded, known)
-    yield "render", lambda: draw(known.splats.to(device), known.cameras)
+    yield (
+        "encode",
+        lambda: encode(made(models), known, device),
+    )
+    yield "generate", lambda: film(made(models), known)
+    yield "decode", lambda: decode(made(models).tokenizer, made(known.latents).to(device), 0).float().cpu()
+    yield "splats, static decoder", lambda: build(made(models), made(models).static, encoded, known)
+    yield "splats, dynamic decoder", lambda: build(made(models), made(models).dynamic, encoded, known)
+    yield "render", lambda: draw(made(known.splats).to(device), known.cameras)
+
+
+def made(what: Made | None) -> Made:
+    """What loading or a stage before has made; after one that failed no stage is run."""
+    assert what is not None
+    return what
 
 
 def warp(known: Known, device: torch.device) -> Tensor:
     """The picture's points seen along the first path, [F, H, W, 3]."""
     drawn = Cache3D.of(known.geometry.to(device)).render(known.paths[0])
     return (drawn.pixels[:, 0].movedim(1, -1).cpu() + 1) / 2
+
+
+def encode(models: Minis, known: Known, device: torch.device) -> Tensor:
+    """Latents of the picture as a clip's first frame, on the CPU."""
+    return encode_clip(models.tokenizer, condition_frame(known.geometry.to(device))).float().cpu()
 
 
 def film(models: Minis, known: Known) -> Tensor:
@@ -214,9 +230,9 @@ def film(models: Minis, known: Known) -> Tensor:
     return latents.latents.values
 
 
-def build(recon: Recon, tokenizer: CosmosTokenizer, encoded: EncodeCache, known: Known) -> Tensor:
+def build(models: Minis, recon: Recon, encoded: EncodeCache, known: Known) -> Tensor:
     """Splats of the CPU's latents, drawn into their own cameras: [F, H, W, 3]."""
-    splats, cameras = reconstruct(recon, tokenizer, known.latents, (MOMENT,), cache=encoded)
+    splats, cameras = reconstruct(recon, models.tokenizer, made(known.latents), (MOMENT,), cache=encoded)
     if known.splats is None:
         known.splats, known.cameras = splats.frames[0], cameras
     return draw(splats.frames[0], cameras)

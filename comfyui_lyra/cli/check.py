@@ -60,7 +60,7 @@ def bring_tokenizer(file: Path, device: torch.device, dtype: torch.dtype) -> Cos
 def bring_teacher(file: Path, device: torch.device, dtype: torch.dtype) -> Teacher:
     """A teacher where it computes."""
     teacher = load_teacher(file, dtype=dtype)
-    teacher.network.to(device)
+    teacher.to(device)
     return teacher
 
 

@@ -77,7 +77,7 @@ def run_generate(options: argparse.Namespace) -> int | None:
     options.device = own_device(options.device)
     dtype = DTYPES[options.dtype]
     teacher = load_teacher(options.teacher or shipped_model("teacher"), dtype=dtype)
-    teacher.network.to(options.device)
+    teacher.to(options.device)
     tokenizer = tokenizer_of(options)
     geometry = load_geometry(options.geometry)
     paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))

@@ -129,7 +129,7 @@ def teacher_of(options: argparse.Namespace) -> Teacher:
     """The teacher, where and as it is used."""
     file = options.teacher or shipped_model("teacher")
     teacher = load_teacher(file, dtype=teacher_dtype(options.device))
-    teacher.network.to(options.device).requires_grad_(False)
+    teacher.to(options.device).network.requires_grad_(False)
     return teacher
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..configs import TEACHER_PRESETS, TeacherConfig
 from ..weights.checkpoints.parts import parts_of
@@ -44,6 +45,11 @@ class Teacher:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self.network.proj_out.weight.device
+
+    def to(self, device: torch.device | str) -> "Teacher":
+        """The same teacher, its weights moved."""
+        nn.Module.to(self.network, device)
+        return self
 
 
 def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.dtype | None = None) -> Teacher:

@@ -243,7 +243,7 @@ def make_batches(
     if teacher is None:
         disk = FromDisk(roots, run.log.folder / "data", training.seed, run.processes.rank, run.processes.count)
         return disk, partial(disk.held_out, most=training.validation)
-    teacher.network.to(run.device).requires_grad_(False)
+    teacher.to(run.device).network.requires_grad_(False)
     moving = first.dynamic
     count = training.moving_scenes if moving else training.scenes
     seeds, own = SPLITS["validation"][: training.validation], run.processes.own(SPLITS["sdg"][:count])
