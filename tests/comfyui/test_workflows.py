@@ -207,3 +207,15 @@ def test_a_scene_is_walked_in_and_filmed(comfyui):
 def test_a_moving_scene_is_shown_moment_by_moment(comfyui):
     shown = run_quickly(comfyui, "explore_clip")
     assert [moment["time"] for moment in moments_shown(comfyui, shown["LyraExploreSplats"])] == [0, 4, 8, 12, 16]
+
+
+@pytest.mark.slow
+def test_a_picture_is_filmed_again_through_keyframes_set_in_its_scene(comfyui):
+    shown = run_quickly(comfyui, "film_again")
+    stored = comfyui.base / "output" / "lyra"
+    assert len(list((stored / "film_again").glob("*/latent/*.safetensors"))) == 1
+    first, both = (
+        moments_shown(comfyui, shown[title])[0]["splats"]
+        for title in ("Explore Splats: set keyframes", "Explore Splats: both")
+    )
+    assert 0 < first < both
