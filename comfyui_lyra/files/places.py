@@ -80,18 +80,16 @@ class Place:
             remedy = f"pip install {package}" if package else "use a folder, s3://, gs:// or what fsspec knows"
             raise ValueError(f"{self.url}: {kind}:// cannot be opened here ({error}); {remedy}") from error
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """Names of what lies directly in it, in no order; nothing where it is not there."""
         try:
             if (path := self.path) is not None:
-                with os.scandir(path) as entries:
-                    yield from (entry.name for entry in entries)
-                return
+                return os.listdir(path)
             files, path = self.remote()
             files.invalidate_cache(path)
-            yield from (str(found).rstrip("/").rpartition("/")[2] for found in files.ls(path, detail=False))
+            return [str(found).rstrip("/").rpartition("/")[2] for found in files.ls(path, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return []
 
     def is_file(self) -> bool:
         """Whether there is a file."""

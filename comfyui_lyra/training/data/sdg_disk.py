@@ -205,7 +205,7 @@ def finished(root: Place, moving: bool = False) -> set[str]:
         for kind in reversed(KINDS):
             ending = f".{SUFFIXES[kind]}"
             names = (root / f"{view}/{kind}").names()
-            here = {name[: -len(ending)] for name in names if name.endswith(ending)}
+            here = set([name[: -len(ending)] for name in names if name.endswith(ending)])
             found = here if found is None else found & here
             if not found:
                 return found
