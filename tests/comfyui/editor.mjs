@@ -86,8 +86,8 @@ const fit = (crop) => {
   const { canvas, graph } = window.app
   const shown = graph.nodes.filter(({ id }) => !crop || crop === 'all' || crop.split(',').includes(String(id)))
   for (const node of graph.nodes) if (crop && /Note$/.test(node.type)) node.pos = [1e5, 1e5]
-  const above = crop ? 45 : 90 // titles, and of a whole graph the headings of groups
-  const boxes = shown.map(({ pos: [x, y], size: [w, h], flags }) => (flags.collapsed ? [x, y - 45, x + 190, y] : [x, y - above, x + w, y + h]))
+  const above = crop ? 60 : 90 // titles and badges, and of a whole graph the headings of groups
+  const boxes = shown.map(({ pos: [x, y], size: [w, h], flags }) => (flags.collapsed ? [x, y - 60, x + 190, y] : [x, y - above, x + w, y + h]))
   const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
   const [right, bottom] = [2, 3].map((i) => Math.max(...boxes.map((box) => box[i])))
   const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 145) / (bottom - top), 1)
@@ -129,7 +129,7 @@ async function look(page, report, workflow) {
   if (options.run) {
     report.run = await page.evaluate(run, Number(options.run))
     await page.evaluate(() => (window.isRunning = false))
-    await page.waitForTimeout(8000) // viewers load what was made
+    await page.waitForTimeout(options.crop ? 25000 : 8000) // viewers load what was made
   }
   if (options.picture) {
     const clip = await page.evaluate(fit, options.crop)
