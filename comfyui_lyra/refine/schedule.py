@@ -62,16 +62,15 @@ def settings_for(
 ) -> RefineSettings:
     """What suits a device and frames of so many ``pixels``; 0 ``steps`` are its own number.
 
-    Plain torch, on a CPU and where gsplat is missing, takes a second a small frame. There each step is of one frame
-    without SSIM, at twice the rates, every third of the picture, and large frames are compared at half size.
+    Plain torch, on a CPU and where gsplat is missing, takes a second a small frame. There each step is of one frame,
+    at twice the rates, every third of the picture, and large frames are compared at half size.
     """
     small = pixels <= SMALL
     if torch.device(device).type == "cuda" and not rasterize.absent("gsplat"):
         chosen = RefineSettings(batch=6 if small else 2)
     else:
         chosen = RefineSettings(
-            steps=100, batch=1, picture_every=3, picture_weight=1.0, similarity=0.0, rates=Rates() * 2,
-            shrink=1 if small else 2,
+            steps=100, batch=1, picture_every=3, picture_weight=1.0, rates=Rates() * 2, shrink=1 if small else 2
         )  # fmt: skip
     return replace(chosen, steps=steps or chosen.steps, seconds=seconds, seed=seed)
 

@@ -30,7 +30,7 @@ NEEDLE = 5  # a splat whose longest axis is so many times its middle one
 DRAWN = 17  # frames at once
 VARIANTS: Mapping[str, Callable[[RefineSettings], RefineSettings]] = {
     "default": lambda given: given,
-    "ssim": lambda given: replace(given, similarity=0.2),
+    "ssim 0.5": lambda given: replace(given, similarity=0.5),
     "no ssim": lambda given: replace(given, similarity=0.0),
     "invented 0.3": lambda given: replace(given, invented=0.3),
     "invented 0.1": lambda given: replace(given, invented=0.1),
@@ -47,9 +47,7 @@ VARIANTS: Mapping[str, Callable[[RefineSettings], RefineSettings]] = {
     "steps / 3": lambda given: replace(given, steps=max(1, given.steps // 3)),
     "batch x 2": lambda given: replace(given, batch=2 * given.batch),
     "as on a GPU": lambda given: replace(RefineSettings(), steps=given.steps),
-    "as on a CPU": lambda given: replace(
-        given, batch=1, picture_every=3, picture_weight=1.0, similarity=0.0, rates=Rates() * 2
-    ),
+    "as on a CPU": lambda given: replace(given, batch=1, picture_every=3, picture_weight=1.0, rates=Rates() * 2),
 }
 
 

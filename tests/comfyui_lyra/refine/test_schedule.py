@@ -30,7 +30,7 @@ def test_a_run_is_over_when_its_steps_or_its_time_are(monkeypatch):
 def test_a_device_has_steps_of_its_own_kind(monkeypatch):
     monkeypatch.setattr(schedule.rasterize, "absent", lambda name: None)
     cpu, gpu, large = settings_for("cpu", 160 * 96), settings_for("cuda", 160 * 96), settings_for("cuda", 1280 * 704)
-    assert (cpu.batch, cpu.similarity, cpu.picture_every, cpu.shrink) == (1, 0.0, 3, 1)
+    assert (cpu.batch, cpu.similarity, cpu.picture_every, cpu.shrink) == (1, 0.2, 3, 1)
     assert gpu.batch > large.batch and gpu.picture_every == 1 and large.shrink == 1
     asked = settings_for("cpu", 160 * 96, steps=7, seconds=2.5, seed=9)
     assert (asked.steps, asked.seconds, asked.seed) == (7, 2.5, 9)
