@@ -204,7 +204,9 @@ def test_a_scene_is_walked_in_and_filmed(comfyui):
 
 
 @pytest.mark.slow
-def test_a_moving_scene_is_shown_moment_by_moment(comfyui):
+def test_a_moving_scene_is_shown_moment_by_moment(comfyui, long):
+    if not long:
+        pytest.skip("--long: the node's own tests and clip_to_4d are the short form")
     shown = run_quickly(comfyui, "explore_clip")
     assert [moment["time"] for moment in moments_shown(comfyui, shown["LyraExploreSplats"])] == [0, 4, 8, 12, 16]
 
