@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -181,6 +182,7 @@ def comfyui() -> Iterator[str]:
     spec.loader.exec_module(tests)
     if not (checkout := os.environ.get("COMFYUI_DIR")):
         sys.exit("COMFYUI_DIR names no ComfyUI checkout, which pictures of the editor need")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends too
     with tempfile.TemporaryDirectory() as base:
         server = tests.ComfyUI(Path(checkout).resolve(), tests.interpreter(Path(checkout)), Path(base))
         try:
