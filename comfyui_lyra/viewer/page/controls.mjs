@@ -26,7 +26,7 @@ export const shift = (camera, by) => ({ ...camera, p: add(camera.p, turned(camer
 
 export class Controls {
   constructor(element, world) {
-    Object.assign(this, { element, world, mode: 'orbit', speed: 1, held: new Set(), pointers: new Map() })
+    Object.assign(this, { element, world, mode: 'orbit', speed: 1, held: new Set(), tapped: new Set(), pointers: new Map() })
     this.velocity = [0, 0, 0]
     element.addEventListener('pointerdown', (event) => this.down(event))
     element.addEventListener('pointermove', (event) => this.move(event))
@@ -42,6 +42,7 @@ export class Controls {
   key(event) {
     if (!MOVES[event.code]) return false
     this.held.add(event.code)
+    this.tapped.add(event.code) // for one step at least, however slowly frames come
     this.fast = event.shiftKey
     return true
   }
@@ -101,7 +102,8 @@ export class Controls {
   // Fly on for `seconds`; true while something moves
   step(seconds) {
     const goal = [0, 0, 0]
-    for (const code of this.held) MOVES[code].forEach((v, i) => (goal[i] += v))
+    for (const code of new Set([...this.held, ...this.tapped])) MOVES[code].forEach((v, i) => (goal[i] += v))
+    this.tapped.clear()
     const pace = this.world.reach * 0.6 * this.speed * (this.fast ? 3 : 1)
     const keep = Math.exp(-seconds * 12)
     this.velocity = this.velocity.map((v, i) => goal[i] * pace + (v - goal[i] * pace) * keep)
