@@ -27,7 +27,7 @@ def small_workflow() -> dict:
             output["links"] = [link for link in output["links"] or () if link in links]
         names = list(node.get("widgets_values_named", ()))
         for name, value in SMALL.get(node["type"], {}).items():
-            node["widgets_values"][names.index(name)] = value
+            node["widgets_values"][names.index(name)] = node["widgets_values_named"][name] = value
     return found
 
 
