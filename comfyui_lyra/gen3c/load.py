@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,8 +21,10 @@ from ..weights.load import (
     save_weights,
     stored_config,
 )
-from .dit import GEN3C, build
 from .keys import PREFIXES, RULES
+
+if TYPE_CHECKING:  # diffusers takes seconds, and who only asks what a teacher is needs none of it
+    from .dit import GEN3C
 
 FOLDERS = ("", "transformer")  # of a chosen folder: where a teacher lies
 
@@ -30,7 +33,7 @@ FOLDERS = ("", "transformer")  # of a chosen folder: where a teacher lies
 class Teacher:
     """The denoising network and what its file says of it."""
 
-    network: GEN3C
+    network: "GEN3C"
     config: TeacherConfig
     fingerprint: str  # of the weights as stored
     dtype: torch.dtype  # what the network is shown, and computes in
@@ -59,6 +62,8 @@ def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.d
     float32 file is mapped, and only the cast weights take memory. Without ``config`` the file says what it is; one
     that says nothing is of the released size.
     """
+    from .dit import build
+
     file = Path(file)
     about, state = read_about(file, FOLDERS), read_state(file, FOLDERS)
     config = config or stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
@@ -92,6 +97,8 @@ def read_teacher(file: Path) -> About:
     config = stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
     parts = parts_of(file, FOLDERS)
     if (found := known_fingerprint(parts)) is None:
+        from .dit import build
+
         name, state = Fingerprint(), fitted(build(config), read_state(file, FOLDERS), RULES, file.name)
         for key in sorted(state):
             name.add(key, state[key])

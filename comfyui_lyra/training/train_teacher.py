@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..configs import CHANNELS, TEACHER_PRESETS, TeacherConfig, told
-from ..gen3c.dit import GEN3C
 from ..gen3c.load import Teacher, load_teacher, save_teacher
 from ..gen3c.sampler import CONDITION_SIGMA, SIGMA_MAX, Conditions, condition_noise, initial_noise, sample
 from ..gen3c.text import zero_text
@@ -25,6 +25,9 @@ from .run.optimizer import OptimConfig
 from .run.processes import Processes
 from .world.draw_scenes import LENGTHS, SPLITS
 from .world.filming import Filmed, film, film_mix, warped
+
+if TYPE_CHECKING:
+    from ..gen3c.dit import GEN3C
 
 log = logging.getLogger("lyra")
 
@@ -131,11 +134,13 @@ def train_teacher(
     return file
 
 
-def initial_teacher(config: TeacherConfig, seed: int) -> GEN3C:
+def initial_teacher(config: TeacherConfig, seed: int) -> "GEN3C":
     """The network with random weights, at first without effect: gates and output are zero.
 
     The learned positions may not be: they are divided by their own length.
     """
+    from ..gen3c.dit import GEN3C
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = GEN3C(config)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -294,3 +296,20 @@ def test_plan_tells_each_stage_beforehand(capsys):
 def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path, capsys):
     assert main(["fetch", "lyra", str(tmp_path)]) == 1
     assert "NVIDIA Open Model License" in capsys.readouterr().err
+
+
+STARTED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("lyra_pack", sys.argv[1])
+sys.modules["lyra_pack"] = pack = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+from lyra_pack.comfyui_lyra.cli import parser
+parser()
+print([name for name in ("diffusers", "transformers", "accelerate", "ray", "pxr") if name in sys.modules])
+"""
+
+
+def test_the_shell_starts_without_what_only_some_verbs_need():
+    pack = Path(__file__).resolve().parents[2] / "__init__.py"
+    started = subprocess.run([sys.executable, "-c", STARTED, str(pack)], capture_output=True, text=True, check=True)
+    assert started.stdout.strip() == "[]"

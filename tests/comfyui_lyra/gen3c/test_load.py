@@ -64,7 +64,8 @@ sys.modules["lyra_pack"] = pack = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
 import torch
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS
-from lyra_pack.comfyui_lyra.gen3c.load import build, load_teacher
+from lyra_pack.comfyui_lyra.gen3c.dit import build
+from lyra_pack.comfyui_lyra.gen3c.load import load_teacher
 
 def own():
     return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
