@@ -1,6 +1,7 @@
 """Bringing pictures, their depth and their cameras to the size a model was trained with."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from .pictures import crop_resize
 log = logging.getLogger("lyra")
 
 AT_ONCE = 1 << 25  # pixels of frames that are fitted together, in about 50 bytes each
+LARGEST_CLIP = 6e9  # bytes of a clip that keeps its own size: 121 frames of 1920x1080 are 4.3e9, of 4K 17e9
 WORTH_SAYING = 0.1  # share of a picture that is cut, or squashed, from which the log says so
 REFERENCE_SIZE = (720, 1280)  # height, width to which the reference resizes every input
 REFERENCE_HEIGHT = 704  # rows that it keeps of a clip
@@ -22,7 +24,14 @@ REFERENCE_BACKGROUND = 1000.0  # depth that it gives to what MoGe masks
 
 
 def meant_for(geometry: Geometry, height: int, width: int, how: Fit = "crop") -> Geometry:
-    """The same geometry for height x width pictures, to which ``fit`` will bring it; says what that costs."""
+    """The same geometry for height x width pictures, to which ``fit`` will bring it; says what that costs.
+
+    A clip that would take too much memory until then is fitted at once.
+    """
+    size = sum(t.numel() * t.element_size() for t in (geometry.frames, geometry.depth, geometry.valid))
+    if geometry.is_clip and size > max(LARGEST_CLIP, size * height * width / math.prod(geometry.size)):
+        log.info("a clip of %.0f GB is brought to %dx%d at once", size / 1e9, width, height)
+        return fit(geometry, height, width, how)
     if geometry.size != (height, width):
         _say_what_changes(geometry.cameras, height, width, how)
     return replace(geometry, fitting=Fitting(height, width, how))

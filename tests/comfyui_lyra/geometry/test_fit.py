@@ -148,6 +148,13 @@ def test_a_path_with_a_lens_of_its_own_keeps_its_view(how, frames):
     torch.testing.assert_close(by_aim.K, by_own.K, rtol=1e-5, atol=1e-4)
 
 
+def test_a_clip_too_large_to_wait_is_fitted_at_once_and_never_enlarged(monkeypatch):
+    clip, picture = wall(90, 120, 3), wall(90, 120, 1)
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.geometry.fit.LARGEST_CLIP", 1000)
+    assert meant_for(clip, 40, 70).size == (40, 70)
+    assert meant_for(clip, 176, 320).size == (90, 120) == meant_for(picture, 40, 70).size
+
+
 @EACH
 def test_many_frames_are_fitted_some_at_a_time(how, frames, monkeypatch):
     clip = wall(90, 120, frames + 2)
