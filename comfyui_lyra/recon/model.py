@@ -6,7 +6,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..callbacks import OnStep, no_progress
 from ..configs import COMPRESSION, PATCH, ReconConfig
-from ..splats.gaussians import Gaussians, concatenate, most_opaque
+from ..splats.gaussians import Gaussians, concatenate
+from ..splats.pruning import most_opaque
 from .blocks import AttentionBlock, PatchEmbed
 from .heads import OPACITY, RAW, gaussians, opacity, upsample
 from .inputs import ReconInputs

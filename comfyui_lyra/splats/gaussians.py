@@ -11,6 +11,7 @@ from torch import Tensor
 from ...kernels_glue.devices import doubled
 from ..shapes import check_shapes
 from .harmonics import turned_rest
+from .pruning import most_opaque
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,14 +98,6 @@ class Gaussians:
         ``keep`` is a share in [0, 1]. The released ratio is ``1 - 0.8``, which truncates to one splat fewer than 0.2.
         """
         return self[most_opaque(self.opacities, keep)]
-
-
-def most_opaque(opacities: Tensor, keep: float) -> Tensor:
-    """Indices [int(N * keep)] of the highest opacities [N], highest first; ties in the order of their index."""
-    if not 0 <= keep <= 1:
-        raise ValueError(f"keep {keep} is a share and must lie in 0..1")
-    count = int(opacities.shape[0] * keep)
-    return torch.sort(opacities, descending=True, stable=True).indices[:count]
 
 
 def concatenate(parts: Sequence[Gaussians]) -> Gaussians:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...geometry.geometry import pixel_rays, transform
 
+TOLERANCE = 0.02  # how far behind the boundary mesh a point may lie before it counts as hidden
 KNOWN = 0.5  # share of a vertex's pixels that must have depth; the reference asks for none
 REDUCTION = 4  # the mesh has one vertex for 4 x 4 pixels
 NEAR = 1e-6  # triangles are cut at this depth only to bound where they appear
@@ -23,6 +24,12 @@ class BoundaryMesh:
 
     vertices: Tensor  # [P, 3] world
     faces: Tensor  # [T, 3] rows of vertices
+
+
+def hidden(depth: Tensor, meshes: Sequence[BoundaryMesh], w2c: Tensor, K: Tensor) -> Tensor:
+    """Where what was drawn, at a depth [I, H, W], lies behind its picture's mesh: bool [I, H, W]."""
+    front = mesh_depth(meshes, w2c, K, *depth.shape[1:])
+    return (front > 0) & (front + TOLERANCE < depth)
 
 
 def boundary_mesh(points: Tensor, boundary: Tensor) -> BoundaryMesh:

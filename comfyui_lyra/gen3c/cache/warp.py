@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ...geometry.geometry import transform
 from ...shapes import check_shapes
-from .occlusion import BoundaryMesh, mesh_depth
+from .occlusion import BoundaryMesh, hidden
 
 PAIR = 2  # consecutive pictures share one depth-weight maximum: GEN3C was trained with this
 SHARPNESS = 50.0  # the farthest point of a pair weighs exp(-50) of one at the camera
-TOLERANCE = 0.02  # how far behind the boundary mesh a point may lie before it counts as hidden
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,10 +41,7 @@ def forward_warp(
     w2c [I, 4, 4], K [I, 3, 3]. What lies behind ``meshes``, one a picture, is removed (foreground masking).
     """
     warped = splat(image, mask[:, 0], *project(points, w2c, K))
-    if meshes is None:
-        return warped
-    front = mesh_depth(meshes, w2c, K, *points.shape[1:3])
-    return without(warped, (front > 0) & (front + TOLERANCE < warped.depth))
+    return warped if meshes is None else without(warped, hidden(warped.depth, meshes, w2c, K))
 
 
 def project(points: Tensor, w2c: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor]:

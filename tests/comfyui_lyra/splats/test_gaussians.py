@@ -1,6 +1,7 @@
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians, concatenate, most_opaque, turned
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians, concatenate, turned
+from lyra_pack.comfyui_lyra.splats.pruning import most_opaque
 
 
 def random_gaussians(n: int, seed: int = 0, bands: int = 0) -> Gaussians:

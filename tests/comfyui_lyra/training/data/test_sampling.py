@@ -11,7 +11,8 @@ from lyra_pack.comfyui_lyra.files.cameras.pinhole import pinhole_matrix, pinhole
 from lyra_pack.comfyui_lyra.geometry.pictures import crop_resize
 from lyra_pack.comfyui_lyra.latents import VideoLatents
 from lyra_pack.comfyui_lyra.recon.inputs import time_embedding
-from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians, most_opaque
+from lyra_pack.comfyui_lyra.splats.gaussians import Gaussians
+from lyra_pack.comfyui_lyra.splats.pruning import most_opaque
 from lyra_pack.comfyui_lyra.training.data import sampling
 from lyra_pack.comfyui_lyra.training.data.sampling import (
     draw,
