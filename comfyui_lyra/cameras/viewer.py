@@ -73,7 +73,7 @@ def from_viewer(info: Mapping[str, Any], width: int, height: int) -> tuple[Tenso
 
 def one_by_one(infos: Iterable[Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
     """LOAD3D_CAMERAs of sockets that bring one each, or a list of several."""
-    return [info for given in infos for info in (given if isinstance(given, list | tuple) else (given,))]
+    return [info for given in infos for info in ((given,) if isinstance(given, Mapping) else given)]
 
 
 def keyframes_from_viewer(

@@ -5,7 +5,6 @@
 ``zoom`` multiplies the focal length of the scene's first camera. Nothing at all stands for that camera.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..cameras.moves import Easing, through_keyframes
 from ..cameras.path import CameraTrajectory
+from ..files.reading import parse_json
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +48,7 @@ def view_of(text: str, start: CameraTrajectory, moments: int) -> View:
     if not text.strip():
         return View(camera=start, moment=0)
     try:
-        state = json.loads(text)
+        state = parse_json(text)
     except ValueError as error:
         raise ValueError(f"state of the view: not JSON ({error}); empty it to stand at the first camera") from error
     if not isinstance(state, Mapping):

@@ -15,7 +15,7 @@ from lyra_pack.comfyui_lyra.training.run.checkpoint import latest
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
-STEPS = 6
+STEPS = 10
 WIDGETS = {
     "dataset": "scenes", "preset": "quick", "minutes": 0.0, "name": "mine", "resume": True, "start_from": "",
     "batch": 1, "flipped": False, "seed": 0,

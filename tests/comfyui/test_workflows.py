@@ -22,7 +22,7 @@ QUICK = {
     "LyraGenerateLatents": {"steps": 2},
     "LyraReconstruct": {"keep": 0.11},  # little more than 10 000 splats
     "LyraRenderSplats": {"width": 96, "height": 64, "every": 8},
-    "LyraTrainRecon": {"steps": 5},
+    "LyraTrainRecon": {"steps": 10},
     "LyraRefineSplats": {"steps": 2},
     "LyraEvaluate": {"every": 16},
     "SplatToMesh": {"resolution": 64},

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...cameras.path import CameraTrajectory
 from ...demo import Models
+from ...files.reading import parse_json
 from ...quality.perceptual import Perceptual
 from ...quality.scores import BEST, flicker, psnr, sharpness, ssim
 from ...quality.tpips import tokenizer_tpips
@@ -215,7 +216,7 @@ def mean(values: Tensor) -> float:
 
 def rows_of(file: Path) -> list[dict]:
     """The results that a file holds."""
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    return [parse_json(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
 
 
 COLUMNS = ("paths psnr", "between psnr", "beyond psnr", "teacher psnr", "picture psnr", "visible psnr", "hole psnr",

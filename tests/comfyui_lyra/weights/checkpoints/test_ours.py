@@ -69,7 +69,7 @@ def test_folders_are_known_by_what_lies_in_them(tmp_path, picture, scene, capsys
         "moments": ("sequence", "a splat sequence of this pack: 2 PLY files"),
         "made": ("generated", "generated paths in the reference's layout: 2 views of 1 clip (night.npz)"),
         "made.lyra": ("manifest", "1 manifest (night.json)"),
-        "made/0": ("folder", "a folder"),
+        "made/0": ("view", "(night.npz)"),
         "colmap": ("cameras", "a COLMAP model"),
         "paths": ("cameras", "a folder of cameras (transforms.json)"),
         "sample": ("sample", "1 sample with its depth (picture_depth.npz)"),
