@@ -249,6 +249,13 @@ def test_workflows_name_our_nodes_and_give_every_widget_a_value(path):
 
 
 @each_graph
+def test_values_by_name_are_those_by_place(path):
+    for node in nodes_of(path):
+        for name, value in node.get("widgets_values_named", {}).items():
+            assert value in node["widgets_values"], f"{node['type']}: {name}"
+
+
+@each_graph
 def test_workflow_links_join_sockets_that_exist(path):
     for graph in graphs(path):
         nodes = {node["id"]: node for node in graph["nodes"]}
