@@ -2,7 +2,7 @@
 
 from .attention import attention
 from .causal_conv import causal_conv
-from .rasterize import rasterize
+from .rasterizer.rasterize import rasterize
 from .registry import Kernel, KernelUnavailable, Op
 from .ssd_scan import ssd_scan
 from .ssim import ssim

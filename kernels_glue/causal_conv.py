@@ -8,7 +8,7 @@ from torch.nn.functional import silu
 
 from .proof import Probe, like, shortened, size_class
 from .registry import Kernel, Op
-from .triton_ready import cannot_run_triton, require_triton
+from .triton_kernels.ready import cannot_run_triton, require_triton
 
 
 def causal_conv_torch(
@@ -71,7 +71,7 @@ def _causal_conv1d_refuses(x: Tensor, weight: Tensor, *args: Tensor, **options) 
 def load_triton() -> Callable:
     """Our own Triton kernel."""
     require_triton()
-    from .causal_conv_triton import causal_conv_triton
+    from .triton_kernels.causal_conv import causal_conv_triton
 
     return causal_conv_triton
 
@@ -113,7 +113,7 @@ causal_conv = Op(
                 sizes=_probe_sizes,
                 inputs=_probe_inputs,
                 limits=_LIMITS,
-                files=("causal_conv.py", "causal_conv_triton.py"),
+                files=("causal_conv.py", "triton_kernels/causal_conv.py"),
             ),
         ),
         Kernel(

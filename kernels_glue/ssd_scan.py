@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .proof import Probe, like, shortened, size_class
 from .registry import Kernel, Op
-from .triton_ready import cannot_run_triton, require_triton
+from .triton_kernels.ready import cannot_run_triton, require_triton
 
 DECAY_BYTES = 2**26  # decay matrices [chunks, H, chunk, chunk] held at once; more chunks run in groups
 
@@ -148,7 +148,7 @@ def _mamba_ssm_refuses(x: Tensor, *args: Tensor, chunk: int = 128, **options) ->
 def load_triton() -> Callable:
     """Our own Triton kernels."""
     require_triton()
-    from .ssd_scan_triton import ssd_scan_triton
+    from .triton_kernels.ssd_scan import ssd_scan_triton
 
     return ssd_scan_triton
 
@@ -221,7 +221,7 @@ ssd_scan = Op(
                 inputs=_probe_inputs,
                 # scores and entering states are rounded to 8 or 11 bits for the products, and so is the result
                 limits={torch.bfloat16: 8e-3, torch.float16: 1.5e-3},
-                files=("ssd_scan.py", "ssd_scan_triton.py"),
+                files=("ssd_scan.py", "triton_kernels/ssd_scan.py"),
             ),
         ),
         Kernel(

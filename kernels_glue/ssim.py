@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from .proof import Probe, like
 from .registry import Kernel, Op
-from .triton_ready import no_card_for_triton, require_triton
+from .triton_kernels.ready import no_card_for_triton, require_triton
 
 WINDOW, SIGMA = 11, 1.5  # pixels of the Gaussian window (Wang et al. 2004)
 BORDER = WINDOW - 1  # rows and columns that the windows that fit leave out
@@ -110,7 +110,7 @@ def spread(maps: Tensor) -> Tensor:
 def load_triton() -> Callable:
     """Our own kernel, which needs Triton alone."""
     require_triton()
-    from .ssim_triton import ssim_triton
+    from .triton_kernels.ssim import ssim_triton
 
     return ssim_triton
 
@@ -144,7 +144,7 @@ ssim = Op(
                 sizes=_probe_sizes,
                 inputs=_probe_inputs,
                 limits={torch.float32: 1e-4},  # rounding of means beside C2, which divides small variances
-                files=("ssim.py", "ssim_triton.py"),
+                files=("ssim.py", "triton_kernels/ssim.py"),
             ),
         ),
     ),

@@ -11,7 +11,7 @@ from torch.nn.functional import layer_norm, rms_norm
 
 from .proof import Probe, like, shortened, size_class
 from .registry import Kernel, Op
-from .triton_ready import cannot_run_triton, require_triton
+from .triton_kernels.ready import cannot_run_triton, require_triton
 
 EPSILON = 1e-6  # of every norm
 ROWS = 8192  # tokens that the reference rotates at a time: its float32 copies stay small
@@ -88,16 +88,16 @@ def _rotate_inputs(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> tuple
 def _load(name: str) -> Callable[[], Callable]:
     def load() -> Callable:
         require_triton()
-        from . import tokens_triton
+        from .triton_kernels import tokens
 
-        return getattr(tokens_triton, name)
+        return getattr(tokens, name)
 
     return load
 
 
 # the reference rounds after every operation, the kernels once at the end
 _LIMITS = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-_FILES = ("tokens.py", "tokens_triton.py")
+_FILES = ("tokens.py", "triton_kernels/tokens.py")
 
 residual_norm = Op(
     "residual_norm",

@@ -135,7 +135,8 @@ def test_rooms_of_the_library_see_only_those_before_them():
 
 
 def test_rooms_are_small_enough_to_look_over():
-    full = {folder: len(list(folder.glob("*.py"))) for room in ROOMS for folder in (ROOT / room).rglob("*")}
+    full = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in SOURCES}}
+    assert full[ROOT / "kernels_glue"]  # the rooms themselves are counted too
     assert not {folder.name: count for folder, count in full.items() if count > 14}
     top = {p.stem for p in (ROOT / "comfyui_lyra").glob("*.py")} - {"__init__", "__main__", "demo"}
     assert len(top) <= 6, top

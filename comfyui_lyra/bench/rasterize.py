@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...kernels_glue import rasterize
 from ...kernels_glue.devices import by_device
-from ...kernels_glue.projection import MODES
+from ...kernels_glue.rasterizer.projection import MODES
 from ..cost.timing import measure
 
 FOCAL = 0.8  # of the picture's width

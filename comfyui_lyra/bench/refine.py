@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...kernels_glue import rasterize, ssim
 from ...kernels_glue.devices import by_device
-from ...kernels_glue.projection import MODES
+from ...kernels_glue.rasterizer.projection import MODES
 from ..cameras.moves import PathSettings, camera_paths
 from ..cameras.path import CameraTrajectory
 from ..configs import TokenizerConfig

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels_glue.projection import rotation_matrices, turn
+from ...kernels_glue.rasterizer.projection import rotation_matrices, turn
 from ..cameras.path import CameraTrajectory
 from ..splats.gaussians import Gaussians
 from .footage import Target

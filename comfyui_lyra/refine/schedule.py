@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ...kernels_glue.rasterize import rasterize
+from ...kernels_glue.rasterizer.rasterize import rasterize
 from ..configs import told
 
 LAST = 0.05  # share of the rates that is left at the end

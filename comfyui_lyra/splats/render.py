@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...kernels_glue.projection import Mode
-from ...kernels_glue.rasterize import rasterize
+from ...kernels_glue.rasterizer.projection import Mode
+from ...kernels_glue.rasterizer.rasterize import rasterize
 from ..callbacks import OnStep, no_progress
 from ..cameras.path import CameraTrajectory
 from ..configs import told

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels_glue.projection import ALPHA_MIN
+from ...kernels_glue.rasterizer.projection import ALPHA_MIN
 from ..splats.gaussians import Gaussians
 
 CHUNK = 256  # splats that share their bounds

@@ -12,7 +12,7 @@ from ...comfyui_lyra.splats.render import RenderSettings, render
 from ...comfyui_lyra.viewer.folder import SCENE, write_folder
 from ...comfyui_lyra.viewer.scene import opening
 from ...comfyui_lyra.viewer.state import view_of
-from ...kernels_glue.projection import MODES
+from ...kernels_glue.rasterizer.projection import MODES
 from ..camera.paths import FRAMES, SPEED
 from ..comfy import devices, folders, progress
 from ..comfy import types as sockets

@@ -9,8 +9,8 @@ from torch import Tensor
 from ...comfyui_lyra.cameras.sets import end_to_end
 from ...comfyui_lyra.splats.crop import crop
 from ...comfyui_lyra.splats.render import Frames, RenderSettings, depth_view, render
-from ...kernels_glue.projection import MODES
-from ...kernels_glue.rasterize import rasterize
+from ...kernels_glue.rasterizer.projection import MODES
+from ...kernels_glue.rasterizer.rasterize import rasterize
 from ..comfy import devices, progress
 from ..comfy import types as sockets
 

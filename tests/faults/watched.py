@@ -2,6 +2,9 @@
 
 ``python watched.py`` reads {"verbs": [[word, ...], ...]} from standard input. Python itself reports each file that it
 opens for writing, each name that it changes, each process and each connection (its audit events).
+
+What libraries do while they are imported is not watched: torch makes its compiler's cache folder, urllib3 asks by
+binding a loopback socket whether there is IPv6.
 """
 
 import importlib.util
@@ -46,6 +49,7 @@ def note(place: object) -> None:
 
 if __name__ == "__main__":
     from lyra_pack.comfyui_lyra.cli import main
+    from lyra_pack.comfyui_lyra.gen3c import dit  # noqa: F401  diffusers and what it brings
 
     verbs = json.load(sys.stdin)["verbs"]
     sys.addaudithook(watch)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lyra_pack.kernels_glue.compositing import footprints, moments, row_gradients, summed
+from lyra_pack.kernels_glue.rasterizer.compositing import footprints, moments, row_gradients, summed
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

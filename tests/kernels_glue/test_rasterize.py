@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
-from lyra_pack.kernels_glue import KernelUnavailable, compositing, rasterize
-from lyra_pack.kernels_glue.projection import project
+from lyra_pack.kernels_glue import KernelUnavailable, rasterize
+from lyra_pack.kernels_glue.rasterizer import compositing
+from lyra_pack.kernels_glue.rasterizer.projection import project
 
 MODES = ("ut_eval3d", "ewa")
 NAMES = ("means", "quats", "scales", "opacities", "colors")

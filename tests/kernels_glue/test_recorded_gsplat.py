@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyra_pack.kernels_glue import rasterize
-from lyra_pack.kernels_glue.projection import project
+from lyra_pack.kernels_glue.rasterizer.projection import project
 from packed import unpack
 
 RECORDED = Path(__file__).parents[1] / "data" / "gsplat" / "rasterize.safetensors.packed"

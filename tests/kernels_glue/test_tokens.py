@@ -53,7 +53,7 @@ def test_the_kernels_are_right_in_tritons_interpreter():
 
 
 def interpreted():
-    from lyra_pack.kernels_glue.tokens_triton import norm_rotate_triton, residual_norm_triton
+    from lyra_pack.kernels_glue.triton_kernels.tokens import norm_rotate_triton, residual_norm_triton
 
     for dtype, limit in ((torch.float32, 1e-6), (torch.bfloat16, 8e-3)):
         x, add, shift, scale, gate = (

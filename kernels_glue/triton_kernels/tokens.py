@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tokens import EPSILON
+from ..tokens import EPSILON
 
 
 @triton.jit

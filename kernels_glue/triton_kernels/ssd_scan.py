@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .ssd_scan import _sums
+from ..ssd_scan import _sums
 
 TILE = 64  # tokens a tile of scores
 STATES = 32  # columns of the state a program carries

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .ssim import BORDER, C1, C2, MIDDLE, WINDOW, check_frames, weights
+from ..ssim import BORDER, C1, C2, MIDDLE, WINDOW, check_frames, weights
 
 ACROSS = 512  # numbers of a row that a program makes
 TILE_ROWS, TILE_COLUMNS = 8, 128  # of those down the columns

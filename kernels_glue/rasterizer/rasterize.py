@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..proof import Probe, like
+from ..registry import Kernel, Op
 from .projection import Mode
-from .proof import Probe, like
 from .rasterize_torch import check_call, rasterize_torch
-from .registry import Kernel, Op
 
 PROJECTED = 2**22  # splats times cameras that gsplat projects at once, about 200 bytes each with their gradients
 

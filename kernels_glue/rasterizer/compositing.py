@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .devices import by_device
+from ..devices import by_device
 from .projection import ALPHA_MIN
 
 ALPHA_MAX = 0.999

@@ -1,0 +1,1 @@
+"""Drawing Gaussians: where they fall, how they cover pixels, and gsplat in their place."""
