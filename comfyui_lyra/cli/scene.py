@@ -142,6 +142,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
 
 def metres_told(provenance: Mapping[str, str]) -> float | None:
     """Metres a unit of the world of latents, where they know by what their geometry's metres were divided."""
+    if provenance.get("metric") == "0":  # relative depth
+        return None
     try:
         found = float(provenance.get("scale", "nan"))
     except ValueError:
@@ -171,7 +173,10 @@ def scale_of(options: argparse.Namespace, latents: MultiViewLatents) -> float:
     if not options.metres:
         return 1.0
     if (known := metres_told(latents.provenance)) is None:
-        raise ValueError(f"{options.latents} do not say what a unit of theirs is in metres; leave out --metres")
+        raise ValueError(
+            f"{options.latents} do not say what a unit of theirs is in metres: their depth "
+            "was relative, or of unknown make; leave out --metres"
+        )
     return known
 
 

@@ -273,6 +273,7 @@ def describe(
         "tokenizer": tokenizer.identity,
         "geometry": fingerprint(seen),
         "scale": repr(geometry.scale),
+        **({} if geometry.metric else {"metric": "0"}),
         "text": fingerprint({"prompt": text.prompt, "negative": text.negative}),
         "noise": fingerprint({"noise": noise}),
         **{name: str(value) for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]},

@@ -56,6 +56,7 @@ class Geometry:
     valid: Tensor  # [F, H, W] bool: where depth was measured; of the rest only background is ever drawn
     cameras: CameraTrajectory  # F poses and intrinsics for H x W pictures
     scale: float = 1.0  # what depth and translations were divided by; multiply to get the source's unit back
+    metric: bool = True  # whether that unit is the metre, as far as the source knows; else lengths are relative
     fitting: Fitting | None = None  # None: meant for pictures of its own size
 
     def __post_init__(self) -> None:

@@ -73,7 +73,8 @@ def from_da3(frames: Tensor, da3: Mapping[str, Tensor], fov: float | None = None
             )
         K, c2w = pinhole_K(width, height, fov).to(depth)[None], _still(depth)
     sky = da3["sky"].to(depth) >= SKY if "sky" in da3 else torch.zeros_like(depth, dtype=torch.bool)
-    return _assemble(frames, depth, sky, K, c2w, "Depth Anything 3").normalized(scale)
+    geometry = _assemble(frames, depth, sky, K, c2w, "Depth Anything 3")
+    return replace(geometry, metric=False).normalized(scale)
 
 
 def from_depth(
@@ -130,7 +131,8 @@ def from_depth(
     else:
         K, c2w = pinhole_K(width, height, fov).to(depth).repeat(count, 1, 1), _still(depth).repeat(count, 1, 1)
     rate = cameras.fps if cameras is not None else fps
-    return _assemble(frames, depth, background, K, c2w, "the depth picture", rate).normalized(scale)
+    geometry = _assemble(frames, depth, background, K, c2w, "the depth picture", rate)
+    return replace(geometry, metric=meaning == "depth").normalized(scale)
 
 
 def depth_of_size(depth: Tensor, height: int, width: int, source: str) -> Tensor:

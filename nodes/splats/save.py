@@ -143,5 +143,5 @@ def factor(scale: float, geometry: Geometry | None) -> float:
 
 def placing(scale: float, geometry: Geometry | None, up: Up | str) -> Placing:
     """How splats are to be written; with a geometry in metres, if its depth was."""
-    metres = None if geometry is None else 1 / scale
+    metres = 1 / scale if geometry and geometry.metric else None
     return Placing(scale=factor(scale, geometry), metres=metres, up=None if up == USUAL else up)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.cli.scene import metres_told
 from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras, save_cameras
 from lyra_pack.comfyui_lyra.files.cameras.lyra_json import save_cameras_json
 from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
@@ -171,6 +172,11 @@ def test_a_path_s_name_never_leads_out_of_the_folder(tmp_path, scene, capsys):
     assert main(["render", str(scene), str(tmp_path / "out"), "--cameras", str(tmp_path / "paths.json")]) == 1
     assert "camera path 'up/../../up': names become file names" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_relative_depth_tells_no_metres():
+    assert metres_told({"scale": "2.5"}) == 2.5
+    assert metres_told({"scale": "2.5", "metric": "0"}) is None and metres_told({}) is None
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path, scene, capsys):

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -106,6 +107,10 @@ def test_up_and_metres_go_into_the_file(folders, scene):
     (file,) = SaveSplats.execute(sockets.to_splat([scene]), "scene", 1.0, geometry, "usda", "z_up").args
     text = Path(file.get_source()).read_text()
     assert 'upAxis = "Z"' in text and "metersPerUnit = 1.0" in text
+    for metric in (True, False):  # relative depth says nothing of metres
+        known = replace(geometry, metric=metric)
+        (file,) = SaveSplats.execute(sockets.to_splat([scene]), "scene", 1.0, known, "ply", "usual").args
+        assert (b"metres_per_unit=1.0" in Path(file.get_source()).read_bytes()[:400]) == metric
     with pytest.raises(ValueError, match="Niantic's SPZ is y_up, not z_up"):
         SaveSplats.execute(sockets.to_splat([scene]), "scene", 1.0, None, "spz", "z_up")
 

@@ -1,7 +1,8 @@
 """Our geometry file: one safetensors with pictures, depth, validity and cameras.
 
 Tensors: ``frames`` [F, H, W, 3] and ``valid`` [F, H, W] as bytes, ``depth`` [F, H, W], ``c2w`` [F, 4, 4], ``K``
-[F, 3, 3] as float32. The metadata holds ``format`` "lyra-geometry", ``version`` "1", and ``name``, ``fps``, ``scale``.
+[F, 3, 3] as float32. The metadata holds ``format`` "lyra-geometry", ``version`` "1", ``name``, ``fps``, ``scale``, and
+``metric`` "0" where lengths are relative.
 """
 
 from pathlib import Path
@@ -30,6 +31,7 @@ def save_geometry(path: Path | str, geometry: Geometry) -> None:
         "K": cameras.K,
     }
     about = {"pack": pack_version(), "name": cameras.name, "fps": repr(cameras.fps), "scale": repr(geometry.scale)}
+    about |= {} if geometry.metric else {"metric": "0"}
     with replacing(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, FORMAT | about)
 
@@ -57,6 +59,7 @@ def load_geometry(path: Path | str) -> Geometry:
                     fps=float(about["fps"]), name=about["name"],
                 ),
                 scale=float(about["scale"]),
+                metric=about.get("metric", "1") == "1",
             )  # fmt: skip
         except KeyError as error:
             raise ValueError(f"incomplete geometry: no {error}") from error

@@ -107,6 +107,7 @@ def test_depth_pictures_mean_what_is_said():
     depth[:, 1] = torch.tensor([torch.inf, 1e10]).repeat(WIDTH // 2)
     found = from_depth(frames(), depth, fov=40, scale="as_is")
     assert torch.equal(found.depth[:, 2:], depth[:, 2:])
+    assert found.metric
     assert not found.valid[:, :2].any()
     assert (found.depth[:, 0] == 0).all()  # nothing known, so nothing to draw
     assert found.depth[:, 1].isinf().all()  # background
@@ -115,9 +116,11 @@ def test_depth_pictures_mean_what_is_said():
     found = from_depth(frames(), disparity, "disparity", fov=40, scale="as_is")
     assert torch.allclose(found.depth[:, 1:], ramp()[:, 1:])
     assert found.depth[:, 0].isinf().all()
+    assert not found.metric
     white_is_near = torch.linspace(0, 1, WIDTH).expand(1, HEIGHT, WIDTH)
     found = from_depth(frames(), white_is_near, "near-far", near=2.0, far=10.0, fov=40, scale="as_is")
     assert found.depth[0, 0, [0, -1]].tolist() == pytest.approx([10, 2])
+    assert not found.metric
     assert torch.allclose((1 / found.depth[0, 0]).diff(), torch.tensor(0.4 / (WIDTH - 1)), atol=1e-6)
 
 

@@ -28,9 +28,10 @@ def test_a_geometry_is_read_back_with_pictures_of_256_levels(tmp_path, geometry,
         assert torch.equal(getattr(found, name), getattr(geometry, name))
     assert (found.frames - geometry.frames).abs().max() <= 0.5 / 255 + 1e-6
     same_path(found.cameras, geometry.cameras)
-    assert found.scale == 3.25
-    save_geometry(tmp_path / "h.safetensors", found)
-    assert torch.equal(load_geometry(tmp_path / "h.safetensors").frames, found.frames)
+    assert found.scale == 3.25 and found.metric
+    save_geometry(tmp_path / "h.safetensors", replace(found, metric=False))
+    again = load_geometry(tmp_path / "h.safetensors")
+    assert torch.equal(again.frames, found.frames) and not again.metric
 
 
 def test_other_files_are_refused(tmp_path, geometry):
