@@ -39,6 +39,7 @@ def run_batch(options: argparse.Namespace) -> int:
     job = filled(
         PicturesJob(
             folder=str(options.folder.absolute()), out=str(options.out), share=(shard.index, shard.count),
+            formats=tuple(options.format),
             depth_model=str(depth_folder(options)) if options.depth == "auto" else None,
             teacher=absolute(options.teacher), tokenizer=absolute(options.tokenizer), recon=absolute(options.recon),
         ),

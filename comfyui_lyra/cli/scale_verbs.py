@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..files.media.depth_values import MEANINGS
 from ..files.places import Place
+from ..files.splats.formats import WRITTEN
 from ..scale.pictures import PicturesJob
 from ..scale.shards import Shard
 from .fields import add_fields
@@ -44,6 +45,10 @@ def add_batch_verb(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--meaning", choices=MEANINGS, help="of depth files; by default by their kind")
     add_unit(verb)
     add_fields(verb, PicturesJob, "near", "far", "fov", "refine", "steps", "guidance")
+    verb.add_argument(
+        "--format", nargs="+", choices=tuple(WRITTEN), default=(),
+        help="further forms, one or more; PLY is always there, and forms that are added later are made from it",
+    )  # fmt: skip
     for model, what in (("teacher", "teacher"), ("tokenizer", "tokenizer"), ("recon", "splat decoder")):
         verb.add_argument(f"--{model}", type=Path, help=f"file of the {what}; by default the mini one")
     add_device(verb)

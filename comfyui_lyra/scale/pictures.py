@@ -1,6 +1,8 @@
 """People's own pictures and clips as a job: what ``lyra batch`` makes, and the page that shows it.
 
 <out>/<name>.ply, or the folder <name> of a clip   splats, refined
+<out>/<name>.spz, .html ...                        the same in other forms, if asked for (see ``exports``)
+<out>/cameras/<name>.json                          a picture's paths; those of a clip lie in its folder
 <out>/thumbnails/<name>.jpg                        the picture, and the splats from where the paths end
 <out>/<name>.json                                  what it was made from; written last, so it says what is finished
 <out>/index.html                                   all thumbnails
@@ -21,6 +23,7 @@ from torch import nn
 
 from ..callbacks import no_progress
 from ..cameras.sets import end_to_end
+from ..files.cameras.lyra_json import save_cameras_json
 from ..files.media.contact_sheet import contact_sheet
 from ..files.media.depth import LENGTHS
 from ..files.media.depth_values import Meaning, Unit
@@ -44,6 +47,7 @@ from ..training.data.sdg_memory import SDG_SETTINGS
 from ..training.train_recon import teacher_dtype
 from ..versions import RESULTS
 from ..weights.shipped import shipped_model
+from .exports import PLY, check_forms, export, wanted
 from .work import Make, missing
 
 PICTURES = (
@@ -55,6 +59,7 @@ PICTURES = (
     ".tiff",
     ".bmp",
 )  # by rank: beside x.jpg x.png is depth
+NOT_HOW = ("folder", "out", "share", "formats")  # fields of a job that do not change splats
 DEPTH = "_depth"  # ends the name of a file that holds depth
 
 
@@ -109,6 +114,7 @@ class PicturesJob:
     folder: str
     out: str
     share: tuple[int, int] = (0, 1)  # which of how many shards of the list
+    formats: tuple[str, ...] = ()  # forms of splats beside PLY
     depth_model: str | None = None  # a folder of Depth Anything, for what has no depth beside it
     meaning: Meaning | None = None  # of the depth's values; None: by their kind
     unit: Unit | None = None
@@ -135,20 +141,28 @@ class PicturesJob:
         return find_pictures(Path(self.folder))[index::count]
 
     def left(self) -> list[str]:
-        """Names of those that are not there, or were made from another picture or in another way."""
+        """Names of those that are not there in every form, or were made from another picture or in another way."""
         there = set(self.place().names())
         items = self.found()
         made = {item.name for item in items if f"{item.name}.json" in there and self.is_made(item)}
         return list(missing((item.name for item in items), made))
 
     def is_made(self, item: Found) -> bool:
-        """Whether what is there was made from the picture as it is now."""
-        about = parse_json((self.place() / f"{item.name}.json").read())
-        return isinstance(about, dict) and about.get("key") == self.key(item)
+        """Whether what is there was made from the picture as it is now, and nothing is wanted of it."""
+        about = self.record(item)
+        return about.get("key") == self.key(item) and not wanted(self.formats, about)
+
+    def record(self, item: Found) -> dict:
+        """What is written of one that is there; nothing of others."""
+        try:
+            about = parse_json((self.place() / f"{item.name}.json").read())
+        except FileNotFoundError:
+            return {}
+        return about if isinstance(about, dict) else {}
 
     def key(self, item: Found) -> str:
         """See Found."""
-        how = {name: value for name, value in asdict(self).items() if name not in ("folder", "out", "share")}
+        how = {name: value for name, value in asdict(self).items() if name not in NOT_HOW}
         return item.key(how | {"results": RESULTS})
 
     def briefed(self) -> "PicturesJob":
@@ -167,6 +181,7 @@ class PictureMaker:
         self.job, self.device = job, device
         self.items = {item.name: item for item in job.found()}
         self.recons: dict[bool, Recon] = {}
+        check_forms(job.formats)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -196,8 +211,16 @@ class PictureMaker:
         return self.recons[moving]
 
     def __call__(self, name: str) -> None:
-        """Make one, and put it where it belongs; the record of it comes last."""
-        item, start = self.items[name], perf_counter()
+        """Make one in all forms that it is not there in."""
+        item = self.items[name]
+        about = self.job.record(item)
+        if about.get("key") != self.job.key(item):
+            about = self.make(item, about)
+        export(self.job.place(), name, about, self.job.formats)
+
+    def make(self, item: Found, before: dict) -> dict:
+        """Make its splats, and put them where they belong; the record of it comes last, in place of the one before."""
+        name, place, start = item.name, self.job.place(), perf_counter()
         geometry = self.geometry(item)
         last = len(geometry.frames) - 1
         times = (0, last // 2, last) if last else (0,)
@@ -206,12 +229,15 @@ class PictureMaker:
             settings=replace(SDG_SETTINGS, steps=self.job.steps, guidance=self.job.guidance), times=times,
         )  # fmt: skip
         scene = self.refined(scene)
-        with self.job.place().staging(name) as folder:
+        with place.staging(name) as folder:
             about = self.write(scene, name, folder) | {"seconds": round(perf_counter() - start, 1)}
+            for file in (file for files in before.get("forms", {}).values() for file in files):
+                (place / file).remove()  # it shows what was here before
             for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-                (self.job.place() / file.relative_to(folder).as_posix()).put(file)
+                (place / file.relative_to(folder).as_posix()).put(file)
         about = {"picture": item.picture.name, "key": self.job.key(item)} | about
-        (self.job.place() / f"{name}.json").write(json.dumps(about, indent=1))
+        (place / f"{name}.json").write(json.dumps(about, indent=1))
+        return about
 
     def geometry(self, item: Found) -> Geometry:
         """The picture and its depth, guessed where there is none and the job says so."""
@@ -245,11 +271,14 @@ class PictureMaker:
         if len(frames) == 1:
             file = f"{name}.ply"
             save_ply(folder / file, frames[0].to("cpu"))
+            (folder / "cameras").mkdir()
+            save_cameras_json(folder / "cameras" / f"{name}.json", scene.cameras)
         else:
             save_sequence(folder / name, scene.splats.to("cpu"), scene.cameras, fps=rate)
             file = f"{name}/manifest.json"
         save_image(folder / "thumbnails" / f"{name}.jpg", thumbnail(scene, name))
-        return {"file": file, "splats": [len(each) for each in frames], "times": list(scene.splats.times)}
+        counts = [len(each) for each in frames]
+        return {"file": file, "splats": counts, "times": list(scene.splats.times), "fps": rate}
 
 
 def thumbnail(scene: Scene, name: str) -> torch.Tensor:
@@ -273,13 +302,22 @@ def write_page(place: Place) -> int:
 
 
 def figure(name: str, about: dict) -> str:
-    """One scene of the page."""
-    file, picture = escape(str(about["file"]), quote=True), escape(str(about["picture"]))
+    """One scene of the page: the thumbnail opens the page of its splats if there is one, and each form has a link."""
+    forms = {PLY: [about["file"]]} | about.get("forms", {})
+    (shown, *_), picture = forms.get("html", forms[PLY]), escape(str(about["picture"]))
     splats = " + ".join(f"{count:,}" for count in about["splats"])
+    links = " ".join(link(file, kind) for kind, files in forms.items() for file in files)
     return (
-        f'<figure><a href="{file}"><img src="thumbnails/{escape(name, quote=True)}.jpg" alt="{picture}"></a>'
-        f"<figcaption>{picture}: {splats} splats, {about['seconds']} s</figcaption></figure>"
+        f'<figure><a href="{escape(shown, quote=True)}">'
+        f'<img src="thumbnails/{escape(name, quote=True)}.jpg" alt="{picture}"></a>'
+        f"<figcaption>{picture}: {splats} splats, {about['seconds']} s: {links}</figcaption></figure>"
     )
+
+
+def link(file: str, kind: str) -> str:
+    """A link to a file of the scene; of several moments to each."""
+    number = f" {int(Path(file).stem)}" if "/" in file and Path(file).stem.isdecimal() else ""
+    return f'<a href="{escape(file, quote=True)}">{kind}{number}</a>'
 
 
 PAGE = """<!doctype html>

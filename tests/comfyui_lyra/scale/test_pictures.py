@@ -63,13 +63,14 @@ def test_a_folder_becomes_splats_and_a_page(photos, mini, capsys):
     assert batch(photos, "--refine", "0.1", "--shard", "0/2") == 1  # two of three
     said = capsys.readouterr().out
     assert "alone-far could not be made: ValueError: alone & far.png: no depth beside it" in said
-    assert batch(photos, "--refine", "0.1") == 1
+    assert batch(photos, "--refine", "0.1", "--format", "html") == 1
     assert len(load_ply(out / "picture.ply")) == json.loads((out / "picture.json").read_text())["splats"][0] > 0
     assert len(json.loads((out / "clip" / "manifest.json").read_text())["frames"]) == 3
     page = (out / "index.html").read_text()
     for link in re.findall(r'(?:href|src)="([^"]+)"', page):
         assert (out / link).is_file(), link
-    assert page.count("<figure>") == 2 and (photos.with_name("out.lyra") / "failed" / "alone-far.txt").is_file()
+    assert page.count("<figure>") == page.count('.html">html<') == 2
+    assert (photos.with_name("out.lyra") / "failed" / "alone-far.txt").is_file()
 
     before = (out / "picture.ply").stat().st_mtime_ns
     capsys.readouterr()
@@ -79,6 +80,7 @@ def test_a_folder_becomes_splats_and_a_page(photos, mini, capsys):
     assert capsys.readouterr().out == "alone-far\npicture\n"
     assert batch(photos, "--refine", "0.1") == 1
     assert (out / "picture.ply").stat().st_mtime_ns > before
+    assert (out / "clip.html").is_file() and not (out / "picture.html").exists()  # it showed the splats before
 
 
 @pytest.fixture
