@@ -9,6 +9,11 @@ import torch
 NAMES = (
     "formats", "modes", "ply", "rasterize", "recon", "refine", "scene", "teacher", "tokenizer", "train", "warp",
 )  # fmt: skip
+SIZES = ("mini", "full")  # of the models of a scene
+OPTIONS = {  # that not every one has
+    "modes": ("teacher", "tokenizer", "out"),
+    "scene": ("teacher", "tokenizer", "recon", "size", "mode", "stored"),
+}
 
 
 def rows(name: str, device: torch.device, **options: Any) -> Iterator[str]:

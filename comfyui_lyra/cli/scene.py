@@ -76,7 +76,7 @@ def run_generate(options: argparse.Namespace) -> int | None:
         return side_by_side(run_generate, options)
     options.device = own_device(options.device)
     dtype = DTYPES[options.dtype]
-    teacher = load_teacher(options.teacher or shipped_model("teacher"), dtype=dtype)
+    teacher = load_teacher(options.teacher or shipped_model("teacher"), dtype=dtype, device=options.device)
     teacher.to(options.device)
     tokenizer = tokenizer_of(options)
     geometry = load_geometry(options.geometry)

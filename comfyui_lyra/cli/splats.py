@@ -148,18 +148,28 @@ def run_bench(options: argparse.Namespace) -> None:
     machine, lines = f"{where}, torch {torch.__version__}", []
     if options.append:
         record.check_record(options.append)
-    given = {name: getattr(options, name) for name in ("teacher", "tokenizer", "out") if getattr(options, name)}
-    if given and options.what != "modes":
-        raise ValueError(f"--{', --'.join(given)}: of 'lyra bench modes' alone")
+    given = bench_options(options)
+    command = " ".join([options.what, *(f"--{name} {value}" for name, value in given.items())])
     print(f"{machine}\n", flush=True)
     rows = bench.rows(options.what, device, **given) if options.scenes is None else refined(options)
     for line in rows:
         print(line, flush=True)
         lines.append(line)
     if options.append:
-        record.append(options.append, options.what, machine, lines)
+        record.append(options.append, command, machine, lines)
     if options.json:
-        record.append_json(options.json, options.what, machine, lines)
+        record.append_json(options.json, command, machine, lines)
+
+
+def bench_options(options: argparse.Namespace) -> dict[str, object]:
+    """What was given of the options that not every bench has."""
+    names = dict.fromkeys(name for names in bench.OPTIONS.values() for name in names)
+    given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    for name in given:
+        takers = [f"'lyra bench {what}'" for what, taken in bench.OPTIONS.items() if name in taken]
+        if f"'lyra bench {options.what}'" not in takers:
+            raise ValueError(f"--{name}: of {' and '.join(takers)} alone")
+    return given
 
 
 def refined(options: argparse.Namespace) -> Iterator[str]:

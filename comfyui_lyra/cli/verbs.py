@@ -105,10 +105,14 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
         help="also append the table to a Markdown file, with date, commit and machine; without FILE dev/benchmarks.md",
     )  # fmt: skip
     verb.add_argument("--json", type=Path, metavar="FILE", help="also append the rows to a file, a line of JSON a run")
-    only = verb.add_argument_group("modes alone: with files it writes videos, exact on the left")
+    only = verb.add_argument_group("modes and scene; with files modes writes videos, exact on the left")
     only.add_argument("--teacher", type=Path, help="the teacher's weights; random by default")
     only.add_argument("--tokenizer", type=Path, help="the tokenizer's file or folder; random by default")
-    only.add_argument("--out", type=Path, help="folder for the videos")
+    only.add_argument("--recon", type=Path, help="scene: the splat decoder's file; random by default")
+    only.add_argument("--out", type=Path, help="modes: folder for the videos")
+    only.add_argument("--size", choices=bench.SIZES, help="scene: mini takes the pack's models, as it does on a CPU")
+    only.add_argument("--mode", choices=modes.MODES, help="scene: how it is filmed; two steps of one pass by default")
+    only.add_argument("--stored", choices=DTYPES, help="scene: first write a random teacher, to read from the disk")
     trial = verb.add_argument_group("refine: how good refined splats of the mini models are, instead of what they cost")
     trial.add_argument("--scenes", metavar="LO:HI", help="of the split, as 0:16; made once, and kept")
     trial.add_argument("--split", choices=("validation", "test"), default="validation")

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from ...kernels_glue.attention import SPARSE, attention
 from ...kernels_glue.tokens import EPSILON, norm_rotate, residual_norm
-from ..callbacks import OnStep, no_progress
+from ..callbacks import OnStep, no_progress, part
 from ..configs import CHANNELS, TEACHER_INPUTS, TeacherConfig
 from .rope import STRETCH, Grid, RotaryTables
 from .sampler import Branch
@@ -114,6 +114,7 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         embed.norm = nn.RMSNorm(config.heads * config.head_dim, eps=EPSILON)  # one kind of norm everywhere
         self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
 
+    @part("pass of the teacher")
     def forward(
         self,
         x: Tensor,

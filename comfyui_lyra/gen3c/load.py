@@ -55,12 +55,17 @@ class Teacher:
         return self
 
 
-def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.dtype | None = None) -> Teacher:
+def load_teacher(
+    file: Path,
+    config: TeacherConfig | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Teacher:
     """Teacher of a file in any form (``checkpoints.state.read_state``), of its shards or of a diffusers folder.
 
-    On the CPU, in the stored precision (8-bit weights in bfloat16) or cast to ``dtype``, one tensor at a time: a
-    float32 file is mapped, and only the cast weights take memory. Without ``config`` the file says what it is; one
-    that says nothing is of the released size.
+    In the stored precision (8-bit weights in bfloat16) or cast to ``dtype``, one tensor at a time: a float32 file is
+    mapped, and only the cast weights take memory, that of ``device``, the CPU's by default. Without ``config`` the file
+    says what it is; one that says nothing is of the released size.
     """
     from .dit import build
 
@@ -70,7 +75,7 @@ def load_teacher(file: Path, config: TeacherConfig | None = None, dtype: torch.d
     parts = parts_of(file, FOLDERS)
     known = known_fingerprint(parts)
     name = Fingerprint() if known is None else None
-    network = load_weights(build(config), state, RULES, file.name, dtype=dtype, name=name)
+    network = load_weights(build(config), state, RULES, file.name, dtype=dtype, name=name, device=device)
     if name is not None:
         remember_fingerprint(parts, str(name))
     return Teacher(

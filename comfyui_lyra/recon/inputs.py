@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..callbacks import part
 from ..cameras.path import CameraTrajectory, relative_to
 from ..cameras.rays import plucker, plucker_bf16, rays, rays_bf16
 from ..configs import ReconConfig
@@ -59,11 +60,11 @@ class EncodeCache:
     def get(self, key: Sequence[object], make: Callable[[], Tensor]) -> Tensor:
         """The tensor made for an equal key before, else a new one. Tensors in a key count by their values."""
         digest = hashlib.sha256()
-        for part in key:
+        for piece in key:
             raw = (
-                part.contiguous().cpu().view(torch.uint8).numpy().data
-                if isinstance(part, Tensor)
-                else str(part).encode()
+                piece.contiguous().cpu().view(torch.uint8).numpy().data
+                if isinstance(piece, Tensor)
+                else str(piece).encode()
             )
             digest.update(raw)
             digest.update(b"|")
@@ -100,6 +101,7 @@ def time_video(times: Tensor, height: int, width: int, dtype: torch.dtype) -> Te
     return rearrange(values, "n c -> 1 c n 1 1").expand(-1, -1, -1, height, width)
 
 
+@part("Pluecker coordinates")
 def encode_plucker(cameras: CameraTrajectory, tokenizer: Tokenizer, bf16: bool, dtype: torch.dtype) -> Tensor:
     """Pluecker latents [2 C, T, h, w] of one view: encoded moments, then encoded directions.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..callbacks import OnStep, no_progress
+from ..callbacks import OnStep, no_progress, part
 from ..configs import COMPRESSION, PATCH, ReconConfig
 from ..splats.gaussians import Gaussians, concatenate
 from ..splats.pruning import most_opaque
@@ -37,6 +37,7 @@ class Recon(nn.Module):
             width, RAW, (COMPRESSION + 1, step, step), (COMPRESSION, step, step), (4, 0, 0)
         )
 
+    @part("splat decoder")
     def forward(
         self,
         inputs: ReconInputs,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..callbacks import OnPicture, OnStep, no_picture, no_progress
+from ..callbacks import OnPicture, OnStep, no_picture, no_progress, part
 from ..cameras.path import CameraTrajectory
 from ..splats.gaussians import Gaussians
 from ..splats.render import Frames, draw_colors, draw_view
@@ -54,6 +54,7 @@ class Run:
     cameras: CameraTrajectory | None = None  # of the frames as they should have been, if they were corrected
 
 
+@part("optimise")
 def optimise(
     splats: Gaussians,
     target: Target,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...kernels_glue.devices import by_device
+from ..callbacks import part
 from ..quality.scores import BEST, psnr
 from ..splats.gaussians import Gaussians
 from ..splats.render import draw_colors
@@ -56,6 +57,7 @@ def change(before: Sequence[Scores], after: Sequence[Scores], name: str) -> str:
     return f"{first:.2f} -> {last:.2f} dB"
 
 
+@part("score")
 @torch.inference_mode()
 def measure(splats: Gaussians, target: Target) -> Scores:
     """PSNR against the picture and against some of the frames."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..callbacks import part
 from ..configs import COMPRESSION, TOKENIZER_PRESETS, TokenizerConfig
 from ..weights.checkpoints.parts import parts_of
 from ..weights.checkpoints.quantised import Scaled
@@ -76,6 +77,7 @@ class CosmosTokenizer(nn.Module):
     def _weight(self) -> Tensor:
         return self.autoencoder.quant_conv.weight
 
+    @part("encode")
     @torch.no_grad()  # not inference_mode: training the splat decoder keeps latents for its backward pass
     def encode(self, video: Tensor) -> Tensor:
         """Raw latents [B, C, T, h, w] of a video [B, 3, F, H, W], F = 8 (T - 1) + 1, H = 8 h, W = 8 w; never clamped.
@@ -99,6 +101,7 @@ class CosmosTokenizer(nn.Module):
                 target[:, some] = encode_frames(self.autoencoder, chunk, past).transpose(0, 1)
         return found
 
+    @part("decode")
     @torch.no_grad()
     def decode(self, latents: Tensor, at_once: int = CHUNK) -> Tensor:
         """Video [B, 3, F, H, W], about [-1, 1] and not clamped, of raw latents [B, C, T, h, w].

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...kernels_glue.memory import recall, remember
+from ..callbacks import part
 from ..files.atomic import replacing
 from ..files.reading import parse_json
 from ..versions import pack_version
@@ -72,18 +73,22 @@ def load_weights(
     *,
     dtype: torch.dtype | None = None,
     name: "Fingerprint | None" = None,
+    device: torch.device | None = None,
 ) -> Model:
     """Give a model built on ``meta`` the renamed tensors of ``state``: every one it has and no other.
 
     ``source`` names the file in errors. One tensor after another is taken over, or cast to ``dtype``; without it 8-bit
-    weights become bfloat16. ``name`` is shown each as it is stored. The model is returned in eval mode.
+    weights become bfloat16. With a ``device`` it goes there at once: a mapped file then never lies in RAM as a whole.
+    ``name`` is shown each as it is stored. The model is returned in eval mode.
     """
     stored = fitted(model, state, rules, source)
     taken = {}
     for key in sorted(stored):  # the order of a fingerprint, so that a file is read once
         if name is not None:
-            name.add(key, stored[key])
-        taken[key] = real(stored[key], dtype)
+            with part("name weights"):
+                name.add(key, stored[key])
+        with part("read weights"):
+            taken[key] = real(stored[key], dtype).to(device)
     model.load_state_dict(taken, strict=True, assign=True)
     return model.eval()
 

@@ -15,6 +15,7 @@ import torch
 from av.error import FFmpegError
 from torch import Tensor
 
+from ...callbacks import part
 from ..atomic import replacing
 from ..reading import reading
 from .images import to_bytes
@@ -29,6 +30,7 @@ X264 = {
 }
 
 
+@part("encode video")
 def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) -> None:
     """Write frames [F, H, W, 3] in [0, 1], or an iterator over frames [H, W, 3], as H.264 mp4, yuv420p, BT.709.
 

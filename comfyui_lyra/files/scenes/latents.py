@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ...callbacks import part
 from ...cameras.path import CameraTrajectory
 from ...latents import MultiViewLatents, VideoLatents
 from ...versions import pack_version
@@ -20,6 +21,7 @@ from ..reading import parse_json, reading
 FORMAT = {"format": "lyra-latents", "version": "1"}
 
 
+@part("save latents")
 def save_latents(path: Path | str, latents: MultiViewLatents) -> None:
     """Write latents with their cameras."""
     tensors = {"values": latents.latents.values.detach().cpu().contiguous()}

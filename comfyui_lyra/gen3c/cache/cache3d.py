@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...callbacks import OnStep, no_progress
+from ...callbacks import OnStep, no_progress, part
 from ...cameras.path import CameraTrajectory
 from ...geometry.geometry import Geometry, unproject
 from ...shapes import check_shapes
@@ -111,6 +111,7 @@ class Cache3D:
     buffers: tuple[PointBuffer, ...]
 
     @classmethod
+    @part("draw the 3D cache")
     def of(cls, geometry: Geometry, threshold: float | None = None) -> "Cache3D":
         """The cache of a picture or clip. The background (infinite depth) is drawn, what else is not valid is not.
 
@@ -169,6 +170,7 @@ class Cache3D:
         """The surfaces over each buffer's depth edges, one a frame."""
         return [[boundary_mesh(*pair) for pair in zip(b.points, b.boundary, strict=True)] for b in self.buffers]
 
+    @part("draw the 3D cache")
     @torch.inference_mode()
     def render(
         self,

@@ -67,4 +67,4 @@ def test_a_run_is_a_line_of_json(tmp_path, monkeypatch):
 
 def test_files_of_modes_are_refused_elsewhere(capsys):
     assert main(["bench", "ply", "--device", "cpu", "--teacher", "x.safetensors"]) == 1
-    assert "--teacher: of 'lyra bench modes' alone" in capsys.readouterr().err
+    assert "--teacher: of 'lyra bench modes' and 'lyra bench scene' alone" in capsys.readouterr().err
