@@ -10,6 +10,7 @@ from ..files.places import Place
 from ..files.splats.forge import library
 from ..files.splats.formats import WRITTEN, SplatFormat
 from ..files.splats.load import load_splats
+from ..files.splats.save import Placing
 from ..splats.gaussians import GaussianSequence
 from ..viewer.write import write_scene
 
@@ -42,7 +43,8 @@ def export(place: Place, name: str, about: dict, kinds: Sequence[str]) -> None:
         splats, cameras = stored(place, name, about, folder)
         for kind in kinds:
             try:
-                files = write_form(folder / kind, name, splats, cameras, WRITTEN[kind], about.get("fps", 24.0))
+                placing = Placing(metres=about.get("metres"))
+                files = write_form(folder / kind, name, splats, cameras, WRITTEN[kind], placing, about.get("fps", 24.0))
                 for file in files:
                     (place / file).put(folder / kind / file)
             except (ValueError, OSError) as error:
@@ -80,6 +82,7 @@ def write_form(
     splats: GaussianSequence,
     cameras: Sequence[CameraTrajectory],
     form: SplatFormat,
+    placing: Placing,
     fps: float,
 ) -> list[str]:
     """Write one form; names of the files, below the folder: of several moments one, or one a moment beside the PLYs."""
@@ -94,5 +97,5 @@ def write_form(
         }
     for file, moments in parts.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        write_scene(folder / file, moments, cameras=cameras, fps=fps)
+        write_scene(folder / file, moments, placing, cameras, fps=fps)
     return list(parts)

@@ -268,17 +268,18 @@ class PictureMaker:
     def write(self, scene: Scene, name: str, folder: Path) -> dict[str, object]:
         """Splats and thumbnail; what to say of them."""
         frames, rate = scene.splats.frames, scene.geometry.cameras.fps
+        metres = scene.geometry.scale if scene.geometry.metric else None
         if len(frames) == 1:
             file = f"{name}.ply"
             save_ply(folder / file, frames[0].to("cpu"))
             (folder / "cameras").mkdir()
-            save_cameras_json(folder / "cameras" / f"{name}.json", scene.cameras)
+            save_cameras_json(folder / "cameras" / f"{name}.json", scene.cameras, metres)
         else:
             save_sequence(folder / name, scene.splats.to("cpu"), scene.cameras, fps=rate)
             file = f"{name}/manifest.json"
         save_image(folder / "thumbnails" / f"{name}.jpg", thumbnail(scene, name))
         counts = [len(each) for each in frames]
-        return {"file": file, "splats": counts, "times": list(scene.splats.times), "fps": rate}
+        return {"file": file, "splats": counts, "times": list(scene.splats.times), "fps": rate, "metres": metres}
 
 
 def thumbnail(scene: Scene, name: str) -> torch.Tensor:

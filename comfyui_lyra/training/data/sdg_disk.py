@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ...cameras.moves import SIX_PATHS
 from ...cameras.path import CameraTrajectory
 from ...files.places import Place
@@ -201,12 +203,36 @@ def stored_manifest(place: Place) -> Manifest | None:
 def finished(root: Place, moving: bool = False) -> set[str]:
     """Names of the scenes of which every file is there, by one listing a folder of the layout."""
     found: set[str] | None = None
-    for view in reversed(range(2 * PATHS if moving else PATHS)):  # the last is written last: of few, few are listed
-        for kind in reversed(KINDS):
-            ending = f".{SUFFIXES[kind]}"
-            names = (root / f"{view}/{kind}").names()
-            here = set([name[: -len(ending)] for name in names if name.endswith(ending)])
-            found = here if found is None else found & here
-            if not found:
-                return found
+    views = range(2 * PATHS if moving else PATHS)
+    for kind in reversed(KINDS):  # what is written last is listed first: of few scenes, few folders are
+        folders = [root / f"{view}/{kind}" for view in reversed(views)]
+        here = everywhere(folders, f".{SUFFIXES[kind]}")
+        found = here if found is None else found & here
+        if not found:
+            break
     return found or set()
+
+
+def everywhere(folders: Sequence[Place], ending: str) -> set[str]:
+    """Names that all of some folders hold, and that have an ending, without it."""
+    first = folders[0].names()
+    marks = hashes(first)
+    common = np.sort(marks)
+    for folder in folders[1:]:
+        if not len(common):
+            return set()
+        common = common[are_among(common, np.sort(hashes(folder.names())))]
+    kept = (name for name, is_kept in zip(first, are_among(marks, common).tolist(), strict=True) if is_kept)
+    return {name[: -len(ending)] for name in kept if name.endswith(ending)}
+
+
+def hashes(names: Sequence[str]) -> np.ndarray:
+    """Python's 64 bits of each name: millions are compared as numbers, which takes a third of what sets of text do."""
+    return np.fromiter(map(hash, names), np.int64, len(names))
+
+
+def are_among(numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of some numbers are among sorted others."""
+    if not len(others):
+        return np.zeros(len(numbers), dtype=bool)
+    return others[np.searchsorted(others, numbers).clip(max=len(others) - 1)] == numbers

@@ -41,10 +41,11 @@ def out(request, tmp_path, photos, cloud, two_moves):
         else:
             save_ply(made / f"{item.name}.ply", cloud)
             (made / "cameras").mkdir(exist_ok=True)
-            save_cameras_json(made / "cameras" / f"{item.name}.json", two_moves)
+            save_cameras_json(made / "cameras" / f"{item.name}.json", two_moves, metres=2.0)
         record = {
             "picture": item.picture.name, "key": job.key(item), "seconds": 1.0, "splats": [80, 6][: 1 + moving],
-            "times": [0, 8][: 1 + moving], "file": f"{item.name}{'/manifest.json' if moving else '.ply'}",
+            "times": [0, 8][: 1 + moving], "metres": 2.0,
+            "file": f"{item.name}{'/manifest.json' if moving else '.ply'}",
         }  # fmt: skip
         (place / f"{item.name}.json").write(json.dumps(record))
     for file in [file for file in made.rglob("*") if file.is_file()]:
@@ -69,8 +70,10 @@ def test_forms_are_added_one_by_one_from_what_is_there(photos, out, tmp_path, ca
     assert batch(photos, out, "--format", "html", "glb") == 1
     assert (out / "a.html").read() == b"kept"  # made once
     assert {"00000.glb", "00001.glb"} <= set((out / "walk").names())
-    (tmp_path / "a.ply").write_bytes((out / "a.ply").read())
+    for file, there in (("a.ply", out / "a.ply"), ("cameras.json", out / "cameras" / "a.json")):
+        (tmp_path / file).write_bytes(there.read())
     assert main(["convert", str(tmp_path / "a.ply"), str(tmp_path / "a.glb")]) == 0
+    assert b"metersPerUnit = 2" in (out / "a.usda").read()
     assert (out / "a.glb").read() == (tmp_path / "a.glb").read_bytes()
 
     page = (out / "index.html").read().decode()

@@ -58,18 +58,34 @@ def test_a_million_scenes_start_within_two_seconds():
     assert first == "11" and time.process_time() - start < 2
 
 
+def lay_out(out, count):
+    """Empty files of as many scenes; the folders."""
+    folders = {out / str(view) / kind: SUFFIXES[kind] for view in range(6) for kind in KINDS}
+    for folder, suffix in folders.items():
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"{number}.{suffix}").touch()
+    return folders
+
+
+def test_a_scene_that_lacks_any_file_is_not_finished(tmp_path):
+    folders = lay_out(tmp_path / "out", 40)
+    for number, (folder, suffix) in enumerate(folders.items()):
+        (folder / f"{number}.{suffix}").rename(folder / f"{number}")  # a name alone is no file of a scene
+        (folder / f"half.{suffix}.tmp").touch()
+    place = Place.of(tmp_path / "out")
+    assert finished(place) == {str(number) for number in range(len(folders), 40)}
+    assert finished(place, moving=True) == finished(Place.of(tmp_path / "none")) == set()
+    for file in list(folders)[3].iterdir():
+        file.unlink()
+    assert finished(place) == set()
+
+
 def test_many_finished_scenes_are_listed_within_seconds(tmp_path, long):
     count = 100_000 if long else 300
-    for view in range(6):
-        for kind in KINDS:
-            folder = tmp_path / "out" / str(view) / kind
-            folder.mkdir(parents=True)
-            for number in range(count):
-                (folder / f"{number}.{SUFFIXES[kind]}").touch()
-    (tmp_path / "out" / "2" / "rgb" / "77.mp4").unlink()
+    lay_out(tmp_path / "out", count)
     start = time.process_time()
-    there = finished(Place.of(tmp_path / "out"))
-    assert len(there) == count - 1 and "77" not in there
+    assert len(finished(Place.of(tmp_path / "out"))) == count
     assert time.process_time() - start < 5
 
 
