@@ -49,10 +49,10 @@ def install(command: str) -> None:
             venv.create(VENV, with_pip=True, clear=VENV.exists())
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"Making {VENV} failed: {error}\nOn Debian and Ubuntu: sudo apt install python3-venv, then again.")
-    pip = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check")
+    # Not compiled: half the time goes into modules of which a fifth is ever imported. One call: all is resolved once.
+    pip = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile")
     again = "Check the network and the free disk (about 6 GB with a CUDA build of torch), then run the same again."
-    call("Installing torch (the large one)", again, *pip, TORCH)
-    call("Installing the project and its other needs", again, *pip, "-e", NEEDS[command])
+    call("Installing torch (the large one), the project and its other needs", again, *pip, TORCH, "-e", NEEDS[command])
     STAMP.write_text(wanted(command))
 
 

@@ -43,21 +43,21 @@ def steps(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(run, "STAMP", tmp_path / "stamp")
     monkeypatch.setattr(run, "PYTHON", Path(sys.executable))
-    monkeypatch.setattr(run, "call", lambda step, remedy, *command: called.append(command[-1]))
+    monkeypatch.setattr(run, "call", lambda step, remedy, *command: called.append(command[-3:]))
     return run, called
 
 
 def test_the_demo_installs_what_users_need_and_the_tests_add_theirs(steps):
     run, called = steps
+    users, ours = (run.TORCH, "-e", "."), (run.TORCH, "-e", ".[dev]")
     run.install("demo")
-    assert called == [run.TORCH, "."]
     run.install("demo")
-    assert len(called) == 2
+    assert called == [users]
     run.install("test")
-    assert called[2:] == [run.TORCH, ".[dev]"]
+    assert called == [users, ours]
     run.install("demo")  # what the tests installed is more
     run.install("test")
-    assert len(called) == 4
+    assert called == [users, ours]
 
 
 def script(path: Path, text: str) -> None:
@@ -97,19 +97,28 @@ def test_ci_finds_the_comfyui_at_home_and_its_python_for_the_node_tests(ci, tmp_
     done = ci()
     assert done.returncode == 0
     assert f"{comfyui} -m pytest -q -n 2 tests/nodes" in done.stdout
-    last = done.stdout.partition("== what ran and what was skipped\n")[2].splitlines()
-    assert re.fullmatch(r"tests: passed in \d+ s\. Ran on Python 3: 7 passed\. Skipped: nothing\.", last[0])
+    told = done.stdout.partition("== what ran and what was skipped\n")[2]
+    assert re.search(r"^tests: passed in \d+ s\. Ran on Python 3: 7 passed\. Skipped: nothing\.$", told, re.M)
     nodes = r"node tests under the real comfy_api: passed in \d+ s\. Ran on Python 4: 5 passed\."
-    assert re.fullmatch(nodes, last[-1])
+    assert re.fullmatch(nodes, told.splitlines()[-2]) and told.splitlines()[-1].startswith("pyright: passed in ")
     script(comfyui / "venv" / "bin" / "python", '[ "$2" != "import xdist" ] || exit 1; [ "$1" = -c ] || exit 3')
     done = ci()
     assert done.returncode == 1
-    assert re.fullmatch(r"node tests under the real comfy_api: FAILED \(3\) in \d+ s", done.stdout.splitlines()[-1])
+    assert re.fullmatch(r"node tests under the real comfy_api: FAILED \(3\) in \d+ s", done.stdout.splitlines()[-2])
+
+
+@needs_bash
+def test_ci_shows_what_runs_beside_whole_and_fails_with_it(ci, tmp_path):
+    script(tmp_path / "checkout" / ".venv" / "bin" / "pyright", "echo first; sleep 0.5; echo second; exit 7")
+    done = ci()
+    assert done.returncode == 1
+    assert "== pyright\nfirst\nsecond\n== what ran" in done.stdout
+    assert re.fullmatch(r"pyright: FAILED \(7\) in \d+ s", done.stdout.splitlines()[-1])
 
 
 @needs_bash
 def test_ci_says_what_it_skipped_for_want_of_a_comfyui(ci, tmp_path):
     done = ci()
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-1].endswith("skipped, no ComfyUI found (COMFYUI_DIR, ~/ComfyUI)")
-    assert ci(COMFYUI_DIR=str(tmp_path)).stdout.splitlines()[-1].startswith("node tests: skipped, no Python found for")
+    assert "skipped, no ComfyUI found (COMFYUI_DIR, ~/ComfyUI)\n" in done.stdout
+    assert "\nnode tests: skipped, no Python found for" in ci(COMFYUI_DIR=str(tmp_path)).stdout
