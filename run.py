@@ -65,6 +65,7 @@ def main() -> int:
     install(sys.argv[1])
     # Threads sleep while they wait for each other: where others want the cores too, spinning takes ten times as long.
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip left uncompiled would be compiled at every start
     return subprocess.run([str(PYTHON), *COMMANDS[sys.argv[1]], *sys.argv[2:]], cwd=ROOT, env=environment).returncode
 
 
