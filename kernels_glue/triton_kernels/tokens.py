@@ -2,6 +2,8 @@
 
 # pyright: reportIndexIssue=false
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -11,10 +13,11 @@ from ..tokens import EPSILON
 
 
 @triton.jit
-def _residual_norm(
-    x, add, gate, shift, scale, x_out, y_out, length, add_batch, channels, epsilon,
+def summed_norm(
+    x, add, gate, shift, scale, x_out, length, add_batch, channels, epsilon,
     COLUMNS: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
+    """This program's token: the sum is stored, its modulated norm returned with its row and which columns it has."""
     row, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     c = tl.arange(0, COLUMNS)
     known = c < channels
@@ -31,7 +34,18 @@ def _residual_norm(
     normal = centred / tl.sqrt(tl.sum(centred * centred, axis=0) / channels + epsilon)
     stretch = 1 + tl.load(scale + batch * channels + c, mask=known, other=0).to(tl.float32)
     moved = normal * stretch + tl.load(shift + batch * channels + c, mask=known, other=0).to(tl.float32)
-    tl.store(y_out + place, moved.to(y_out.dtype.element_ty), mask=known)
+    return moved, batch * length + row, known
+
+
+@triton.jit
+def _residual_norm(
+    x, add, gate, shift, scale, x_out, y_out, length, add_batch, channels, epsilon,
+    COLUMNS: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    moved, token, known = summed_norm(
+        x, add, gate, shift, scale, x_out, length, add_batch, channels, epsilon, COLUMNS, GATED
+    )
+    tl.store(y_out + token * channels + tl.arange(0, COLUMNS), moved.to(y_out.dtype.element_ty), mask=known)
 
 
 @triton.jit
@@ -57,16 +71,24 @@ def residual_norm_triton(
     x: Tensor, shift: Tensor, scale: Tensor, *, add: Tensor, gate: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """As ``residual_norm_torch``, without gradients."""
+    y_out = torch.empty_like(x)
+    x_out = launch_norm(_residual_norm, x, shift, scale, add, gate, y_out)
+    return x_out, y_out
+
+
+def launch_norm(
+    kernel: Any, x: Tensor, shift: Tensor, scale: Tensor, add: Tensor, gate: Tensor | None, *out: Tensor, **given: Any
+) -> Tensor:
+    """x + gate add; a kernel that begins with ``summed_norm`` writes what it makes of it into ``out``."""
     batch, length, channels = x.shape
     rows = [t.expand(batch, 1, channels).contiguous() for t in (shift if gate is None else gate, shift, scale)]
-    x_out, y_out = torch.empty_like(x), torch.empty_like(x)
-    columns = triton.next_power_of_2(channels)
+    x_out, columns = torch.empty_like(x), triton.next_power_of_2(channels)
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        _residual_norm[(length, batch)](
-            x, add, *rows, x_out, y_out, length, 0 if len(add) == 1 else length * channels, channels, EPSILON,
-            COLUMNS=columns, GATED=gate is not None, num_warps=8 if columns > 2048 else 4,
+        kernel[(length, batch)](
+            x, add, *rows, x_out, *out, length, 0 if len(add) == 1 else length * channels, channels, EPSILON,
+            COLUMNS=columns, GATED=gate is not None, num_warps=8 if columns > 2048 else 4, **given,
         )  # fmt: skip
-    return x_out, y_out
+    return x_out
 
 
 def norm_rotate_triton(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from lyra_pack.kernels_glue import OPS, causal_conv, ssd_scan, ssim
 from lyra_pack.kernels_glue.attention import smooth
 from lyra_pack.kernels_glue.proof import deviation, results
+from lyra_pack.kernels_glue.quantised import EIGHT_BIT as KINDS
+from lyra_pack.kernels_glue.quantised import quantise_rows
 from lyra_pack.kernels_glue.ssd_scan import ssd_scan_torch
 from torch.nn.functional import softplus
 
@@ -109,6 +111,39 @@ def rotate_case(dtype, device):
         angles = normal(2, 1, 37, 1, width // 2).to(device)
         x, weight = normal(0, batch, 37, heads, width), normal(1, width)
         yield (x.to(device, dtype), weight.to(device, dtype), angles.cos(), angles.sin()), {}
+
+
+@case("quantise_rows", "triton", dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), (2**-3, 1e-2)),
+      backward=False)  # fmt: skip
+def quantise_case(dtype, device):
+    """A number may fall on its neighbour: 2^-3 of itself in fp8, one of 127 steps in int8."""
+    for width, gelu, kind in itertools.product((48, 128, 4096, 16384), (False, True), KINDS):
+        yield (normal(0, 2, 37, width).to(device, dtype), kind), {"gelu": gelu}
+
+
+@case("norm_rows", "triton", dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), (2**-3, 1e-2)),
+      backward=False)  # fmt: skip
+def norm_rows_case(dtype, device):
+    for kind in KINDS:
+        for args, options in residual_case(dtype, device):
+            yield (*args, kind), options
+
+
+@case("product", "scaled_mm", {torch.float8_e4m3fn: (2e-2, 1e-2)}, backward=False)  # sums of few digits on Hopper
+@case("product", "triton", {torch.int8: (2**-6, 1e-3)}, backward=False)  # the reference rounds before it scales
+@case("product", "int_mm", {torch.int8: (2**-6, 1e-3)}, backward=False)
+def product_case(dtype, device):
+    for rows, depth, columns in ((37, 64, 48), (300, 4096, 256), (256, 272, 528)):
+        made = normal(0, 2, rows, depth), normal(1, columns, depth)
+        x, weight = (quantise_rows(t, dtype) for t in made)
+        yield tuple(t.to(device) for t in (*x, *weight)) + (torch.bfloat16,), {}
+
+
+@case("linear", "fp8", {torch.bfloat16: (0, 0.06)}, backward=False)  # 8 bits: inexact by design
+@case("linear", "int8", {torch.bfloat16: (0, 0.03)}, backward=False)
+def linear_case(dtype, device):
+    for rows, depth, columns in ((37, 64, 48), (300, 4096, 256)):
+        yield (normal(0, 2, rows, depth).to(device, dtype), normal(1, columns, depth).to(device, dtype)), {}
 
 
 @case("rasterize", "gsplat", {
