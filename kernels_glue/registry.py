@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class Op:
         """Why the named kernel cannot be loaded on this machine, or None if it can."""
         if name not in self._loaded:
             try:
-                self._loaded[name] = self.kernels[name].load()
+                self._loaded[name] = on_its_card(self.kernels[name].load())
             except Exception as error:  # not installed, or whatever a compiler, a loader or a driver raises
                 self._loaded[name] = reason_of(error)
                 log.info("%s: kernel %s %s", self.name, name, self._loaded[name])
@@ -124,6 +125,20 @@ class Op:
                     f"{', '.join(['auto', 'torch', *usable])}"
                 )
         return self.reference(*args, **kwargs)
+
+
+def on_its_card(function: Callable) -> Callable:
+    """The same function, with the card of its tensors as the current one, on which Triton and others launch."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        card = next((t.device for t in proof.tensors(args, kwargs) if t.is_cuda), None)
+        if card is None or card.index == torch.cuda.current_device():
+            return function(*args, **kwargs)
+        with torch.cuda.device(card):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def reason_of(error: Exception) -> str:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..gen3c.team import own_device
 from ..scale.on_ray import make_on_ray
 from ..scale.pictures import PicturesJob, write_page
 from ..scale.scenes import ScenesJob
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace, job: Job, total: int, what: str) -> int:
             on_step=progress(what),
         )  # fmt: skip
     else:
-        outcome = make_here(job, left, device_of(options), progress(what))
+        outcome = make_here(job, left, str(own_device(options.device)), progress(what))
     return report(outcome, job, what)
 
 
@@ -94,12 +95,6 @@ def shard_for(options: argparse.Namespace) -> Shard:
     if options.shard:
         return options.shard
     return Shard() if options.ray else shard_of(os.environ)
-
-
-def device_of(options: argparse.Namespace) -> str:
-    """Where to compute: of several processes that torchrun starts on a machine, each has a GPU of its own."""
-    local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if local and str(options.device) == "cuda" else str(options.device)
 
 
 def absolute(file: Path | None) -> str | None:

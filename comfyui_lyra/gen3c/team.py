@@ -105,6 +105,11 @@ def joined(paths: int, guided: bool) -> Iterator[Team]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The card of this member, where a launcher numbers them and none was named."""
+    """The card of this member, where a launcher numbers them and none was named: it becomes the current one."""
     local = os.environ.get("LOCAL_RANK")
-    return torch.device(device.type, int(local)) if local and device.type == "cuda" and device.index is None else device
+    if not local or device.type != "cuda" or device.index is not None:
+        return device
+    card = torch.device("cuda", int(local))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(card)  # so that nothing is left on the first card, which others use
+    return card

@@ -3,7 +3,9 @@ import subprocess
 import pytest
 import torch
 from lyra_pack.kernels_glue.proof import Probe
-from lyra_pack.kernels_glue.registry import Kernel, KernelUnavailable, Op, plain
+from lyra_pack.kernels_glue.registry import Kernel, KernelUnavailable, Op, on_its_card, plain
+from lyra_pack.kernels_glue.tokens import residual_norm
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 ANY = Probe(sizes=lambda *_: (), inputs=lambda x: ((torch.ones(3),), {}), limits={torch.float32: 0.5})
 
@@ -96,3 +98,34 @@ def test_plain_leaves_kernels_out_and_ends(op):
         assert op(of(4))[0] == 8
         assert op(of(4), backend="small")[0] == 9  # by name it still runs
     assert op(of(4))[0] == 9
+
+
+def test_a_kernel_runs_on_the_card_of_its_tensors(monkeypatch):
+    current = [0]
+
+    class Device:
+        def __init__(self, card):
+            self.card = card.index
+
+        def __enter__(self):
+            current.append(self.card)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    run = on_its_card(lambda x, *, y: (current[-1], len(current)))
+    with FakeTensorMode():  # no card is needed
+        zero, one = (torch.empty(2, device=f"cuda:{number}") for number in range(2))
+        assert run(3, y=one) == (1, 2) and run(zero, y=3) == (0, 1)
+    assert run(of(1), y=None) == (0, 1) and current == [0]
+
+
+@pytest.mark.gpu
+def test_every_card_of_a_machine_gets_its_own_launch():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    x, rows = torch.randn(1, 64, 256).cuda(1).bfloat16(), torch.randn(3, 1, 1, 256).cuda(1).bfloat16()
+    found, truth = (residual_norm(x, rows[0], rows[1], add=x, gate=rows[2], backend=name) for name in ("auto", "torch"))
+    assert all(a.device == x.device and torch.allclose(a, b, atol=0.1) for a, b in zip(found, truth, strict=True))
