@@ -143,11 +143,14 @@ async function listTemplates(page, report) {
   await page.getByRole('dialog').getByText(options.templates, { exact: true }).first().click()
   const pictures = page.getByRole('dialog').locator('img')
   await pictures.first().waitFor({ timeout: 60000 })
-  let seen = []
-  for (let before = -1; before !== seen.length || seen.some(([, [width]]) => !width); ) {
-    before = seen.length // until no more come, and all are loaded; the caller's time ends what never does
-    await page.waitForTimeout(2000)
-    seen = await pictures.evaluateAll((all) => all.map((one) => [one.alt, [one.naturalWidth, one.naturalHeight]]))
+  const seen = new Map() // the dialog holds those that are in view, and brings more at its end
+  for (let before = -1; before !== seen.size || [...seen.values()].some(([width]) => !width); ) {
+    before = seen.size // the caller's time ends what never does
+    await page.waitForTimeout(3000)
+    const shown = await pictures.evaluateAll((all) => all.map((one) => [one.alt, [one.naturalWidth, one.naturalHeight]]))
+    for (const [name, size] of shown) if (size[0] || !seen.has(name)) seen.set(name, size)
+    await pictures.last().hover()
+    await page.mouse.wheel(0, 400)
   }
   report.templates = Object.fromEntries(seen)
   if (options.picture) await page.screenshot({ path: options.picture })
