@@ -1,8 +1,12 @@
 """A small GEN3C with lively random weights as both outputs of Load Teacher, and a scene for it."""
 
 import copy
+import importlib.util
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,3 +122,20 @@ def off():
         return ((found - expected)[:, :, 1:].norm() / expected[:, :, 1:].norm()).item()
 
     return relative
+
+
+@pytest.fixture(scope="session")
+def core() -> Iterator[SimpleNamespace]:
+    """ComfyUI's modules of nodes; its ``nodes``, which where a test runs in our root is ours."""
+    import comfy.sd
+
+    about = importlib.util.spec_from_file_location("nodes", Path(comfy.sd.__file__).parents[1] / "nodes.py")
+    module, before = importlib.util.module_from_spec(about), sys.modules.get("nodes")
+    sys.modules["nodes"] = module
+    about.loader.exec_module(module)
+    names = ("cosmos", "custom_sampler", "easycache", "model_advanced", "rebatch", "torch_compile")
+    extras = {name: importlib.import_module(f"comfy_extras.nodes_{name}") for name in names}
+    yield SimpleNamespace(nodes=module, **extras)
+    del sys.modules["nodes"]
+    if before is not None:
+        sys.modules["nodes"] = before

@@ -10,7 +10,6 @@ import comfy.model_detection  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.supported_models  # noqa: E402
-from comfy_extras.nodes_easycache import EasyCacheNode  # noqa: E402
 from latent_preview import Latent2RGBPreviewer  # noqa: E402
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS  # noqa: E402
 from lyra_pack.comfyui_lyra.gen3c.dit import build  # noqa: E402
@@ -59,15 +58,6 @@ def test_a_batch_of_one_noise_is_several_single_runs(ksampler, off):
     assert off(two, ksampler().expand(2, -1, -1, -1, -1)) < 1e-5
 
 
-def test_a_noise_mask_keeps_what_it_covers(ksampler):
-    source = ksampler(seed=3)
-    mask = torch.zeros(1, 1, 2, 4, 6)
-    mask[..., 3:] = 1
-    found = ksampler(latent_image=source, noise_mask=mask, denoise=0.6)
-    torch.testing.assert_close(found[..., :3], source[..., :3], rtol=0, atol=1e-5)
-    assert (found[:, :, 1:, :, 3:] - source[:, :, 1:, :, 3:]).abs().max() > 0.05
-
-
 def test_branches_are_never_batched(stage, ksampler, monkeypatch):
     sizes, network = set(), stage.model.model.diffusion_model
     handle = network.register_forward_pre_hook(lambda module, given: sizes.add(len(given[0])))
@@ -112,17 +102,6 @@ def test_previews_show_three_moments(conditions):
     levels = [picture.getpixel((x, 1))[0] for x in (1, 8, 15)]
     assert levels[0] < levels[1] < levels[2]  # factor of channel 0 is negative
     assert format.latent_rgb_factors_reshape(x0[:, :, 0]).ndim == 4
-
-
-def test_easycache_skips_steps_of_core(stage, ksampler, off):
-    calls, network = [], stage.model.model.diffusion_model
-    handle = network.register_forward_hook(lambda *_: None)
-    cached = EasyCacheNode.execute(stage.model, 0.5, 0.1, 0.95, False).args[0]
-    blocks = network.blocks["block0"].register_forward_hook(lambda *_: calls.append(1))
-    found = ksampler(model=cached, steps=20)
-    handle.remove(), blocks.remove()
-    assert 10 < len(calls) < 40
-    assert 0 < off(found, ksampler(steps=20)) < 1
 
 
 def test_core_knows_the_released_file_and_mini_by_their_shapes():
