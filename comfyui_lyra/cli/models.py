@@ -3,7 +3,12 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from ...kernels_glue.memory import cache_folder
+from ..configs import TeacherConfig, TokenizerConfig
+from ..cost.report import generate_bytes, teacher_weights
+from ..gen3c.load import Teacher, config_of, load_teacher
 from ..pipeline import Estimate
 from ..released.download import fetch
 from ..sources.depth_anything import DepthAnything
@@ -17,6 +22,33 @@ def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:
     """The tokenizer, where and as it is used."""
     file = options.tokenizer or shipped_model("tokenizer")
     return load_tokenizer(file).to(options.device, DTYPES[options.dtype])
+
+
+def teacher_of(options: argparse.Namespace, tokenizer: TokenizerConfig, pictures: int, step_cache: bool) -> Teacher:
+    """The teacher where it computes, or streaming there from RAM; ``pictures`` of one clip's geometry lie there too."""
+    file, device, dtype = options.teacher or shipped_model("teacher"), options.device, DTYPES[options.dtype]
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if not is_streamed(options.memory, free, config_of(file), tokenizer, pictures, step_cache, dtype):
+        return load_teacher(file, dtype=dtype, device=device).to(device)
+    told = "" if free is None else f"{free / 1e9:.1f} GB are free: "
+    print(f"{told}the teacher's weights stay in RAM, and each block's are copied when it runs", flush=True)
+    return load_teacher(file, dtype=dtype).streamed(device)
+
+
+def is_streamed(
+    memory: str,
+    free: int | None,
+    teacher: TeacherConfig,
+    tokenizer: TokenizerConfig,
+    pictures: int,
+    step_cache: bool,
+    dtype: torch.dtype,
+) -> bool:
+    """Whether the weights stay in RAM: if asked for, or if ``free`` bytes do not hold them and the work."""
+    if memory == "stream" or free is None:
+        return memory == "stream"
+    work = generate_bytes(teacher, tokenizer, pictures, step_cache, dtype)
+    return free < teacher_weights(teacher) * dtype.itemsize + work
 
 
 def depth_of(options: argparse.Namespace) -> Path | Estimate | None:

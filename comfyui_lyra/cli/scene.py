@@ -25,7 +25,6 @@ from ..files.scenes.sdg_writer import PathStore, clip_name
 from ..files.splats.load import load_splats
 from ..files.splats.ply import save_ply
 from ..gen3c.generate import GenerateSettings, generate
-from ..gen3c.load import load_teacher
 from ..gen3c.modes import MODES, as_possible, in_mode, told
 from ..gen3c.team import joined, own_device
 from ..gen3c.text import load_text, save_text
@@ -46,7 +45,7 @@ from ..sources.geometry import from_vipe
 from ..splats.render import render_each
 from ..weights.shipped import shipped_model
 from .fields import filled
-from .models import depth_of, tokenizer_of
+from .models import depth_of, teacher_of, tokenizer_of
 from .options import path_settings, progress
 from .refine import sharpened
 from .verbs import AUTO, DTYPES, FAR, NEAR, PRECISIONS
@@ -75,16 +74,13 @@ def run_generate(options: argparse.Namespace) -> int | None:
     if options.gpus > 1 and "RANK" not in os.environ:
         return side_by_side(run_generate, options)
     options.device = own_device(options.device)
-    dtype = DTYPES[options.dtype]
-    teacher = load_teacher(options.teacher or shipped_model("teacher"), dtype=dtype, device=options.device)
-    teacher.to(options.device)
-    tokenizer = tokenizer_of(options)
-    geometry = load_geometry(options.geometry)
+    tokenizer, geometry = tokenizer_of(options), load_geometry(options.geometry)
+    settings = in_mode(filled(GenerateSettings(), options), options.mode)
+    teacher = teacher_of(options, tokenizer.config, len(geometry.frames), settings.step_cache > 0)
     paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))
     geometry, paths = fitted(geometry, paths, *teacher.config.trained_size)
     name = options.name or clip_name(options.geometry.stem)
-    settings = in_mode(filled(GenerateSettings(), options), options.mode)
-    settings = as_possible(settings, teacher.config, dtype, options.device)
+    settings = as_possible(settings, teacher.config, teacher.dtype, options.device)
     with joined(len(paths), settings.guidance > 0) as team:
         if options.mode != MODES[0] and team.is_first:
             print(told(settings))
@@ -92,6 +88,7 @@ def run_generate(options: argparse.Namespace) -> int | None:
             teacher, tokenizer, geometry, paths,
             settings=settings,
             text=load_text(options.text, teacher.config) if options.text else None,
+            device=options.device,
             store=PathStore(
                 options.out, name, rgb=not options.no_rgb, reference_format=options.reference_format,
                 search=options.out, writer=team.rank,

@@ -180,6 +180,10 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--mode", choices=modes.MODES, default="as set", help="overrides steps, guidance, solver and cache"
     )
+    verb.add_argument(
+        "--memory", choices=("auto", "stream"), default="auto",
+        help="stream: the teacher's weights stay in RAM and are copied block by block; auto: if the GPU is too small",
+    )  # fmt: skip
     verb.add_argument("--gpus", type=int, default=1, help="of this machine, side by side; each takes paths of its own")
     verb.add_argument("--no-rgb", action="store_true", help="do not decode and write mp4s")
     verb.add_argument("--reference-format", action="store_true", help="also write the reference's .pkl latents")

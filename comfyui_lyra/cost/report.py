@@ -1,5 +1,6 @@
 """What a scene will take before it is made: work, time, memory and disk, stage by stage."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +15,7 @@ from ..files.splats.sequence import SPLAT_BYTES
 from ..gen3c.cache.cache3d import BATCH_BYTES, BYTES_A_PIXEL
 from ..recon.schedule import DEFAULT
 from ..tokenizer.model import build_autoencoder
+from .flops import flops
 from .recon import bytes_needed, count_flops, count_tokens
 from .timing import measure
 
@@ -23,6 +25,11 @@ TEACHER_SHARE, TOKENIZER_SHARE, RECON_SHARE = 0.8, 0.2, 0.5
 # Peaks measured there in bfloat16, without weights and clip: numbers a pixel of one frame for the tokenizer, whose
 # largest level has 256 channels; numbers a token and channel for the teacher.
 ENCODE_NUMBERS, DECODE_NUMBERS, LEVEL, TEACHER_NUMBERS = 1060, 1250, 256, 9.2
+# Beside a pass: float32 clips of latents that the sampler holds, conditions among them, counted on the meta device; the
+# largest layers that are copied ahead where weights are streamed; and what an allocator takes for each byte in use. The
+# last is from an H200 on 2026-11-29: with all weights streamed 6.6 GiB of the card were used, 0.7 GB of them by CUDA
+# and the tokenizer, for 4.8 GB of tensors at most.
+SAMPLER_NUMBERS, LAYERS_AHEAD, ALLOCATED = 18, 2, 1.3
 LATENT_BYTES = 4  # a number, on disk
 # A pixel: a remembered picture with depth, points and masks; a drawn one with its mask.
 CACHED_BYTES, DRAWN_BYTES = 46, 16
@@ -81,11 +88,8 @@ def stages(
 @cache
 def teacher_costs(config: TeacherConfig, dtype: torch.dtype) -> tuple[float, int]:
     """Operations of one pass of the teacher, and its peak memory with all weights on the device."""
-    from ..gen3c.dit import build
-    from .flops import flops  # deferred, as its network's import takes seconds
-
-    weights = sum(weight.numel() for weight in build(config).parameters())
-    return flops(config)[1], int((weights + TEACHER_NUMBERS * hidden_numbers(config)) * dtype.itemsize)
+    numbers = teacher_weights(config) + TEACHER_NUMBERS * hidden_numbers(config)
+    return flops(config)[1], int(numbers * dtype.itemsize)
 
 
 def hidden_numbers(config: TeacherConfig) -> int:
@@ -94,19 +98,36 @@ def hidden_numbers(config: TeacherConfig) -> int:
     return frames * height * width // 4 * config.heads * config.head_dim
 
 
+def sample_bytes(config: TeacherConfig, step_cache: bool, dtype: torch.dtype) -> int:
+    """Peak memory of sampling one clip, without the teacher's weights: a pass, and what is kept from pass to pass."""
+    states = (TEACHER_NUMBERS + CACHED_STATES * step_cache) * hidden_numbers(config) * dtype.itemsize
+    return int(states + 4 * SAMPLER_NUMBERS * math.prod(config.latent_shape))
+
+
 def generate_bytes(
     config: TeacherConfig, tokenizer: TokenizerConfig, pictures: int, step_cache: bool, dtype: torch.dtype
 ) -> int:
     """Peak memory of generating along one path, without the teacher's weights, which may be streamed.
 
-    The 3D cache of ``pictures`` stays. Beside it a clip is drawn and encoded, then sampled.
+    The 3D cache of ``pictures`` stays. Beside it a clip is drawn and encoded, then sampled. It is what to keep free,
+    and so more than what tensors take.
     """
     (height, width), frames = config.trained_size, config.trained_frames
     drawn = DRAWN_BYTES * frames * height * width
     warp = min(BATCH_BYTES, BYTES_A_PIXEL * frames * height * width)
     encode = encode_bytes(tokenizer, frames, height, width, dtype)
-    sample = int((TEACHER_NUMBERS + CACHED_STATES * step_cache) * hidden_numbers(config) * dtype.itemsize)
-    return CACHED_BYTES * pictures * height * width + max(drawn + max(warp, encode), sample)
+    sample = sample_bytes(config, step_cache, dtype)
+    layers = LAYERS_AHEAD * 4 * (config.heads * config.head_dim) ** 2 * dtype.itemsize
+    tensors = CACHED_BYTES * pictures * height * width + max(drawn + max(warp, encode), sample) + layers
+    return int(ALLOCATED * tensors)
+
+
+@cache
+def teacher_weights(config: TeacherConfig) -> int:
+    """Numbers in a teacher's weights."""
+    from ..gen3c.dit import build  # deferred, as its import takes seconds
+
+    return sum(weight.numel() for weight in build(config).parameters())
 
 
 @cache

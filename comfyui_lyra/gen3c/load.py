@@ -54,6 +54,20 @@ class Teacher:
         nn.Module.to(self.network, device)
         return self
 
+    def streamed(self, device: torch.device) -> "Teacher":
+        """The same teacher, for good: weights stay in RAM, each block's go to the device while the one before works.
+
+        For cards that do not hold them all; the results are the same.
+        """
+        from diffusers.hooks import apply_group_offloading  # deferred, as its import takes seconds
+
+        ahead = device.type == "cuda"  # elsewhere nothing is copied beside the work
+        apply_group_offloading(
+            self.network, onload_device=device, offload_device=torch.device("cpu"), offload_type="block_level",
+            num_blocks_per_group=1, use_stream=ahead, record_stream=ahead,
+        )  # fmt: skip
+        return self
+
 
 def load_teacher(
     file: Path,
@@ -71,7 +85,7 @@ def load_teacher(
 
     file = Path(file)
     about, state = read_about(file, FOLDERS), read_state(file, FOLDERS)
-    config = config or stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
+    config = config or config_of(file)
     parts = parts_of(file, FOLDERS)
     known = known_fingerprint(parts)
     name = Fingerprint() if known is None else None
@@ -87,6 +101,11 @@ def load_teacher(
     )
 
 
+def config_of(file: Path) -> TeacherConfig:
+    """What a file says of itself; one that says nothing is of the released size."""
+    return stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class About:
     """What a teacher's file says of itself, and the name of its weights."""
@@ -99,8 +118,7 @@ class About:
 def read_teacher(file: Path) -> About:
     """The same that ``load_teacher`` finds in a file, without a network; ValueError where it is no teacher."""
     file = Path(file)
-    config = stored_config(file, TeacherConfig) or TEACHER_PRESETS["gen3c"]
-    parts = parts_of(file, FOLDERS)
+    config, parts = config_of(file), parts_of(file, FOLDERS)
     if (found := known_fingerprint(parts)) is None:
         from .dit import build
 

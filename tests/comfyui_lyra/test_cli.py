@@ -238,7 +238,8 @@ def test_a_picture_or_clip_becomes_splats_verb_by_verb(source, models, picture, 
     seen = [file.read_bytes() for file in videos]
     for file in (models / "latents" / "3").rglob("scene.*"):
         file.unlink()  # as a run that was stopped leaves it
-    assert main(generate) == 0, capsys.readouterr().err
+    assert main([*generate, "--memory", "stream"]) == 0, capsys.readouterr().err
+    assert "the teacher's weights stay in RAM" in capsys.readouterr().out
     assert torch.equal(load_sdg(models / "latents").latents.values, finished.latents.values)
     assert [file.read_bytes() for file in videos] == seen
 

@@ -47,6 +47,14 @@ def stopping_at(step: int):
     return on_step
 
 
+@pytest.mark.parametrize("cached", [0.0, 0.3])
+def test_weights_that_stream_make_the_same(make, small_teacher, small_tokenizer, picture, two_moves, cached):
+    settings = GenerateSettings(steps=4, step_cache=cached)
+    streaming = replace(small_teacher, network=deepcopy(small_teacher.network)).streamed(torch.device("cpu"))
+    found = generate(streaming, small_tokenizer, picture, two_moves, settings=settings)
+    assert same(found, make(picture, two_moves, settings=settings))
+
+
 def test_a_picture_becomes_latents_of_each_path(make, picture, two_moves, small_tokenizer):
     found = make(picture, two_moves)
     assert (found.latents.values.shape, found.latents.space) == ((2, 16, 2, 4, 6), "diffusion")
