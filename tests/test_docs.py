@@ -140,3 +140,20 @@ def test_the_citation_names_the_packs_version_and_the_paper():
     version = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)[1]
     assert re.search(r"^version: (.+)$", text, re.M)[1] == version
     assert "2509.19296" in text
+
+
+def test_times_of_the_readme_are_those_of_the_record():
+    section = (ROOT / "README.md").read_text("utf-8").split("## Memory and speed")[1].split("\n## ")[0]
+    record = (ROOT / "dev" / "benchmarks.md").read_text("utf-8").splitlines()
+    rows = re.findall(r"^\| (.+) \| ([^|]*) \| ([^|]*) \| `(lyra bench \w+)` \|$", section, re.M)
+    wrong = []
+    for what, seconds, memory, command in rows:
+        known = " ".join(line for line in record if f"`{command}`" in line)
+        told = re.findall(r"\d+\.\d+", f"{what} {seconds} {memory}")
+        wrong += [f"{what}: {number}" for number in told if not re.search(rf"(?<![\d.]){number}(?![\d.]*\d)", known)]
+    assert len(rows) >= 8 and not wrong
+    runs = " ".join(line for line in record if "ComfyUI 0.33, six paths" in line or "--disable-dynamic-vram" in line)
+    table = re.findall(r"^\| (?:all|\d+ GiB)\b.*$", section, re.M)
+    assert len(table) == 5
+    for number in re.findall(r"\d+\.\d+", " ".join(table)):
+        assert re.search(rf"(?<![\d.]){number}(?![\d.]*\d)", runs), number
