@@ -1,8 +1,15 @@
 """Scenes made by shards, at URLs, and after stops: the same files as one process makes."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import fsspec
 import pytest
 from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.scale import ray_worker
+from lyra_pack.comfyui_lyra.scale.on_ray import ROOT
 from lyra_pack.comfyui_lyra.scale.shards import Shard
 from lyra_pack.comfyui_lyra.scale.work import make_here
 
@@ -28,6 +35,28 @@ def test_two_shards_make_what_one_process_makes(whole, models, tmp_path, content
     assert main(words(models, out, "--shard", "0/2")) == 0
     capsys.readouterr()
     assert main(words(models, out, "--missing")) == 0 and capsys.readouterr().out == ""
+    assert contents(out) == contents(whole)
+    assert contents(out.with_name("out.lyra")) == contents(whole.with_name("out.lyra"))
+
+
+BOUND = (
+    f"import sys; sys.path.insert(0, {str(Path(ray_worker.__file__).parent)!r}); import ray_worker; "
+    f"ray_worker.bind({str(ROOT)!r}); from lyra_pack.comfyui_lyra.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def test_two_shards_at_once_make_what_one_process_makes(whole, models, job, tmp_path, contents, long):
+    out = tmp_path / "out"
+    if long:
+        told = [words(models, out, "--shard", f"{index}/2") for index in range(2)]
+        running = [subprocess.Popen([sys.executable, "-c", BOUND, *more]) for more in told]
+        assert [process.wait() for process in running] == [0, 0]
+    else:  # starting a process takes ten seconds: here two makers share one
+        parts = [Shard(index=index, count=2).of(job.left()) for index in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            made = [done.made for done in pool.map(lambda part: make_here(job, part, "cpu"), parts)]
+        assert made == [2, 1]
+    assert job.left() == []
     assert contents(out) == contents(whole)
     assert contents(out.with_name("out.lyra")) == contents(whole.with_name("out.lyra"))
 
