@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ..callbacks import part
 from ..configs import TEACHER_PRESETS, TeacherConfig
 from ..weights.checkpoints.parts import parts_of
 from ..weights.checkpoints.quantised import Scaled
@@ -91,7 +92,8 @@ def load_teacher(
     name = Fingerprint() if known is None else None
     network = load_weights(build(config), state, RULES, file.name, dtype=dtype, name=name, device=device)
     if name is not None:
-        remember_fingerprint(parts, str(name))
+        with part("name weights"):
+            remember_fingerprint(parts, str(name))
     return Teacher(
         network=network,
         config=config,

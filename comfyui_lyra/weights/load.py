@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,9 @@ Rules = Sequence[tuple[str, str | None]]  # (pattern, replacement), None drops t
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config")
 Value = TypeVar("Value", Tensor, Tensor | Scaled)
+
+LARGE = 2**20  # bytes, from which a thread digests a tensor: hashlib lets others work meanwhile
+DIGESTED_AT_ONCE = 8
 
 
 def rename(state: Mapping[str, Value], rules: Rules) -> dict[str, Value]:
@@ -94,19 +98,38 @@ def load_weights(
 
 
 class Fingerprint:
-    """16 hexadecimal digits that name tensors, shown in the order of their names."""
+    """16 hexadecimal digits that name tensors, shown in the order of their names.
+
+    The digest of all tensors' digests, of which large ones are made in threads beside whatever else is done.
+    """
 
     def __init__(self) -> None:
-        self._digest = hashlib.sha256()
+        self._digests: list[bytes | Future[bytes]] = []
+        self._threads: ThreadPoolExecutor | None = None
 
     def add(self, name: str, value: Tensor | Scaled) -> None:
         """Take in a tensor: its name, precision, shape and values; of a quantised one also the scale."""
         for tensor in value.stored if isinstance(value, Scaled) else (value,):
-            self._digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-            self._digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            if tensor.nbytes < LARGE:
+                self._digests.append(digest_of(name, tensor))
+                continue
+            self._threads = self._threads or ThreadPoolExecutor(DIGESTED_AT_ONCE)
+            self._digests.append(self._threads.submit(digest_of, name, tensor))
 
     def __str__(self) -> str:
-        return self._digest.hexdigest()[:16]
+        found = hashlib.sha256()
+        for digest in self._digests:
+            found.update(digest if isinstance(digest, bytes) else digest.result())
+        if self._threads:
+            self._threads.shutdown()
+        return found.hexdigest()[:16]
+
+
+def digest_of(name: str, tensor: Tensor) -> bytes:
+    """Of a tensor's name, precision, shape and values."""
+    found = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+    found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.digest()
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -122,12 +145,12 @@ def known_fingerprint(files: Sequence[Path]) -> str | None:
 
     A file counts as unchanged while its place, size and time of change are the same.
     """
-    return (recall("fingerprints", _places(files)) or {}).get("fingerprint")
+    return (recall("digests", _places(files)) or {}).get("fingerprint")
 
 
 def remember_fingerprint(files: Sequence[Path], found: str) -> None:
     """Keep a fingerprint, so that the next start need not read every byte of the files for it."""
-    remember("fingerprints", _places(files), {"fingerprint": found})
+    remember("digests", _places(files), {"fingerprint": found})
 
 
 def _places(files: Sequence[Path]) -> str:

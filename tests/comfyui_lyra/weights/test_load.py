@@ -46,6 +46,17 @@ def test_missing_unexpected_and_misshapen_keys_are_refused():
         load_weights(meta_model(), state() | {"net.lin0.bias": torch.zeros(4)}, RULES, "x.pt")
 
 
+def test_large_tensors_are_digested_beside_each_other_and_keep_their_order():
+    with torch.inference_mode():  # as a host makes them, and threads are in no such mode
+        a, b = torch.zeros(2**18), torch.ones(2**18)
+    state = {"a": a, "b": b, "c": torch.ones(3)}
+    assert fingerprint(state) == fingerprint({"c": torch.ones(3), "b": b.clone(), "a": a})
+    assert fingerprint(state) != fingerprint(state | {"a": b, "b": a})
+    last = a.clone()
+    last[-1] = 1e-9
+    assert fingerprint(state | {"a": last}) != fingerprint(state)
+
+
 def test_a_fingerprint_notices_name_value_shape_and_precision():
     base = {"a": torch.arange(4.0)}
     others = ({"b": torch.arange(4.0)}, {"a": torch.arange(4.0) + 1e-6}, {"a": torch.arange(4.0).view(2, 2)},
