@@ -174,6 +174,7 @@ def generate(
         scenes.append(scene)
     if store and team.count > 1:
         team.wait()
+        on_step(total, total)  # the others' paths are done too
         scenes = [scene for index in range(len(cameras)) if (scene := store.load(index))]
     values = torch.cat([scene.latents.values for scene in scenes])
     return replace(scenes[0], latents=VideoLatents(values=values), cameras=cameras, provenance=recipe)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
+from ...kernels_glue.registry import KernelUnavailable
+
 STOPPED = 130
 
 
@@ -38,7 +40,7 @@ def member(rank: int, port: int, function: Callable, options: argparse.Namespace
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s")
     try:
         function(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KernelUnavailable) as error:
         sys.stderr.write(f"lyra {options.verb}, process {rank + 1}: {error}\n")
         sys.exit(1)
     except KeyboardInterrupt:

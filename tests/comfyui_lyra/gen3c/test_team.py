@@ -40,7 +40,12 @@ def film(out: str, names: tuple[str, ...] = ("two", "one")) -> None:
     for name, count in zip(names, (2, 1), strict=True):
         with joined(count, guided=True) as team:
             store = PathStore(Path(out) / name, "clip", writer=team.rank)
-            made = generate(teacher, tokenizer, geometry, paths[:count], settings=settings, store=store, team=team)
+            seen: list[tuple[int, int]] = []
+            made = generate(
+                teacher, tokenizer, geometry, paths[:count], settings=settings, store=store, team=team,
+                on_step=lambda done, total, seen=seen: seen.append((done, total)),
+            )  # fmt: skip
+            assert seen[-1] == (3 * count, 3 * count) and seen == sorted(seen)  # whoever made the last path
             assert len(made.cameras) == count == len(made.latents.values)
             again = generate(teacher, tokenizer, geometry, paths[:count], settings=settings, store=store, team=team)
             assert torch.equal(made.latents.values, again.latents.values)

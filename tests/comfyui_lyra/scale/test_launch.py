@@ -5,6 +5,7 @@ import pytest
 import torch
 from lyra_pack.comfyui_lyra.gen3c.team import NAMES
 from lyra_pack.comfyui_lyra.scale import launch
+from lyra_pack.kernels_glue.registry import KernelUnavailable
 
 
 def test_each_process_is_told_who_it_is(monkeypatch):
@@ -22,9 +23,10 @@ def test_more_cards_than_there_are_is_said():
         launch.side_by_side(print, options)
 
 
-def test_an_error_of_a_process_is_told_once_and_ends_with_1(monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, KernelUnavailable])
+def test_an_error_of_a_process_is_told_once_and_ends_with_1(kind, monkeypatch, capsys):
     def fails(options):
-        raise ValueError("no such geometry")
+        raise kind("no such geometry")
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
     with pytest.raises(SystemExit) as ended:
