@@ -54,6 +54,8 @@ def test_a_training_is_cancelled_resumed_and_its_decoder_judged(comfyui, scene):
     folder = comfyui.base / "output" / "lyra" / "decoders" / "mine"
     running = comfyui.submit(prompt)
     while not (folder / "log.jsonl").exists() or '"loss"' not in (folder / "log.jsonl").read_text():
+        if ended := comfyui.get(f"/history/{running}"):
+            pytest.fail(f"it ended before its first step: {ended[running]['status']}")
         time.sleep(0.2)
     comfyui.get("/interrupt", {})
     with pytest.raises(comfyui.Refused, match="execution_interrupted in LyraTrainRecon"):

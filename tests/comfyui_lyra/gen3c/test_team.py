@@ -77,7 +77,7 @@ def test_two_processes_make_what_one_makes_by_paths_and_by_branches(tmp_path, mo
         for rank in range(2)
     ]  # fmt: skip
     for process in running:
-        out, errors = process.communicate(timeout=200)
+        out, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors
         assert "two 1 " in out and "one 2 " in out  # a path each, then a branch each
     film(str(tmp_path / "alone"))

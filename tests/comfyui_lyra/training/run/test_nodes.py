@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from lyra_pack.comfyui_lyra.training.run.checkpoint import latest
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
 
 STEPS, LOST = 4, 2  # the second node is gone after so many
+SLOW = (  # imported once for the seven that are forked: each would take eight seconds
+    "accelerate", "diffusers.models.autoencoders.autoencoder_kl_cosmos", "lyra_pack.comfyui_lyra.training.train_recon",
+)  # fmt: skip
 
 PROGRAM = """
 import sys
@@ -80,7 +84,8 @@ def launch(nodes: int, *arguments: object) -> list[int]:
 def all_runs(folder: str, sdg: str, tokenizer: str) -> None:
     """One process alone with a double batch, two nodes, two of which one is lost, and these again."""
     torch.set_num_threads(1)
-    import lyra_pack.comfyui_lyra.training.train_recon  # noqa: F401  (once, for all that are forked)
+    for name in SLOW:
+        import_module(name)
 
     def run(nodes: int, name: str, batch: int, lost: bool = False, resume: bool = False) -> list[int]:
         return launch(nodes, f"{folder}/{name}", sdg, tokenizer, batch, lost, resume)

@@ -60,7 +60,7 @@ def together(folder: Path, steps: int, count: int = 2) -> list[dict]:
         for rank in range(count)
     ]  # fmt: skip
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors.decode()
     logs = [folder / "log.jsonl", *(folder / f"process-{rank}" / "log.jsonl" for rank in range(1, count))]
     return [json.loads(log.read_text().splitlines()[-1]) for log in logs]
