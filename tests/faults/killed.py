@@ -22,6 +22,7 @@ spec = importlib.util.spec_from_file_location("lyra_pack", ROOT / "__init__.py")
 pack = sys.modules["lyra_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
 
+import diffusers.models.autoencoders.autoencoder_kl_cosmos  # noqa: E402, F401  once, for all that are forked
 import torch  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher  # noqa: E402
 from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths  # noqa: E402
