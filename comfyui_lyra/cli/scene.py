@@ -31,7 +31,7 @@ from ..gen3c.text import load_text, save_text
 from ..geometry.fit import fitted
 from ..geometry.geometry import Geometry, point_cloud
 from ..latents import MultiViewLatents
-from ..recon.inputs import in_splat_world
+from ..recon.inputs import EncodeCache, in_splat_world
 from ..recon.load import load_recon
 from ..recon.reconstruct import reconstruct
 from ..recon.times import parse_times
@@ -122,7 +122,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     )
     splats, cameras = reconstruct(
         model, tokenizer, latents, times,
-        keep=options.keep, schedule=planned.schedule, on_step=progress("reconstruct"),
+        keep=options.keep, schedule=planned.schedule, cache=EncodeCache.lasting(0), on_step=progress("reconstruct"),
     )  # fmt: skip
     if options.refine:
         settings = settings_for(options.device, path.height * path.width, seconds=options.refine)

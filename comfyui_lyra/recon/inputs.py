@@ -1,21 +1,30 @@
 """What the splat decoder sees: cameras in the splats' world, Pluecker and time pictures as the tokenizer's latents."""
 
 import hashlib
+import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from einops import rearrange
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...kernels_glue.memory import cache_folder
 from ..callbacks import part
 from ..cameras.path import CameraTrajectory, relative_to
 from ..cameras.rays import plucker, plucker_bf16, rays, rays_bf16
 from ..configs import ReconConfig
+from ..files.atomic import replacing
 from ..shapes import check_shapes
 from ..tokenizer.protocol import Tokenizer
+
+log = logging.getLogger("lyra")
 
 FRAMES_AT_ONCE = 8  # frames of Pluecker coordinates made at a time
 
@@ -52,10 +61,20 @@ def in_splat_world(paths: Sequence[CameraTrajectory]) -> tuple[CameraTrajectory,
 
 
 class EncodeCache:
-    """Encoded Pluecker and time pictures of earlier calls, in CPU memory; the oldest go when it is full."""
+    """Encoded Pluecker and time pictures of earlier calls, in CPU memory; the oldest go when it is full.
 
-    def __init__(self, max_bytes: int = 2**30):
+    With a ``folder`` they lie there too, for later processes, in ``max_stored`` bytes: of equal paths the next scene
+    reads 14 MB each instead of encoding two clips. Where it cannot be written, nothing is kept and nothing fails.
+    """
+
+    def __init__(self, max_bytes: int = 2**30, folder: Path | None = None, max_stored: int = 2**30):
         self.max_bytes, self._held = max_bytes, OrderedDict[str, Tensor]()
+        self.folder, self.max_stored = folder, max_stored
+
+    @classmethod
+    def lasting(cls, max_bytes: int = 2**30) -> "EncodeCache":
+        """One that lies where things are remembered between starts."""
+        return cls(max_bytes, cache_folder() / "encoded")
 
     def get(self, key: Sequence[object], make: Callable[[], Tensor]) -> Tensor:
         """The tensor made for an equal key before, else a new one. Tensors in a key count by their values."""
@@ -70,13 +89,43 @@ class EncodeCache:
             digest.update(b"|")
         name = digest.hexdigest()
         if name not in self._held:
-            found = make()
+            if (found := self._recalled(name)) is None:
+                found = make()
+                self._keep(name, found)
             self._held[name] = found.cpu()
             while sum(t.nbytes for t in self._held.values()) > self.max_bytes:
                 self._held.popitem(last=False)
             return found
         self._held.move_to_end(name)
         return self._held[name]
+
+    def _recalled(self, name: str) -> Tensor | None:
+        """What lies in the folder, and is young again by that."""
+        if self.folder is None:
+            return None
+        file = self.folder / f"{name}.safetensors"
+        try:
+            found = load_file(file)["encoded"]
+            os.utime(file)
+            return found
+        except (OSError, SafetensorError, KeyError):  # never written, or damaged: as if not there
+            return None
+
+    def _keep(self, name: str, encoded: Tensor) -> None:
+        """Write it, and delete what is oldest above ``max_stored``."""
+        if self.folder is None:
+            return
+        try:
+            with replacing(self.folder / f"{name}.safetensors") as temporary:
+                save_file({"encoded": encoded.cpu().contiguous()}, temporary)
+            states = [(file, file.stat()) for file in self.folder.glob("*.safetensors")]
+            size = sum(state.st_size for _, state in states)
+            for file, state in sorted(states, key=lambda each: each[1].st_mtime_ns):
+                if size > self.max_stored:
+                    file.unlink(missing_ok=True)
+                    size -= state.st_size
+        except (OSError, ValueError) as error:  # ``replacing`` raises the latter where a disk is full
+            log.debug("nothing is kept in %s: %s", self.folder, error)
 
 
 def splat_rays(cameras: CameraTrajectory, pixels_per_splat: int, bf16: bool) -> tuple[Tensor, Tensor]:
@@ -134,7 +183,8 @@ def static_inputs(
     encoded, origins, directions = [], [], []
     order = view_order(len(cameras))
     for path in (cameras[view].to(latents.device) for view in order):
-        key = ("plucker", tokenizer.identity, latents.dtype, config.bf16_plucker, path.height, path.width)
+        how = tokenizer.identity, latents.device.type, latents.dtype, config.bf16_plucker
+        key = ("plucker", *how, path.height, path.width)
         make = partial(encode_plucker, path, tokenizer, config.bf16_plucker, latents.dtype)
         encoded.append(cache.get((*key, path.c2w, path.K), make).to(latents))
         origin, direction = splat_rays(path, config.pixels_per_splat, config.bf16_rays)
@@ -153,6 +203,6 @@ def time_latents(
     times: Tensor, height: int, width: int, tokenizer: Tokenizer, like: Tensor, cache: EncodeCache
 ) -> Tensor:
     """Encoded time pictures [1, C, T, h, w] of the times [N] of N = 1 + 8 (T - 1) frames, where and as ``like`` is."""
-    key = ("time", tokenizer.identity, like.dtype, height, width, times)
+    key = ("time", tokenizer.identity, like.device.type, like.dtype, height, width, times)
     video = time_video(times, height, width, like.dtype).to(like.device)
     return cache.get(key, lambda: tokenizer.encode(video)).to(like)

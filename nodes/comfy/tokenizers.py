@@ -44,5 +44,5 @@ def from_core(network: CausalContinuousVideoTokenizer, config: TokenizerConfig) 
 
 
 def encoded_by(tokenizer: Model) -> EncodeCache:
-    """Camera and time pictures that a tokenizer has encoded before; they go when it does."""
-    return _encoded.setdefault(tokenizer.network, EncodeCache())
+    """Camera and time pictures that a tokenizer has encoded before; from memory they go when it does."""
+    return _encoded.setdefault(tokenizer.network, EncodeCache.lasting())

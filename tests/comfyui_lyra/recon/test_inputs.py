@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory
@@ -134,3 +136,32 @@ def test_the_cache_knows_cameras_and_forgets_the_oldest():
     assert torch.equal(get("z", c), get("z", c))
     never = EncodeCache(max_bytes=0)
     assert torch.equal(never.get(("x",), lambda: a), a) and torch.equal(never.get(("x",), lambda: b), b)
+
+
+def test_a_later_process_reads_what_was_encoded_and_the_folder_stays_small(tmp_path):
+    made = []
+
+    def get(key: str) -> torch.Tensor:
+        cache = EncodeCache(max_bytes=0, folder=tmp_path / "encoded", max_stored=10_000)  # as of a new process
+        return cache.get((key,), lambda: made.append(key) or torch.full((1000,), float(len(made))))
+
+    assert torch.equal(get("a"), get("a")) and made == ["a"]
+    (file,) = (tmp_path / "encoded").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert float(get("a")[0]) == 2 and made == ["a", "a"]  # damaged: made again
+    get("b")
+    for file in (tmp_path / "encoded").iterdir():
+        os.utime(file, ns=(0, 0))
+    get("a"), get("c")  # a was looked at last, so b goes
+    assert len(list((tmp_path / "encoded").iterdir())) == 2
+    seen = len(made)
+    get("a"), get("c")
+    assert len(made) == seen
+    get("b")
+    assert len(made) == seen + 1
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    cache = EncodeCache(folder=tmp_path / "file" / "below")
+    assert torch.equal(cache.get(("x",), lambda: torch.ones(2)), torch.ones(2))
