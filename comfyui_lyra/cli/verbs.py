@@ -325,7 +325,10 @@ def usable_device(name: str) -> torch.device:
     """The device of a name, if this torch and this machine have it."""
     try:
         torch.empty(0, device=name)
-        return torch.device(name)  # "cuda" stays without a number: each of several processes has its own
+        device = torch.device(name)  # "cuda" stays without a number: each of several processes has its own
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # where new streams and graphs belong
+        return device
     except (RuntimeError, AssertionError) as error:  # torch raises either, with a page of advice
         raise argparse.ArgumentTypeError(f"'{name}' cannot be used here; cpu can") from error
 

@@ -14,6 +14,7 @@ import torch
 from lyra_pack.comfyui_lyra.cameras.path import pinhole_camera
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.cli.scene import metres_told
+from lyra_pack.comfyui_lyra.cli.verbs import usable_device
 from lyra_pack.comfyui_lyra.files.cameras.load import load_cameras, save_cameras
 from lyra_pack.comfyui_lyra.files.cameras.lyra_json import save_cameras_json
 from lyra_pack.comfyui_lyra.files.media.images import load_image, save_image
@@ -183,6 +184,15 @@ def test_a_device_that_is_not_there_is_named(tmp_path, scene, capsys):
     with pytest.raises(SystemExit):
         main(["render", str(scene), str(tmp_path), "--device", "abacus"])
     assert "argument --device: 'abacus' cannot be used here" in capsys.readouterr().err
+
+
+def test_a_card_that_is_named_is_the_current_one(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    names = ("cuda:1", "cuda", "cpu")
+    assert [usable_device(name) for name in names] == [torch.device(name) for name in names]
+    assert chosen == [torch.device("cuda:1")]
 
 
 @pytest.fixture
