@@ -39,7 +39,7 @@ def verbs(given: Path, out: Path) -> list[list[str]]:
         generate {out}/photo.safetensors {out}/scene --steps 2 --preset left --guidance 0
         decode {out}/scene {out}/view.mp4
         reconstruct {out}/scene {out}/splats --keep 0.02
-        convert {out}/splats {out}/moments.usda --metres
+        convert {out}/splats {out}/moments.usda --metres 2.5
         dataset {out}/scene {out}/dataset --every 8 --geometry {out}/photo.safetensors
         convert-weights {ROOT}/comfyui_lyra/mini/mini_recon_static.safetensors {out}/recon.safetensors
         check {given}/evil.pt --out {out}/check.md
