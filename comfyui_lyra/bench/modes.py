@@ -16,7 +16,7 @@ from ..files.media.video import save_video
 from ..files.scenes.sample import shipped_sample
 from ..gen3c.generate import GenerateSettings, frames_of, generate
 from ..gen3c.load import Teacher, load_teacher
-from ..gen3c.modes import GUIDED, MODES, SPARSE_BELOW, as_possible, in_mode, told
+from ..gen3c.modes import GUIDED, SPARSE_BELOW, as_possible, in_mode, told
 from ..geometry.fit import fitted
 from ..pipeline import paths_for
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer
@@ -33,7 +33,10 @@ VARIANTS = {
     "+ sparse attention": replace(ORDER, late_attention="sol-1.0", late_below=SPARSE_BELOW),
     "+ sparser attention": replace(ORDER, late_attention="sol-1.5", late_below=SPARSE_BELOW),
     "+ step cache": replace(ORDER, step_cache=0.05),
-    **{mode: in_mode(GenerateSettings(), mode) for mode in MODES[2:]},
+    "balanced": in_mode(GenerateSettings(), "balanced"),
+    "+ int8 linears": replace(ORDER, linears="int8"),
+    "+ fp8 linears": replace(ORDER, linears="fp8"),
+    "fast": in_mode(GenerateSettings(), "fast"),
 }
 
 
@@ -47,7 +50,11 @@ def rows(
 ) -> Iterator[str]:
     """A line a variant, of the files given or of random weights; with ``out`` also a video, exact on the left."""
     torch.manual_seed(0)
-    model = on_device(load_teacher(teacher, dtype=torch.bfloat16), device) if teacher else randomly(config, device)
+
+    def fresh() -> Teacher:
+        return on_device(load_teacher(teacher, dtype=torch.bfloat16), device) if teacher else randomly(config, device)
+
+    model: Teacher = fresh()
     eyes = load_tokenizer(tokenizer) if tokenizer else random_tokenizer(tokenizer_config, model.config)
     eyes = eyes.to(device, torch.bfloat16)
     geometry = shipped_sample("picture") if teacher else benchmark_geometry(1, *model.config.trained_size)
@@ -59,6 +66,9 @@ def rows(
     watch, exact = Stopwatch(device), None
     for name, wanted in VARIANTS.items():
         settings = as_possible(wanted, model.config, model.dtype, device)
+        if model.network.linears not in ("exact", settings.linears):  # quantised for good
+            del model
+            model = fresh()
         watch.row("")
         made = generate(model, eyes, geometry, paths, settings=settings)
         line = watch.row(name)

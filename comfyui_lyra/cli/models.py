@@ -7,7 +7,8 @@ import torch
 
 from ...kernels_glue.memory import cache_folder
 from ..configs import TeacherConfig, TokenizerConfig
-from ..cost.report import generate_bytes, teacher_weights
+from ..cost.report import generate_bytes, teacher_bytes
+from ..gen3c.generate import GenerateSettings
 from ..gen3c.load import Teacher, config_of, load_teacher
 from ..pipeline import Estimate
 from ..released.download import fetch
@@ -24,15 +25,28 @@ def tokenizer_of(options: argparse.Namespace) -> CosmosTokenizer:
     return load_tokenizer(file).to(options.device, DTYPES[options.dtype])
 
 
-def teacher_of(options: argparse.Namespace, tokenizer: TokenizerConfig, pictures: int, step_cache: bool) -> Teacher:
+def teacher_config(options: argparse.Namespace) -> TeacherConfig:
+    """What the teacher's file says of itself."""
+    return config_of(options.teacher or shipped_model("teacher"))
+
+
+def teacher_of(
+    options: argparse.Namespace, tokenizer: TokenizerConfig, pictures: int, settings: GenerateSettings
+) -> Teacher:
     """The teacher where it computes, or streaming there from RAM; ``pictures`` of one clip's geometry lie there too."""
     file, device, dtype = options.teacher or shipped_model("teacher"), options.device, DTYPES[options.dtype]
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    if not is_streamed(options.memory, free, config_of(file), tokenizer, pictures, step_cache, dtype):
+    exact, cached = settings.linears == "exact", settings.step_cache > 0
+    streamed = is_streamed(options.memory, free, config_of(file), tokenizer, pictures, cached, dtype, exact)
+    if exact and not streamed:
         return load_teacher(file, dtype=dtype, device=device).to(device)
+    teacher = load_teacher(file, dtype=dtype)
+    teacher.network.use_linears(settings.linears, device)
+    if not streamed:
+        return teacher.to(device)
     told = "" if free is None else f"{free / 1e9:.1f} GB are free: "
     print(f"{told}the teacher's weights stay in RAM, and each block's are copied when it runs", flush=True)
-    return load_teacher(file, dtype=dtype).streamed(device)
+    return teacher.streamed(device)
 
 
 def is_streamed(
@@ -43,12 +57,13 @@ def is_streamed(
     pictures: int,
     step_cache: bool,
     dtype: torch.dtype,
+    exact: bool = True,
 ) -> bool:
-    """Whether the weights stay in RAM: if asked for, or if ``free`` bytes do not hold them and the work."""
+    """Whether the weights, exact or in 8 bits, stay in RAM: if asked for, or if ``free`` bytes are too few for all."""
     if memory == "stream" or free is None:
         return memory == "stream"
     work = generate_bytes(teacher, tokenizer, pictures, step_cache, dtype)
-    return free < teacher_weights(teacher) * dtype.itemsize + work
+    return free < teacher_bytes(teacher, dtype, exact) + work
 
 
 def depth_of(options: argparse.Namespace) -> Path | Estimate | None:

@@ -45,7 +45,7 @@ from ..sources.geometry import from_vipe
 from ..splats.render import render_each
 from ..weights.shipped import shipped_model
 from .fields import filled
-from .models import depth_of, teacher_of, tokenizer_of
+from .models import depth_of, teacher_config, teacher_of, tokenizer_of
 from .options import path_settings, progress
 from .refine import sharpened
 from .verbs import AUTO, DTYPES, FAR, NEAR, PRECISIONS
@@ -76,11 +76,12 @@ def run_generate(options: argparse.Namespace) -> int | None:
     options.device = own_device(options.device)
     tokenizer, geometry = tokenizer_of(options), load_geometry(options.geometry)
     settings = in_mode(filled(GenerateSettings(), options), options.mode)
-    teacher = teacher_of(options, tokenizer.config, len(geometry.frames), settings.step_cache > 0)
+    if options.mode != MODES[0]:  # what was asked for by itself runs, or says why not
+        settings = as_possible(settings, teacher_config(options), DTYPES[options.dtype], options.device)
+    teacher = teacher_of(options, tokenizer.config, len(geometry.frames), settings)
     paths = pipeline.paths_for(geometry, teacher.config, path_settings(options))
     geometry, paths = fitted(geometry, paths, *teacher.config.trained_size)
     name = options.name or clip_name(options.geometry.stem)
-    settings = as_possible(settings, teacher.config, teacher.dtype, options.device)
     with joined(len(paths), settings.guidance > 0) as team:
         if options.mode != MODES[0] and team.is_first:
             print(told(settings))

@@ -176,9 +176,9 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     add_models(verb, "teacher", "tokenizer")
     verb.add_argument("--name", help="of the clip; by default the geometry file's")
     verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
-    add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed")
+    add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed", "linears")
     verb.add_argument(
-        "--mode", choices=modes.MODES, default="as set", help="overrides steps, guidance, solver and cache"
+        "--mode", choices=modes.MODES, default="as set", help="overrides steps, guidance, solver, cache and linears"
     )
     verb.add_argument(
         "--memory", choices=("auto", "stream"), default="auto",

@@ -130,6 +130,12 @@ def teacher_weights(config: TeacherConfig) -> int:
     return sum(weight.numel() for weight in build(config).parameters())
 
 
+def teacher_bytes(config: TeacherConfig, dtype: torch.dtype, exact: bool = True) -> int:
+    """Memory of a teacher's weights; where they are not exact, the blocks' large layers in 8 bits."""
+    layers = 0 if exact else config.blocks * 14 * (config.heads * config.head_dim) ** 2
+    return teacher_weights(config) * dtype.itemsize - layers * (dtype.itemsize - 1)
+
+
 @cache
 def encode_flops(config: TokenizerConfig, frames: int, height: int, width: int) -> float:
     """Operations of encoding one clip, counted on a network without weights."""

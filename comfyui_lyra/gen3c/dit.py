@@ -13,17 +13,20 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ...kernels_glue.attention import SPARSE, attention
+from ...kernels_glue.quantised import BITS, linear, norm_rows
+from ...kernels_glue.registry import KernelUnavailable
 from ...kernels_glue.tokens import EPSILON, norm_rotate, residual_norm
 from ..callbacks import OnStep, no_progress, part
 from ..configs import CHANNELS, TEACHER_INPUTS, TeacherConfig
+from .eight_bit import Linears, Rows, example, to_eight_bits
 from .rope import STRETCH, Grid, RotaryTables
 from .sampler import Branch
 from .tokens import by_rows, can_tile, in_rows, in_tiles, weight_of
 
 
-def project(linear: nn.Linear, norm: nn.RMSNorm, rows: Tensor, *angles: Tensor) -> Tensor:
+def project(layer: nn.Module, norm: nn.RMSNorm, rows: Tensor | Rows, *angles: Tensor) -> Tensor:
     """Normalised and, given cos and sin, rotated heads [B, L, heads, d] of rows [B, L, D]."""
-    heads = linear(rows).unflatten(-1, (-1, *norm.normalized_shape))
+    heads = layer(rows).unflatten(-1, (-1, *norm.normalized_shape))
     return norm_rotate(heads, weight_of(norm, heads), *angles) if angles else norm(heads)
 
 
@@ -39,7 +42,7 @@ class AttentionProcessor:
     def __call__(
         self,
         attn: Any,  # diffusers' Attention
-        hidden_states: Tensor,
+        hidden_states: Tensor | Rows,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: None = None,
         angles: tuple[Tensor, ...] = (),
@@ -57,6 +60,8 @@ class AttentionProcessor:
 
 class Block(CosmosTransformerBlock):
     """Self-attention, cross-attention, MLP, each modulated and gated by the timestep (teacher.md 6.3)."""
+
+    linears: Linears = "exact"  # what ``eight_bit`` made of the layers
 
     def __init__(self, config: TeacherConfig):
         super().__init__(
@@ -83,14 +88,25 @@ class Block(CosmosTransformerBlock):
     ) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
         shift, scale, gate = modulation(self.norm1, sinusoid, shared)
-        x, y = residual_norm(hidden_states, shift, scale, add=positions)
+        x, y = self.between(hidden_states, shift, scale, add=positions)
         y = self.attn1(y, angles=angles, backend=backend)
         shift, scale, after = modulation(self.norm2, sinusoid, shared)
-        x, y = residual_norm(x, shift, scale, add=y, gate=gate)
+        x, y = self.between(x, shift, scale, add=y, gate=gate)
         y = self.attn2(y, encoder_hidden_states=text)
         shift, scale, gate = modulation(self.norm3, sinusoid, shared)
-        x, y = residual_norm(x, shift, scale, add=y, gate=after)
+        x, y = self.between(x, shift, scale, add=y, gate=after)
+        if isinstance(y, Rows):
+            return by_rows(lambda x, *rows: torch.addcmul(x, gate, self.ff(Rows(*rows))), x, *y)
         return by_rows(lambda x, y: torch.addcmul(x, gate, self.ff(y)), x, y)
+
+    def between(
+        self, x: Tensor, shift: Tensor, scale: Tensor, *, add: Tensor, gate: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | Rows]:
+        """The end of one branch and the beginning of the next, in 8 bits where its products are."""
+        if self.linears == "exact":
+            return residual_norm(x, shift, scale, add=add, gate=gate)
+        x, *rows = norm_rows(x, shift, scale, BITS[self.linears], add=add, gate=gate)
+        return x, Rows(*rows)
 
 
 class GEN3C(CosmosTransformer3DModel, CacheMixin):
@@ -154,6 +170,29 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         x = self.proj_out(self.norm_out(x, sinusoid, shared))
         t, h, w = grid  # the output patch is (h, w, channel), the input patch (channel, h, w)
         return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=2, q=2)
+
+    @property
+    def linears(self) -> Linears:
+        """What the blocks' products are computed in."""
+        first: Any = self.transformer_blocks[0]
+        return first.linears
+
+    def use_linears(self, linears: Linears, device: torch.device | None = None) -> None:
+        """Take the blocks' products in 8 bits from now on: their weights are replaced, to half of their memory.
+
+        They stay where they are; ``device``, by default the same, quantises them and will compute.
+
+        Raises KernelUnavailable where the card cannot, and ValueError where they have been replaced by others.
+        """
+        if linears == self.linears:
+            return
+        if self.linears != "exact" or linears == "exact":
+            raise ValueError(f"linears {linears}: this teacher's weights have been made {self.linears}; load it again")
+        weight = self.proj_out.weight
+        device = device or weight.device
+        if reason := linear.why_not(linears, *example(weight.shape[1], weight.dtype, device)):
+            raise KernelUnavailable(f"linears {linears} cannot run here: {reason}; use exact")
+        to_eight_bits(self.transformer_blocks, linears, device)
 
     def position_embedding(self, grid: Grid, device: torch.device) -> Tensor:
         """Learned positions [1, L, D], float32: the sum of three tables over its root mean square (teacher.md 6.3).

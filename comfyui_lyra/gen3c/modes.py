@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 
 from ...kernels_glue.attention import attention
+from ...kernels_glue.quantised import linear
 from ..configs import TeacherConfig
+from .eight_bit import example
 
 if TYPE_CHECKING:  # which needs diffusers, and a node's list of modes does not
     from .generate import GenerateSettings
@@ -27,7 +29,7 @@ SPARSE_BELOW = 20.0  # noise level from which tokens have neighbours worth choos
 
 _EXACT: dict[str, Any] = {
     "steps": 35, "solver": "euler", "guidance": 1.0, "guidance_range": ALL_NOISE, "step_cache": 0.0,
-    "attention": "auto", "late_attention": "", "late_below": 0.0,
+    "attention": "auto", "late_attention": "", "late_below": 0.0, "linears": "exact",
 }  # fmt: skip
 _SECOND_ORDER = _EXACT | {"solver": "dpmpp_2m", "late_below": SPARSE_BELOW}
 SETTINGS: dict[Mode, dict[str, Any]] = {
@@ -36,7 +38,8 @@ SETTINGS: dict[Mode, dict[str, Any]] = {
     # half of the steps at second order, guidance where it decides, a step whose first block changes by 5 % reuses
     "balanced": _SECOND_ORDER
     | {"steps": 16, "guidance_range": GUIDED, "step_cache": 0.05, "late_attention": "sol-1.0"},
-    "fast": _SECOND_ORDER | {"steps": 10, "guidance": 0.0, "step_cache": 0.1, "late_attention": "sol-1.5"},
+    "fast": _SECOND_ORDER
+    | {"steps": 10, "guidance": 0.0, "step_cache": 0.1, "late_attention": "sol-1.5", "linears": "fp8"},
 }
 
 
@@ -50,7 +53,11 @@ def in_mode(settings: "GenerateSettings", mode: Mode) -> "GenerateSettings":
 def as_possible(
     settings: "GenerateSettings", config: TeacherConfig, dtype: torch.dtype, device: torch.device
 ) -> "GenerateSettings":
-    """The same with exact attention throughout where the late one cannot run; a warning says so."""
+    """The same with exact attention or products where a mode's faster ones cannot run; a warning says so."""
+    width = config.heads * config.head_dim
+    if settings.linears != "exact" and (reason := linear.why_not(settings.linears, *example(width, dtype, device))):
+        log.warning("products in %s cannot run here (%s): exact ones instead, slower", settings.linears, reason)
+        settings = replace(settings, linears="exact")
     if not settings.late_attention:
         return settings
     shape = (1, 2048, config.heads, config.head_dim)
@@ -73,4 +80,6 @@ def told(settings: "GenerateSettings") -> str:
         f"attention {settings.attention}"
         + (f", {settings.late_attention} below noise {settings.late_below:g}" if settings.late_attention else ""),
     ]
+    if settings.linears != "exact":
+        parts.append(f"products in {settings.linears}")
     return "; ".join(parts)

@@ -1,6 +1,7 @@
 """The node that films a scene along new camera paths."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -188,7 +189,8 @@ class GenerateLatents(io.ComfyNode):
             foreground_masking=foreground_masking, attention=teacher.attention,
         )  # fmt: skip
         with progress.warnings() as limits:
-            settings = as_possible(in_mode(settings, mode), teacher.config, teacher.dtype, devices.compute_device())
+            settings = replace(in_mode(settings, mode), linears="exact")  # core multiplies as the file's weights are
+            settings = as_possible(settings, teacher.config, teacher.dtype, devices.compute_device())
         watch = Watch(cls, geometry.frames[0], paths)
         run = partial(
             generate, teacher.teacher, tokenizer.network, geometry, paths, settings=settings,

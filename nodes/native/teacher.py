@@ -171,6 +171,11 @@ class CoreNetwork:
         network = partial(model.diffusion_model, transformer_options=options)
         return network(x.to(dtype), c_noise.float(), context=text.to(dtype), fps=fps)
 
+    def use_linears(self, linears: str, device: torch.device | None = None) -> None:
+        """ValueError for 8 bits: here they are a property of the file, and core multiplies with them as it does."""
+        if linears != "exact":
+            raise ValueError(f"linears {linears}: in ComfyUI load a file of the teacher in 8 bits instead")
+
     @contextmanager
     def step_cache(self, threshold: float) -> Iterator[None]:
         """Skip the later blocks of a pass while the first block's change stays within ``threshold``."""

@@ -25,3 +25,8 @@ def test_weights_stream_where_they_do_not_fit_beside_the_work(free, pictures, st
 def test_without_a_gpu_weights_stream_if_asked_for_alone():
     given = *RELEASED, 1, False, torch.float32
     assert not is_streamed("auto", None, *given) and is_streamed("stream", None, *given)
+
+
+def test_weights_in_8_bits_fit_where_exact_ones_do_not():
+    given = "auto", 18 * 10**9, *RELEASED, 1, False, torch.bfloat16
+    assert is_streamed(*given) and not is_streamed(*given, exact=False)

@@ -63,14 +63,16 @@ def test_where_sparse_attention_cannot_run_it_is_exact_with_a_word(caplog):
     settings = in_mode(GenerateSettings(), "fast")
     with caplog.at_level(logging.WARNING, logger="lyra"):
         found = as_possible(settings, TEACHER_PRESETS["mini"], torch.bfloat16, CPU)
-    assert found == replace(settings, late_attention="", late_below=0.0)
-    (line,) = [record.getMessage() for record in caplog.records]
+    assert found == replace(settings, late_attention="", late_below=0.0, linears="exact")
+    products, line = [record.getMessage() for record in caplog.records]
+    assert "products in fp8 cannot run here (needs CUDA" in products and "exact ones instead, slower" in products
     assert "attention sol-1.5 cannot run here (needs" in line and "exact attention instead, slower" in line
     assert as_possible(found, TEACHER_PRESETS["mini"], torch.bfloat16, CPU) is found
 
 
 def test_where_it_can_run_nothing_changes(monkeypatch):
-    monkeypatch.setattr(modes.attention, "why_not", lambda *given: None)
+    for op in (modes.attention, modes.linear):
+        monkeypatch.setattr(op, "why_not", lambda *given: None)
     settings = in_mode(GenerateSettings(), "fast")
     assert as_possible(settings, TEACHER_PRESETS["gen3c"], torch.bfloat16, CPU) is settings
 
@@ -79,6 +81,7 @@ def test_a_mode_in_words():
     assert told(in_mode(GenerateSettings(), "exact")) == (
         "35 steps of euler; guidance 1; no step cache; attention auto"
     )
+    assert told(in_mode(GenerateSettings(), "fast")).endswith("sol-1.5 below noise 20; products in fp8")
     assert told(in_mode(GenerateSettings(), "balanced")) == (
         "16 steps of dpmpp_2m; guidance 1 at noise 0.5 to 20; step cache 0.05; attention auto, sol-1.0 below noise 20"
     )
