@@ -28,15 +28,18 @@ def append(file: Path, what: str, machine: str, lines: Sequence[str]) -> None:
         temporary.write_text(f"{file.read_text('utf-8').rstrip()}\n\n{section}\n", encoding="utf-8")
 
 
-def append_json(file: Path, what: str, machine: str, lines: Sequence[str]) -> None:
-    """Add one line of JSON to a file: date, command, machine, the pack, its commit, and the table's rows by column."""
+def append_json(file: Path, what: str, machine: str, lines: Sequence[str], before: bytes = b"") -> None:
+    """Add one line of JSON to what was in a file: date, command, machine, the pack, its commit, rows by column.
+
+    Called again with more lines it replaces its line, so that a run that is ended leaves what it has measured.
+    """
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     found = {
         "date": str(date.today()), "command": f"lyra bench {what}", "machine": machine, "version": pack_version(),
         "commit": commit(ROOT), "rows": [dict(zip(head, row, strict=True)) for row in rows],
     }  # fmt: skip
-    with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(found) + "\n")
+    with replacing(file) as temporary:
+        temporary.write_bytes(before + json.dumps(found).encode() + b"\n")
 
 
 def commit(checkout: Path) -> str:

@@ -6,17 +6,21 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ...kernels_glue.attention import attention
-from ...kernels_glue.registry import plain
+from ...kernels_glue.quantised import BITS, Bits, linear, norm_rows, product, quantise_rows
+from ...kernels_glue.registry import KernelUnavailable, plain
+from ...kernels_glue.tokens import norm_rotate, residual_norm
 from ..configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
-from ..cost.flops import flops
+from ..cost.flops import flops, text_flops
 from ..cost.report import matmul_speed
 from ..cost.timing import measure
 from ..gen3c.dit import GEN3C, build
+from ..gen3c.tokens import ROWS
 
 SDPA = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+PRODUCTS: dict[Bits, tuple[str, ...]] = {"fp8": ("scaled_mm",), "int8": ("triton", "int_mm")}
 
 
 def random_teacher(config: TeacherConfig, device: torch.device) -> GEN3C:
@@ -35,7 +39,8 @@ def row(name: str, work: float, call: Callable[[], object], device: torch.device
         seconds, peak = measure(call, device, repeats)
     except RuntimeError as error:  # KernelUnavailable and out of memory among them
         return f"| {name} | - | - | - | - | {str(error).splitlines()[0][:160]} |"
-    return f"| {name} | {seconds:.3g} | {work / seconds / 1e12:.1f} | {work / seconds / limit:.0%} | {peak:.2f} | |"
+    done = f"{work / seconds / 1e12:.1f} | {work / seconds / limit:.0%}" if work else "- | -"
+    return f"| {name} | {seconds:.3g} | {done} | {peak:.2f} | |"
 
 
 def attention_rows(config: TeacherConfig, device: torch.device, repeats: int, limit: float) -> Iterator[str]:
@@ -54,22 +59,93 @@ def attention_rows(config: TeacherConfig, device: torch.device, repeats: int, li
         yield row(f"attention, {name}", flops(config)[0], call, device, repeats, limit)
 
 
+def linear_rows(config: TeacherConfig, device: torch.device, repeats: int, limit: float) -> Iterator[str]:
+    """Each kind of product of a block: exact, in 8 bits by each kernel, and with quantising on its own."""
+    _, t, h, w = config.latent_shape
+    tokens, width = t * h * w // 4, config.heads * config.head_dim
+    for depth, outputs in ((width, width), (width, 4 * width), (4 * width, width)):
+        x = torch.randn(1, tokens, depth, dtype=torch.bfloat16, device=device)
+        weight = torch.randn(outputs, depth, dtype=torch.bfloat16, device=device)
+        name, work = f"linear {depth} to {outputs}", 2.0 * tokens * depth * outputs
+        yield row(f"{name}, exact", work, partial(linear, x, weight), device, repeats, limit)
+        for bits, backends in PRODUCTS.items():
+            given = *quantise_rows(x, BITS[bits]), *quantise_rows(weight, BITS[bits]), x.dtype
+            for backend in backends:
+                call = partial(product, *given, backend=backend)
+                yield row(f"{name}, {bits} by {backend}, already quantised", work, call, device, repeats, limit)
+            call = partial(linear, x, weight, backend=bits)
+            yield row(f"{name}, {bits}, quantised apart, its weight too", work, call, device, repeats, limit)
+
+
+def between_rows(config: TeacherConfig, device: torch.device, repeats: int) -> Iterator[str]:
+    """What stands between products, as plain torch and as one kernel, with and without 8 bits."""
+    _, t, h, w = config.latent_shape
+    tokens, heads = t * h * w // 4, (config.heads, config.head_dim)
+    width = config.heads * config.head_dim
+    x, add, y = torch.randn(3, 1, tokens, width, dtype=torch.bfloat16, device=device).unbind(0)
+    shift, scale, gate = torch.randn(3, 1, 1, width, dtype=torch.bfloat16, device=device).unbind(0)
+    angles = torch.randn(2, 1, tokens, 1, config.head_dim // 2, device=device).unbind(0)
+    wide = torch.randn(1, min(tokens, ROWS), 4 * width, dtype=torch.bfloat16, device=device)
+    branch = {"add": add, "gate": gate}
+    calls: dict[str, partial] = {
+        "gate, sum, norm, modulation": partial(residual_norm, x, shift, scale, **branch),
+        "norm and rotation": partial(
+            norm_rotate, y.unflatten(-1, heads), torch.ones_like(shift[0, 0, : heads[1]]), *angles
+        ),
+    }
+    for bits, dtype in BITS.items():
+        calls[f"gate, sum, norm, modulation, {bits}"] = partial(norm_rows, x, shift, scale, dtype, **branch)
+        calls[f"rows to {bits}"] = partial(quantise_rows, x, dtype)
+        calls[f"GELU of {len(wide[0])} tokens, {bits}"] = partial(quantise_rows, wide, dtype, True)
+    yield row(f"GELU of {len(wide[0])} tokens, exact, plain torch", 0, partial(gelu, wide), device, repeats, 1)
+    for name, call in calls.items():
+        for backend in ("torch", "triton"):
+            told = "plain torch" if backend == "torch" else "one kernel"
+            yield row(f"{name}, {told}", 0, partial(call, backend=backend), device, repeats, 1)
+
+
 def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compiled: bool, limit: float) -> Iterator[str]:
-    """A pass of the whole network: plain torch, then by backend, eager and with each block compiled."""
+    """A pass of the whole network: plain torch, by attention, with products in 8 bits, with each block compiled."""
     model, shape = random_teacher(config, device), config.latent_shape[1:]
     x = torch.randn(1, TEACHER_INPUTS, *shape, dtype=torch.bfloat16, device=device)
     text = torch.randn(1, config.text_rows, config.text_dim, dtype=torch.bfloat16, device=device)
-    c_noise = torch.zeros(1, device=device)
+    c_noise, work = torch.zeros(1, device=device), flops(config)[1]
     with plain():
         call = partial(model, x, c_noise, text)
-        yield row("pass, eager, plain torch throughout", flops(config)[1], call, device, repeats, limit)
-    for mode in ("eager", "compiled") if compiled else ("eager",):
-        if mode == "compiled":
-            for block in model.transformer_blocks:
-                block.compile(dynamic=False)
-        for name in attention.backends[1:]:  # "auto" is one of the others
+        yield row("pass, eager, plain torch throughout", work, call, device, repeats, limit)
+    names = attention.backends[1:]  # "auto" is one of the others
+    for name in names:
+        call = partial(model, x, c_noise, text, backend=name)
+        yield row(f"pass, eager, attention {name}", work, call, device, repeats, limit)
+    call = partial(model, x, c_noise, text[:, :0])
+    yield row("pass, eager, without text", work - text_flops(config), call, device, repeats, limit)
+    for bits in BITS:
+        model = None  # two do not fit on small cards
+        model = random_teacher(config, device)
+        if reason := reason_against(model, bits):
+            yield f"| pass, eager, products in {bits} | - | - | - | - | {reason[:160]} |"
+            continue
+        for name in names:
             call = partial(model, x, c_noise, text, backend=name)
-            yield row(f"pass, {mode}, attention {name}", flops(config)[1], call, device, repeats, limit)
+            label = f"pass, eager, products in {bits}, attention {name}"
+            yield row(label, work, call, device, repeats, limit)
+    if compiled:  # at last, as it takes minutes
+        model = None
+        model = random_teacher(config, device)
+        for block in model.transformer_blocks:
+            block.compile(dynamic=False)
+        for name in names:
+            call = partial(model, x, c_noise, text, backend=name)
+            yield row(f"pass, compiled, attention {name}", work, call, device, repeats, limit)
+
+
+def reason_against(model: GEN3C, bits: Bits) -> str:
+    """Put a network's products into 8 bits, or say why they cannot be."""
+    try:
+        model.use_linears(bits)
+    except KernelUnavailable as error:
+        return str(error)
+    return ""
 
 
 @torch.inference_mode()
@@ -78,6 +154,8 @@ def bench_teacher(config: TeacherConfig, device: torch.device, repeats: int, com
     limit = matmul_speed(device, torch.bfloat16)
     yield f"| what | s | TFLOP/s | of this card's {limit / 1e12:.3g} | GB above weights and inputs | |"
     yield "|---|---|---|---|---|---|"
+    yield from between_rows(config, device, repeats)
+    yield from linear_rows(config, device, repeats, limit)
     yield from attention_rows(config, device, repeats, limit)
     yield from pass_rows(config, device, repeats, compiled, limit)
 

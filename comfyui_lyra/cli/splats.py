@@ -148,17 +148,20 @@ def run_bench(options: argparse.Namespace) -> None:
     machine, lines = f"{where}, torch {torch.__version__}", []
     if options.append:
         record.check_record(options.append)
+    if options.json and options.scenes is not None:
+        raise ValueError("--json keeps tables; 'lyra bench refine --scenes' keeps its results in the folder --keep")
     given = bench_options(options)
     command = " ".join([options.what, *(f"--{name} {value}" for name, value in given.items())])
     print(f"{machine}\n", flush=True)
     rows = bench.rows(options.what, device, **given) if options.scenes is None else refined(options)
+    before = options.json.read_bytes() if options.json and options.json.is_file() else b""
     for line in rows:
         print(line, flush=True)
         lines.append(line)
+        if options.json and len(lines) > 2:  # at every row: a run that is ended leaves what it has measured
+            record.append_json(options.json, command, machine, lines, before)
     if options.append:
         record.append(options.append, command, machine, lines)
-    if options.json:
-        record.append_json(options.json, command, machine, lines)
 
 
 def bench_options(options: argparse.Namespace) -> dict[str, object]:

@@ -79,7 +79,7 @@ class Block(CosmosTransformerBlock):
     def forward(
         self,
         hidden_states: Tensor,  # [B, L, D]; the step cache finds it by this name
-        text: Tensor,  # [B, M, text_dim]
+        text: Tensor,  # [B, M, text_dim]; no rows are as good as zeros, to which attention adds nothing
         sinusoid: Tensor,  # [B, D] normalised timestep embedding
         shared: Tensor,  # [B, 3 D] part that all modulations share
         angles: tuple[Tensor, Tensor],
@@ -90,14 +90,15 @@ class Block(CosmosTransformerBlock):
         shift, scale, gate = modulation(self.norm1, sinusoid, shared)
         x, y = self.between(hidden_states, shift, scale, add=positions)
         y = self.attn1(y, angles=angles, backend=backend)
-        shift, scale, after = modulation(self.norm2, sinusoid, shared)
+        if text.shape[1]:
+            shift, scale, after = modulation(self.norm2, sinusoid, shared)
+            x, y = self.between(x, shift, scale, add=y, gate=gate)
+            y, gate = self.attn2(y, encoder_hidden_states=text), after
+        shift, scale, last = modulation(self.norm3, sinusoid, shared)
         x, y = self.between(x, shift, scale, add=y, gate=gate)
-        y = self.attn2(y, encoder_hidden_states=text)
-        shift, scale, gate = modulation(self.norm3, sinusoid, shared)
-        x, y = self.between(x, shift, scale, add=y, gate=after)
         if isinstance(y, Rows):
-            return by_rows(lambda x, *rows: torch.addcmul(x, gate, self.ff(Rows(*rows))), x, *y)
-        return by_rows(lambda x, y: torch.addcmul(x, gate, self.ff(y)), x, y)
+            return by_rows(lambda x, *rows: torch.addcmul(x, last, self.ff(Rows(*rows))), x, *y)
+        return by_rows(lambda x, y: torch.addcmul(x, last, self.ff(y)), x, y)
 
     def between(
         self, x: Tensor, shift: Tensor, scale: Tensor, *, add: Tensor, gate: Tensor | None = None
@@ -145,9 +146,10 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
     ) -> Tensor:
         """Network output [B, 16, T, h, w] of x [B, 81, T, h, w] = [scaled state | condition mask | warps].
 
-        ``c_noise`` [B] = ln(sigma) / 4, ``text`` [B, M, text_dim], ``padding_mask`` [1, 1, H, W] at any size (zeros by
-        default), ``backend`` of kernels_glue.attention. ``branch`` keeps the step caches of the two guidance
-        branches apart. ``on_block`` is called when a block has been computed, on the device too, and may raise.
+        ``c_noise`` [B] = ln(sigma) / 4, ``text`` [B, M, text_dim] (M 0 for none), ``padding_mask`` [1, 1, H, W] at any
+        size (zeros by default), ``backend`` of kernels_glue.attention. ``branch`` keeps the step caches of the two
+        guidance branches apart. ``on_block`` is called when a block has been computed, on the device too, and may
+        raise.
         """
         grid = self._token_grid(x)
         x = torch.cat((x, self._padding_channel(x, padding_mask)), dim=1)

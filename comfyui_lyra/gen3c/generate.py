@@ -42,7 +42,7 @@ from .sampler import (
     sample,
 )
 from .team import ALONE, Team
-from .text import TextEmbeddings, zero_text
+from .text import TextEmbeddings, said, zero_text
 
 log = logging.getLogger("lyra")
 
@@ -196,8 +196,8 @@ def share(
     return Shared(
         cache=Cache3D.of(geometry),
         first=encode_clip(tokenizer, condition_frame(geometry)),  # alone: what follows cannot change its latent
-        text=text.prompt.to(device),
-        negative=text.negative.to(device),
+        text=said(text.prompt).to(device),
+        negative=said(text.negative).to(device),
         noise=noise.to(device),
         condition_noise=condition_noise((1, *noise.shape[1:]), settings.seed).to(device),
     )

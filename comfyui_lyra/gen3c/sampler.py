@@ -38,7 +38,7 @@ class Conditions:
     first: Tensor  # [B, 16, 1, h, w] latent of the condition picture
     warps: Tensor  # [B, 64, T, h, w] of compose_warp_latents
     text: Tensor  # [B, M, D]
-    negative: Tensor  # [B, M, D], for the branch without warps
+    negative: Tensor  # [B, N, D], for the branch without warps; M or N may be 0, for no text
 
     def __post_init__(self) -> None:
         check_shapes(
@@ -46,7 +46,7 @@ class Conditions:
             first=f"B {CHANNELS} 1 h w",
             warps=f"B {BUFFERS * 2 * CHANNELS} T h w",
             text="B M D",
-            negative="B M D",
+            negative="B N D",
         )
 
 

@@ -33,6 +33,15 @@ def zero_text(config: TeacherConfig) -> TextEmbeddings:
     return TextEmbeddings(prompt=zeros, negative=zeros)
 
 
+def said(rows: Tensor) -> Tensor:
+    """The rows [B, M, D], or none of them [B, 0, D] where all are zeros.
+
+    Their values are zeros then, whatever attends to them gets zeros, and the layers have no biases: networks leave
+    cross-attention out, 4.3 of a block's 79 TFLOP that change no bit.
+    """
+    return rows if rows.any() else rows[:, :0]
+
+
 def fit_rows(embedding: Tensor, config: TeacherConfig, attention_mask: Tensor | None = None) -> Tensor:
     """[1, M, D] of an embedding [1, L, D]: cut or padded to the teacher's rows, zero where the mask [1, L] is.
 

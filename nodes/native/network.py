@@ -94,9 +94,10 @@ class LeanBlock(GeneralDITTransformerBlock):
         )
         x, y = residual_norm(x, shift, scale, add=add)
         y = attention.block.attn(y, angles=angles, options=options)
-        x, y = residual_norm(x, shift2, scale2, add=y, gate=gate)
-        y = cross.block.attn(y, context=text, options=options)
-        x, y = residual_norm(x, shift3, scale3, add=y, gate=gate2)
+        if text.shape[1]:  # else there is none: zeros would add nothing
+            x, y = residual_norm(x, shift2, scale2, add=y, gate=gate)
+            y, gate = cross.block.attn(y, context=text, options=options), gate2
+        x, y = residual_norm(x, shift3, scale3, add=y, gate=gate)
         return by_rows(lambda x, y: torch.addcmul(x, gate3, mlp.block(y)), x, y)
 
 

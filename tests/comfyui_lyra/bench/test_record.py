@@ -65,6 +65,19 @@ def test_a_run_is_a_line_of_json(tmp_path, monkeypatch):
     assert one["command"] == "lyra bench ply" and one["machine"].startswith("CPU, ")
 
 
+def test_a_run_that_is_ended_leaves_the_rows_it_has(tmp_path, monkeypatch):
+    def stopped(what, device):
+        yield from ["| what | s |", "|---|---|", "| ply | 1.5 |"]
+        raise ValueError("ended")
+
+    file = tmp_path / "runs.jsonl"
+    file.write_text("{}\n")
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.bench.rows", stopped)
+    assert main(["bench", "ply", "--device", "cpu", "--json", str(file)]) == 1
+    before, ours = (json.loads(line) for line in file.read_text().splitlines())
+    assert before == {} and ours["rows"] == [{"what": "ply", "s": "1.5"}]
+
+
 def test_files_of_modes_are_refused_elsewhere(capsys):
     assert main(["bench", "ply", "--device", "cpu", "--teacher", "x.safetensors"]) == 1
     assert "--teacher: of 'lyra bench modes' and 'lyra bench scene' alone" in capsys.readouterr().err

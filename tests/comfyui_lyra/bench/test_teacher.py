@@ -22,7 +22,15 @@ def test_the_table_times_what_runs_here_and_says_why_the_rest_does_not():
         "attention, backend torch",
         "pass, eager, attention torch",
         "pass, eager, plain torch throughout",
+        "linear 48 to 192, exact",
+        "norm and rotation, plain torch",
+        "pass, eager, without text",
+        "GELU of 72 tokens, fp8, plain torch",
     ):
         assert float(rows[name][2]) > 0
+    for bits in ("fp8", "int8"):
+        assert f"linears {bits} cannot run here: needs" in rows[f"pass, eager, products in {bits}"][6]
+        assert "needs CUDA tensors" in rows[f"linear 48 to 48, {bits}, quantised apart, its weight too"][6]
+    assert "needs CUDA tensors" in rows["rows to int8, one kernel"][6]
     assert rows["pass, eager, attention int8"][2].strip() == "-"
     assert "needs CUDA tensors" in rows["attention, backend int8"][6]

@@ -12,7 +12,7 @@ from lyra_pack.comfyui_lyra.gen3c import dit, tokens
 from lyra_pack.comfyui_lyra.gen3c.dit import GEN3C, build
 from lyra_pack.comfyui_lyra.gen3c.keys import RULES
 from lyra_pack.comfyui_lyra.gen3c.sampler import Conditions, condition_noise, initial_noise, sample
-from lyra_pack.comfyui_lyra.gen3c.text import zero_text
+from lyra_pack.comfyui_lyra.gen3c.text import said, zero_text
 from lyra_pack.comfyui_lyra.weights.load import load_weights, rename
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -143,6 +143,20 @@ def test_each_sample_of_a_batch_has_its_own_noise_level_and_text(tiny):
     both = model(x, c_noise, text)
     for i in range(2):
         assert_close(model(x[i : i + 1], c_noise[i : i + 1], text[i : i + 1]), both[i : i + 1], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_no_text_is_bit_equal_to_zeros_and_leaves_cross_attention_out(tiny, dtype):
+    model = random_model(tiny).to(dtype)
+    x, c_noise, text = inputs(tiny, batch=2)
+    x, text = x.to(dtype), text.to(dtype)
+    none, seen = said(torch.zeros_like(text)), []
+    assert none.shape == (2, 0, tiny.text_dim) and said(text) is text
+    zeros = model(x, c_noise, torch.zeros_like(text))
+    model.transformer_blocks[0].attn2.register_forward_hook(lambda *_: seen.append(1))
+    assert torch.equal(model(x, c_noise, none), zeros) and not seen
+    assert not torch.equal(model(x, c_noise, text), zeros) and seen
 
 
 def test_a_cancelled_pass_stops_after_the_block_that_cancelled_it(tiny):

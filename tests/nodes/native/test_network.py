@@ -79,6 +79,16 @@ def test_names_and_shapes_at_full_size_are_the_shells():
 
 
 @torch.inference_mode()
+def test_no_text_is_bit_equal_to_zeros(stage):
+    model = made(stage.teacher.config)
+    model.load_state_dict(stage.model.model.diffusion_model.state_dict(), strict=True)
+    x, c_noise, text = inputs(stage.teacher.config)
+    zeros = model(x, c_noise, torch.zeros_like(text))
+    assert torch.equal(model(x, c_noise, text[:, :0]), zeros)
+    assert not torch.equal(model(x, c_noise, text), zeros)
+
+
+@torch.inference_mode()
 def test_lean_blocks_give_cores_values(stage, monkeypatch):
     config, state = stage.teacher.config, stage.model.model.diffusion_model.state_dict()
     monkeypatch.setattr(tokens, "ROWS", 5)  # of 12 tokens
