@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", default=[], metavar="WORD", help="rows that name one of these, as fp8 or 12"
     )
-    parser.add_argument("--seconds", type=float, default=540, help="begin no row after these")
+    parser.add_argument("--seconds", type=float, default=480, help="begin no row after these")
     given = parser.parse_args()
     begin = time.perf_counter()
     sys.argv = sys.argv[:1]  # ComfyUI reads them too
