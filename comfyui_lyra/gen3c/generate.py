@@ -177,9 +177,12 @@ def generate(
             on_step(done + len(parts) * settings.steps, total)
         if store and team.stores:
             store.save(
-                index, scene, partial(frames_of, tokenizer, scene, device, check_frames, partial(on_frames, index))
+                index, scene, partial(frames_of, tokenizer, scene, device, check_frames, partial(on_frames, index)),
+                beside=True,
             )  # fmt: skip
         scenes.append(scene)
+    if store:
+        store.finish()
     if store and team.count > 1:
         team.wait()
         on_step(total, total)  # the others' paths are done too

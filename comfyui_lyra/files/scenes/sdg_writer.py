@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ...callbacks import part
 from ...cameras.path import CameraTrajectory
 from ...latents import MultiViewLatents
 from ..atomic import replacing
@@ -77,6 +79,8 @@ class PathStore:
         self.rgb, self.reference_format, self.flipped = rgb, reference_format, flipped
         self.search, self.writer = search, writer
         self._first = 0  # number of the first view
+        self._encoder: ThreadPoolExecutor | None = None
+        self._encoding: Future[None] | None = None  # the video that is being written
 
     @property
     def _lyra(self) -> Path:
@@ -116,8 +120,12 @@ class PathStore:
         file = self.file(index, "latent")
         return load_latents(file) if file.is_file() else None
 
-    def save(self, index: int, scene: MultiViewLatents, frames: Callable[[], Tensor]) -> None:
-        """Write what is missing of a path: a scene of one view, ``frames`` [F, H, W, 3] in [0, 1] made if wanted."""
+    def save(self, index: int, scene: MultiViewLatents, frames: Callable[[], Tensor], *, beside: bool = False) -> None:
+        """Write what is missing of a path: a scene of one view, ``frames`` [F, H, W, 3] in [0, 1] made if wanted.
+
+        With ``beside`` the video is encoded while the caller goes on; the next save, or ``finish``, waits for it and
+        raises what went wrong.
+        """
         path = scene.cameras[0]
         if self.flipped:
             scene = replace(scene, provenance=scene.provenance | {"flipped": "yes"})
@@ -126,10 +134,32 @@ class PathStore:
         if self.reference_format:
             self._write(index, ("pkl",), lambda file: save_latent_pkl(file, scene.chunk(0).latents.values[0]))
         self._write(index, ("latent",), lambda file: save_latents(file, scene))
-        if self.rgb:
-            in_time = (lambda: frames().flip(0)) if self.flipped else frames
-            self._write(index, ("rgb",), lambda file: save_video(file, in_time(), path.fps))
+        if self.rgb and not self.file(index, "rgb").is_file():
+            seen = frames().flip(0) if self.flipped else frames()
+            write = partial(self._write, index, ("rgb",), lambda file: save_video(file, seen, path.fps))
+            self._wait()
+            if beside:
+                self._encoder = self._encoder or ThreadPoolExecutor(1)
+                self._encoding = self._encoder.submit(write)
+            else:
+                write()
+        if self._encoding is None:
+            shutil.rmtree(self._staging, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Wait until all videos are written."""
+        self._wait()
+        if self._encoder:
+            self._encoder.shutdown()
+            self._encoder = None
         shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _wait(self) -> None:
+        """Let the video that is being written be so, or raise why it is not."""
+        encoding, self._encoding = self._encoding, None
+        if encoding:
+            with part("wait for a video"):
+                encoding.result()
 
     def file(self, index: int, kind: Kind) -> Path:
         """Where a file of a path lies."""

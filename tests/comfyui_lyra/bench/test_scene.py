@@ -22,7 +22,7 @@ def test_a_tiny_scene_goes_all_the_way_and_every_second_is_explained(monkeypatch
         "start", "not of the scene", "load", "paths", "generate", "reconstruct", "refine", "finish", "of it unexplained"
     ]  # fmt: skip
     assert found["generate: pass of the teacher"][0] == "12"  # six paths in two steps
-    assert found["generate: encode video"][0] == "6" and found["refine: decode"][0] == "6"
+    assert found["generate: wait for a video"][0] == "6" and found["refine: decode"][0] == "6"
     # the first load names the weights, the second one need not
     assert "not of the scene: name weights" in found and "load: name weights" not in found
     seconds = {name: float(row[1]) for name, row in found.items()}

@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 from collections import namedtuple
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.files.cameras.npz import load_cameras_npz
 from lyra_pack.comfyui_lyra.files.media.video import load_video
-from lyra_pack.comfyui_lyra.files.scenes import sdg_manifest
+from lyra_pack.comfyui_lyra.files.scenes import sdg_manifest, sdg_writer
 from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import load_latent_pkl
 from lyra_pack.comfyui_lyra.files.scenes.sdg import find_clips, find_views, load_sdg
 from lyra_pack.comfyui_lyra.files.scenes.sdg_manifest import Manifest
@@ -109,6 +110,33 @@ def test_a_stopped_clip_goes_on_where_it_was(tmp_path, scenes, paths):
     fill(again, scenes)
     assert latents.stat().st_mtime_ns == written and again.file(0, "rgb").is_file()
     assert len(load_sdg(tmp_path / "out").cameras) == 2
+
+
+def test_a_video_is_encoded_beside_what_comes_next(tmp_path, scenes, monkeypatch):
+    go, real = threading.Event(), sdg_writer.save_video
+    monkeypatch.setattr(sdg_writer, "save_video", lambda *given: go.wait(60) and real(*given))
+    store, video = PathStore(tmp_path / "out", "clip"), tmp_path / "out" / "0" / "rgb" / "clip.mp4"
+    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+    store.save(0, scenes[0], brightening, beside=True)
+    assert store.load(0) is not None and not video.exists()
+    go.set()
+    store.save(1, scenes[1], brightening, beside=True)
+    assert len(load_video(video)[0]) == 17  # one at a time
+    store.finish()
+    assert (tmp_path / "out" / "1" / "rgb" / "clip.mp4").is_file()
+    assert not list((tmp_path / "out.lyra").glob("*.unfinished"))
+
+
+def test_what_went_wrong_with_a_video_is_raised_at_the_end(tmp_path, scenes, monkeypatch):
+    store = PathStore(tmp_path / "out", "clip")
+    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+    with monkeypatch.context() as patch:
+        patch.setattr(sdg_writer, "save_video", lambda *given: 1 / 0)
+        store.save(0, scenes[0], brightening, beside=True)
+        with pytest.raises(ZeroDivisionError):
+            store.finish()
+    fill(PathStore(tmp_path / "out", "clip"), scenes)  # goes on with what is missing
+    assert (tmp_path / "out" / "0" / "rgb" / "clip.mp4").is_file()
 
 
 def test_a_clip_of_other_making_is_refused(tmp_path, scenes):
