@@ -79,6 +79,17 @@ def load_sol(tau: float) -> Callable:
     return call
 
 
+def load_fa4() -> Callable:
+    """FlashAttention 4 of its authors, exact: ``pip install "flash-attn-4[cu13]"``."""
+    from flash_attn.cute import flash_attn_func
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, _ = flash_attn_func(*(t.transpose(1, 2) for t in (q, k, v)))
+        return out.transpose(1, 2)
+
+    return call
+
+
 def _half_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     if not q.is_cuda:
         return "needs CUDA tensors"
@@ -101,6 +112,15 @@ def _sol_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return _half_refuses(q, k, v)
 
 
+def _fa4_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    if q.shape[-1] > 128 or q.shape[-1] % 8:
+        return f"needs heads of at most 128 channels, a multiple of 8, got {q.shape[-1]}"
+    reason = _half_refuses(q, k, v)
+    if reason is None and torch.cuda.get_device_capability(q.device)[0] < 9:
+        return "needs an NVIDIA GPU of the Hopper generation or later"
+    return reason
+
+
 def _probe_sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple:
     return "attention", q.shape[-1], q.shape[2] % 128, k.shape[2] % 128
 
@@ -121,11 +141,11 @@ def smooth(*shape: int, generator: torch.Generator) -> Tensor:
     return slow + 0.3 * torch.randn(*shape, generator=generator)
 
 
-def _inexact(name: str, load: Callable[[], Callable], refuses: Callable, limit: float) -> Kernel:
+def _by_name(
+    name: str, load: Callable[[], Callable], refuses: Callable, limit: float, library: str = "comfy-kitchen"
+) -> Kernel:
     limits = {torch.float16: limit, torch.bfloat16: limit}
-    probe = Probe(
-        sizes=_probe_sizes, inputs=_probe_inputs, limits=limits, files=("attention.py",), library="comfy-kitchen"
-    )
+    probe = Probe(sizes=_probe_sizes, inputs=_probe_inputs, limits=limits, files=("attention.py",), library=library)
     return Kernel(name=name, load=load, refuses=refuses, probe=probe, exact=False)
 
 
@@ -133,8 +153,9 @@ def _inexact(name: str, load: Callable[[], Callable], refuses: Callable, limit: 
 # tokens, shorter sequences more, and by 0.7 on noise (dev/benchmarks.md). What is broken deviates by 1 and more.
 SOL_TAUS = (1.0, 1.5)  # how far above its row's mean a block must score to be computed exactly, in deviations
 _KERNELS = (
-    _inexact("int8", load_int8, _int8_refuses, 0.05),
-    *(_inexact(f"sol-{tau}", partial(load_sol, tau), _sol_refuses, 0.35) for tau in SOL_TAUS),
+    _by_name("int8", load_int8, _int8_refuses, 0.05),
+    *(_by_name(f"sol-{tau}", partial(load_sol, tau), _sol_refuses, 0.35) for tau in SOL_TAUS),
+    _by_name("fa4", load_fa4, _fa4_refuses, 0.01, "flash-attn-4"),  # exact, and not run on a card yet
 )
 SPARSE = tuple(f"sol-{tau}" for tau in SOL_TAUS)  # backends that want neighbours in space beside each other
 RETIRED = {"sage": "SageAttention is no longer used; choose int8 (pip install comfy-kitchen), or auto"}

@@ -25,6 +25,7 @@ LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 SMALLEST = 1e-12  # a row's largest value at least: a row of zeros stays one
 WIDEST = 2**14  # channels of a row, which a kernel holds in registers
 EIGHT_BIT = tuple(BITS.values())
+MULTIPLIES: dict[Bits, str] = {"fp8": "scaled_mm", "int8": "triton"}  # without which there are no such products
 
 
 def quantise_rows_torch(x: Tensor, dtype: torch.dtype, gelu: bool = False) -> tuple[Tensor, Tensor]:
@@ -75,11 +76,11 @@ def int_mm(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor
 
 
 def linear_in(bits: Bits) -> Callable[[Tensor, Tensor], Tensor]:
-    """A linear layer whose rows and weights are quantised on the way."""
+    """A linear layer whose rows and weights are quantised on the way, by kernels: their references gain nothing."""
 
     def call(x: Tensor, weight: Tensor) -> Tensor:
-        rows, weights = (quantise_rows(t, BITS[bits]) for t in (x, weight))
-        return product(*rows, *weights, x.dtype)
+        rows, weights = (quantise_rows(t, BITS[bits], backend="triton") for t in (x, weight))
+        return product(*rows, *weights, x.dtype, backend=MULTIPLIES[bits])
 
     return call
 

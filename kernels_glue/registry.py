@@ -40,7 +40,7 @@ class Kernel:
     load: Callable[[], Callable]  # imports the library, which may build it; an error means absent
     refuses: Callable[..., str | None]  # the call's arguments -> why it cannot serve them, or None
     probe: proof.Probe
-    exact: bool = True  # False: the result differs beyond rounding, so it is only ever taken by name
+    exact: bool = True  # False: it differs beyond rounding, or nobody has timed it yet: only ever taken by name
 
 
 class Op:

@@ -1,8 +1,11 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lyra_pack.kernels_glue import KernelUnavailable
 from lyra_pack.kernels_glue import attention as op
-from lyra_pack.kernels_glue.attention import SPARSE, _probe_inputs, attention_torch, choose_backend
+from lyra_pack.kernels_glue.attention import SPARSE, _probe_inputs, attention_torch, choose_backend, load_fa4
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -78,11 +81,25 @@ def test_the_choice_leaves_the_process_as_it_was():
     assert before == after
 
 
-@pytest.mark.parametrize("name", ["int8", *SPARSE])
-def test_what_deviates_is_taken_by_name_only(name):
+@pytest.mark.parametrize("name", ["int8", *SPARSE, "fa4"])
+def test_what_deviates_or_was_never_timed_is_taken_by_name_only(name):
     assert not op.kernels[name].exact
     with pytest.raises(KernelUnavailable, match=f"backend '{name}' cannot run here: needs"):
         op(*inputs(), backend=name)
+
+
+def test_flash_attention_is_given_tokens_before_heads(monkeypatch):
+    """By a stand-in for the library, of its documented layout [B, L, heads, d] and result (out, lse)."""
+
+    def flash_attn_func(q, k, v):
+        out = attention_torch(*(t.transpose(1, 2) for t in (q, k, v)))
+        return out.transpose(1, 2), None
+
+    library = SimpleNamespace(flash_attn_func=flash_attn_func)
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(cute=library))
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", library)
+    q, k, v = inputs()
+    torch.testing.assert_close(load_fa4()(q, k, v), softmax_attention(q, k, v))
 
 
 def test_a_retired_choice_says_what_to_choose():

@@ -77,6 +77,9 @@ def conv_case(dtype, device):
 @case("attention", "int8", {
     torch.bfloat16: (0.1, 0.05),  # queries, keys, values and probabilities in 8-bit integers: inexact by design
 }, backward=False)  # fmt: skip
+@case("attention", "fa4", {
+    torch.bfloat16: (2e-2, 1e-2),  # exact: probabilities are rounded to 8 bits for the second product
+}, backward=False)  # fmt: skip
 @case("attention", "sol-1.0", {
     torch.bfloat16: (0.5, 0.5),  # blocks that score low are taken by their means: inexact by design
 }, backward=False)  # fmt: skip

@@ -13,6 +13,7 @@ from lyra_pack.kernels_glue.quantised import (
     LARGEST,
     int_mm,
     linear,
+    linear_in,
     norm_rows,
     product,
     quantise_rows,
@@ -107,6 +108,14 @@ def test_what_deviates_is_taken_by_name_only(bits):
         linear(x, weight, backend=bits)
     with pytest.raises(KernelUnavailable, match=r"multiples of 16, got \(24, 64\)"):
         linear(x, weight[:24], backend=bits)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_where_a_kernel_is_missing_there_is_no_slow_stand_in(bits):
+    """On Windows, say, where torch has no fp8 product with a scale a row: its reference would be slower than exact."""
+    x, weight = normal(0, 1, 32, 64).bfloat16(), normal(1, 32, 64).bfloat16()
+    with pytest.raises(KernelUnavailable, match="quantise_rows: backend 'triton' cannot run here"):
+        linear_in(bits)(x, weight)
 
 
 @pytest.mark.parametrize("bits", BITS)
