@@ -97,6 +97,16 @@ class ComfyUI:
             raise Refused(f"{kind} in {detail.get('node_type')}: {detail.get('exception_message', '')}")
         return record["outputs"]
 
+    def cancel(self, prompt_id: str, seconds: float = 60) -> None:
+        """Return when a queued workflow neither waits nor runs; what is asked before it begins would be forgotten."""
+        deadline = time.monotonic() + seconds
+        while any(prompt_id in entry for queue in self.get("/queue").values() for entry in queue):
+            if time.monotonic() > deadline:
+                raise Refused(f"still there after {seconds} s:\n{self.log.read_text(errors='replace')[-4000:]}")
+            self.get("/queue", {"delete": [prompt_id]})
+            self.get("/interrupt", {})
+            time.sleep(0.1)
+
     def run(self, prompt: dict) -> dict[str, dict]:
         """Queue a workflow in API form and wait for what its nodes show."""
         return self.finish(self.submit(prompt))

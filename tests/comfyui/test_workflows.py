@@ -125,11 +125,7 @@ def test_the_editor_is_offered_our_boxes(comfyui):
 
 
 def test_your_photo_and_its_depth_are_taken(comfyui, empty_files):
-    prompt = comfyui.api_form(workflow("depth_picture_to_3d"))
-    prompt_id = comfyui.submit(prompt)  # Refused, if it is not valid
-    comfyui.get("/interrupt", {})
-    with pytest.raises(comfyui.Refused):
-        comfyui.finish(prompt_id, seconds=60)
+    comfyui.cancel(comfyui.submit(comfyui.api_form(workflow("depth_picture_to_3d"))))  # Refused, if it is not valid
 
 
 @pytest.mark.slow
@@ -175,10 +171,7 @@ def test_a_decoder_is_trained_on_what_was_generated_in_the_same_run(comfyui):
 
 @pytest.mark.parametrize("name", DOWNLOADS)
 def test_a_workflow_that_needs_downloads_is_valid_once_they_are_there(comfyui, empty_files, name):
-    prompt_id = comfyui.submit(comfyui.api_form(workflow(name)))  # Refused, if not
-    comfyui.get("/interrupt", {})
-    with pytest.raises(comfyui.Refused):
-        comfyui.finish(prompt_id, seconds=60)
+    comfyui.cancel(comfyui.submit(comfyui.api_form(workflow(name))))  # Refused, if not
 
 
 def test_a_workflow_says_what_it_needs_before_the_downloads_are_there(comfyui):
