@@ -1,7 +1,8 @@
 """What each way to film saves and how far it strays: one path at the trained size, against exact.
 
 With random weights the error guards against regressions and says nothing about pictures. With a teacher's file, and a
-folder to write to, the clips stand side by side in a video, for eyes.
+folder to write to, the clips stand side by side in a video, for eyes. The folder keeps latents too: variants that it
+has are not made again, so a run that was stopped goes on.
 """
 
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from ..configs import TEACHER_PRESETS, TeacherConfig, TokenizerConfig
 from ..files.media.video import save_video
+from ..files.scenes.latents import load_latents, save_latents
 from ..files.scenes.sample import shipped_sample
 from ..gen3c.generate import GenerateSettings, frames_of, generate
 from ..gen3c.load import Teacher, load_teacher
 from ..gen3c.modes import GUIDED, SPARSE_BELOW, as_possible, in_mode, told
 from ..geometry.fit import fitted
+from ..latents import MultiViewLatents
 from ..pipeline import paths_for
 from ..tokenizer.model import CosmosTokenizer, build_autoencoder, load_tokenizer
 from .scene import Stopwatch
@@ -48,7 +51,7 @@ def rows(
     config: TeacherConfig = TEACHER_PRESETS["gen3c"],
     tokenizer_config: TokenizerConfig = TokenizerConfig(),  # noqa: B008 (frozen)
 ) -> Iterator[str]:
-    """A line a variant, of the files given or of random weights; with ``out`` also a video, exact on the left."""
+    """A line a variant, of the files given or of random weights; ``out`` keeps latents, and of files also videos."""
     torch.manual_seed(0)
 
     def fresh() -> Teacher:
@@ -66,19 +69,36 @@ def rows(
     watch, exact = Stopwatch(device), None
     for name, wanted in VARIANTS.items():
         settings = as_possible(wanted, model.config, model.dtype, device)
-        if model.network.linears not in ("exact", settings.linears):  # quantised for good
-            del model
-            model = fresh()
-        watch.row("")
-        made = generate(model, eyes, geometry, paths, settings=settings)
-        line = watch.row(name)
-        values = made.latents.values
+        file = out and out / f"{name.removeprefix('+ ').replace(', ', ' ').replace(' ', '_')}.safetensors"
+        made = known(file, model, settings)
+        if made is None:
+            if model.network.linears not in ("exact", settings.linears):  # quantised for good
+                del model
+                model = fresh()
+            watch.row("")
+            made = generate(model, eyes, geometry, paths, settings=settings)
+            made = replace(made, provenance=made.provenance | {"bench": key(model, settings), "row": watch.row(name)})
+            if file:
+                save_latents(file, made)
         exact = made if exact is None else exact
-        yield f"{line} {relative(values, exact.latents.values):.2g} | {told(settings)} |"
-        if out:
+        error = relative(made.latents.values, exact.latents.values)
+        yield f"{made.provenance['row']} {error:.2g} | {told(settings)} |"
+        if file and teacher:
             pair = [frames_of(eyes, scene, device) for scene in (exact, made)]
-            file = out / f"{name.removeprefix('+ ').replace(', ', ' ').replace(' ', '_')}.mp4"
-            save_video(file, torch.cat(pair, dim=2), paths[0].fps)
+            save_video(file.with_suffix(".mp4"), torch.cat(pair, dim=2), paths[0].fps)
+
+
+def key(teacher: Teacher, settings: GenerateSettings) -> str:
+    """What a variant depends on."""
+    return f"{teacher.fingerprint}, {teacher.config.trained_size}; {told(settings)}"
+
+
+def known(file: Path | None, teacher: Teacher, settings: GenerateSettings) -> MultiViewLatents | None:
+    """What a stopped run made of a variant, or None."""
+    if file is None or not file.is_file():
+        return None
+    made = load_latents(file)
+    return made if made.provenance.get("bench") == key(teacher, settings) else None
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
