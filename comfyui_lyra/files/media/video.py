@@ -73,9 +73,7 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
     with reading(path) as file:
         try:
             with av.open(str(file)) as container:
-                if not container.streams.video:
-                    raise ValueError("holds no video stream")
-                stream = container.streams.video[0]
+                stream = pictures_in(container)
                 stream.thread_type = "AUTO"
                 rate, shape = stream.average_rate or stream.guessed_rate, stream.sample_aspect_ratio
                 promised = stream.frames  # 0 where the file does not say
@@ -98,6 +96,16 @@ def load_video(path: Path | str, start: int = 0, count: int | None = None) -> tu
                 "%s: its pixels are %s as wide as high; save it with square ones, or all looks squeezed", path, shape
             )
         return torch.from_numpy(np.stack(pictures)).float().div_(255), float(rate)
+
+
+def pictures_in(container: Any) -> Any:
+    """The first video stream of an opened file; ValueError where it has none that can be decoded."""
+    if not container.streams.video:
+        raise ValueError("holds no video stream")
+    stream = container.streams.video[0]
+    if not stream.codec_context:  # PyAV 17 would end the process
+        raise ValueError("its video has a form that nothing here decodes, or is damaged")
+    return stream
 
 
 def upright(picture: av.VideoFrame) -> np.ndarray:

@@ -17,6 +17,7 @@ from ...configs import COMPRESSION
 from ...files.arrays import array_names
 from ...files.cameras.npz import read_intrinsics, read_poses
 from ...files.cameras.pinhole import camera_path
+from ...files.media.video import pictures_in
 from ...files.scenes.depth_zip import load_depth_zip
 from ...files.scenes.latents import load_latents
 from ...files.scenes.latents_pkl import load_latent_pkl
@@ -155,7 +156,7 @@ def one_view(path: Path) -> Tensor:
 def probe(path: Path) -> tuple[int, int, int, float]:
     """Frames, height, width and frame rate of an mp4, without decoding it."""
     with path.open("rb") as file, av.open(file) as container:  # by handle: a name need not be text
-        stream = container.streams.video[0]
+        stream = pictures_in(container)
         height, width, fps = stream.height, stream.width, float(stream.average_rate or 24)
         return sum(packet.size > 0 for packet in container.demux(stream)), height, width, fps
 
@@ -164,7 +165,7 @@ def load_frames(path: Path, frames: Sequence[int]) -> Tensor:
     """Some frames [n, H, W, 3] of an mp4, uint8, decoding no further than the last of them."""
     wanted, found = set(frames), {}
     with path.open("rb") as file, av.open(file) as container:
-        for number, picture in enumerate(container.decode(video=0)):
+        for number, picture in enumerate(container.decode(pictures_in(container))):
             if number in wanted:
                 found[number] = torch.from_numpy(picture.to_ndarray(format="rgb24"))
             if len(found) == len(wanted):

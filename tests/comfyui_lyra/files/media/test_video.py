@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
+from lyra_pack.comfyui_lyra.training.data.sdg_scene import load_frames, probe
 
 FAST = {"movflags": "faststart"}  # the index before the pictures
 
@@ -198,3 +199,11 @@ def test_a_video_that_is_cut_short_says_so(tmp_path, caplog):
     load_video(tmp_path / "a.mp4")
     load_video(tmp_path / "a.mp4", start=2, count=3)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("read", [load_video, probe, lambda path: load_frames(path, [0])])
+def test_a_form_without_a_decoder_is_told_and_does_not_end_the_process(tmp_path, read):
+    save_video(tmp_path / "a.mp4", torch.full((3, 32, 48, 3), 0.5), 24)
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes().replace(b"avc1", b"xyzw"))
+    with pytest.raises(ValueError, match="a form that nothing here decodes, or is damaged"):
+        read(tmp_path / "b.mp4")
