@@ -1,8 +1,4 @@
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +21,6 @@ from torch.nn.functional import gelu
 from torch.nn.functional import linear as exact_linear
 from torch.testing import assert_close
 
-HERE = Path(__file__)
 KINDS = pytest.mark.parametrize("dtype", BITS.values(), ids=BITS)
 STEPS = {torch.float8_e4m3fn: 2**-4, torch.int8: 0.5 / 127}  # half a step: of a number's own size, of its row's largest
 
@@ -132,14 +127,9 @@ def test_probes_are_passed_by_what_is_right_and_failed_by_a_lost_scale(bits):
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, whose interpreter runs the kernels on a CPU")
-def test_the_kernels_are_right_in_tritons_interpreter():
+def test_the_kernels_are_right_in_tritons_interpreter(run_interpreted):
     """The kernels' arithmetic, without a card; what a compiler makes of them is test_parity's."""
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{HERE}::interpreted", "--no-header",
-         "-o", "python_functions=interpreted"],
-        cwd=HERE.parents[2], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.returncode == 0 and "1 passed" in told.stdout, told.stdout[-2000:]
+    run_interpreted(__file__)
 
 
 def interpreted():

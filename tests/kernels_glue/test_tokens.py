@@ -1,16 +1,10 @@
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 from lyra_pack.kernels_glue.tokens import EPSILON, ROWS, norm_rotate, residual_norm
 from torch.nn.functional import layer_norm, rms_norm
 from torch.testing import assert_close
-
-HERE = Path(__file__)
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
@@ -42,14 +36,9 @@ def test_slices_of_tokens_change_nothing():
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, whose interpreter runs the kernels on a CPU")
-def test_the_kernels_are_right_in_tritons_interpreter():
+def test_the_kernels_are_right_in_tritons_interpreter(run_interpreted):
     """The kernels' arithmetic, without a card; what a compiler makes of them is test_parity's."""
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{HERE}::interpreted", "--no-header",
-         "-o", "python_functions=interpreted"],
-        cwd=HERE.parents[2], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.returncode == 0 and "1 passed" in told.stdout, told.stdout[-2000:]
+    run_interpreted(__file__)
 
 
 def interpreted():
