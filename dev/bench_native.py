@@ -92,8 +92,8 @@ def with_lora(model):
     return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
 
 
-def ksampler(teachers: Teachers, model, steps: int):
-    """Clip [1, 16, T, h, w] of core's KSampler with cfg 2, so two passes a step."""
+def ksampler(teachers: Teachers, model, steps: int, guidance: float = 1.0):
+    """Clip [1, 16, T, h, w] of core's KSampler: two passes a step with guidance, else one."""
     import comfy.sample
     import torch
     from lyra_pack.comfyui_lyra.gen3c.text import zero_text
@@ -104,11 +104,11 @@ def ksampler(teachers: Teachers, model, steps: int):
     latent = torch.zeros(1, *config.latent_shape)
     noise = comfy.sample.prepare_noise(latent, 1)
     return comfy.sample.sample(
-        model, noise, steps, 2.0, "euler", "karras", positive, negative, latent, seed=1, disable_pbar=True
+        model, noise, steps, 1 + guidance, "euler", "karras", positive, negative, latent, seed=1, disable_pbar=True
     )
 
 
-def generate(teachers: Teachers, teacher, steps: int):
+def generate(teachers: Teachers, teacher, steps: int, guidance: float = 1.0):
     """The same clip by the loop of Generate Latents."""
     import comfy.model_management as management
     from lyra_pack.comfyui_lyra.gen3c import sampler
@@ -123,12 +123,13 @@ def generate(teachers: Teachers, teacher, steps: int):
     )  # fmt: skip
     noise, on_first = sampler.initial_noise(shape, 1).to(device), sampler.condition_noise(shape, 1).to(device)
     made = sampler.sample(
-        teacher.teacher.network, conditions, noise, on_first, steps=steps, dtype=teacher.teacher.dtype
+        teacher.teacher.network, conditions, noise, on_first, steps=steps, guidance=guidance,
+        dtype=teacher.teacher.dtype,
     )  # fmt: skip
     return made.cpu()
 
 
-def one_pass(teachers: Teachers, teacher, _steps: int) -> None:
+def one_pass(teachers: Teachers, teacher, _steps: int, **_guidance: float) -> None:
     """The network once."""
     import comfy.model_management as management
     import torch
@@ -187,7 +188,7 @@ def measured(row: Row, steps: int, reference: list) -> str:
         filler = torch.empty(max(0, torch.cuda.mem_get_info()[0] - free * GIB), dtype=torch.uint8, device="cuda")
     handle = network.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
     try:
-        call(2)
+        call(2, guidance=0.0)  # brings the weights, compiles and proves kernels
         if gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()

@@ -47,7 +47,8 @@ class Probe:
 
     def identity(self, device: torch.device) -> tuple:
         """The kernel's source and everything that compiles and runs it."""
-        digest = hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in self.files))
+        files = (Path(__file__).name, *self.files)  # a trial is as good as what makes its inputs
+        digest = hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in files))
         libraries = tuple(f"{name} {installed(name)}" for name in ("torch", "triton", self.library) if name)
         return digest.hexdigest()[:16], *libraries, str(torch.version.cuda), *card(device)
 
@@ -203,7 +204,8 @@ def like(t: Tensor, seed: int, shape: tuple[int, ...], draw: Callable[..., Tenso
     """Generated values [*shape] with a tensor's dtype, device, inner strides and alignment.
 
     ``draw(*shape, generator=)`` makes them in float32. The outermost stride becomes the smallest of the same class
-    (``size_class``), so that little memory is taken; axes that repeat one value (stride 0) still do.
+    (``size_class``), so that little memory is taken: what lies without gaps still does, a column of scales [N, 1] too.
+    Axes that repeat one value (stride 0) still do.
     """
     repeated = [s == 0 and n > 1 for s, n in zip(t.stride(), t.shape, strict=True)]
     if any(repeated):
@@ -211,9 +213,9 @@ def like(t: Tensor, seed: int, shape: tuple[int, ...], draw: Callable[..., Tenso
         single = tuple(1 if again else n for n, again in zip(shape, repeated, strict=True))
         return like(t[index], seed, single, draw).expand(shape)
     strides = list(t.stride())
-    if t.ndim > 1 and shape[0] > 1:
-        span = 1 + sum((n - 1) * s for n, s in zip(shape[1:], strides[1:], strict=True))
-        strides[0] = -(-span // 16) * 16 + strides[0] % 16
+    if t.ndim > 1 and shape[0] > 1 and strides[0] != 1:
+        span = max(2, 1 + sum((n - 1) * s for n, s in zip(shape[1:], strides[1:], strict=True)))  # 1 is its own class
+        strides[0] = span + (strides[0] - span) % 16
     size = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     step = t.element_size()
     room = torch.zeros(size + 32 // step, dtype=t.dtype, device=t.device)

@@ -25,7 +25,7 @@ LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 SMALLEST = 1e-12  # a row's largest value at least: a row of zeros stays one
 WIDEST = 2**14  # channels of a row, which a kernel holds in registers
 EIGHT_BIT = tuple(BITS.values())
-MULTIPLIES: dict[Bits, str] = {"fp8": "scaled_mm", "int8": "triton"}  # without which there are no such products
+MULTIPLIES: dict[Bits, tuple[str, ...]] = {"fp8": ("scaled_mm",), "int8": ("triton", "int_mm")}  # the first that can
 
 
 def quantise_rows_torch(x: Tensor, dtype: torch.dtype, gelu: bool = False) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,9 @@ def linear_in(bits: Bits) -> Callable[[Tensor, Tensor], Tensor]:
 
     def call(x: Tensor, weight: Tensor) -> Tensor:
         rows, weights = (quantise_rows(t, BITS[bits], backend="triton") for t in (x, weight))
-        return product(*rows, *weights, x.dtype, backend=MULTIPLIES[bits])
+        call = *rows, *weights, x.dtype
+        able = (name for name in MULTIPLIES[bits] if product.why_not(name, *call) is None)
+        return product(*call, backend=next(able, MULTIPLIES[bits][0]))  # where none is able, the first says why
 
     return call
 
@@ -111,12 +113,12 @@ def _norm_refuses(
     return cannot_run_triton(x, shift, scale, add, gate) or _rows_refuses(x, dtype)
 
 
-def _shapes_refuse(values: Tensor, weight: Tensor, kind: torch.dtype) -> str | None:
+def _shapes_refuse(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, kind: torch.dtype):
     if not values.is_cuda:
         return "needs CUDA tensors"
     if values.dtype != kind or weight.dtype != kind:
         return f"needs {kind}, got {values.dtype} and {weight.dtype}"
-    if not (values.is_contiguous() and weight.is_contiguous()):
+    if not all(t.is_contiguous() for t in (values, scales, weight, weight_scales)):
         return "needs rows one after another"
     if any(n % 16 for n in weight.shape):
         return f"needs weights whose sides are multiples of 16, got {tuple(weight.shape)}"
@@ -126,17 +128,17 @@ def _shapes_refuse(values: Tensor, weight: Tensor, kind: torch.dtype) -> str | N
 def _scaled_mm_refuses(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, dtype: torch.dtype):
     if dtype != torch.bfloat16:
         return f"gives bfloat16 only, not {dtype}"
-    return _shapes_refuse(values, weight, torch.float8_e4m3fn) or _no_fp8(values)
+    return _shapes_refuse(values, scales, weight, weight_scales, torch.float8_e4m3fn) or _no_fp8(values)
 
 
 def _int8_refuses(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, dtype: torch.dtype):
-    return _shapes_refuse(values, weight, torch.int8) or cannot_run_triton(values)
+    return _shapes_refuse(values, scales, weight, weight_scales, torch.int8) or cannot_run_triton(values)
 
 
 def _int_mm_refuses(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, dtype: torch.dtype):
     if values.numel() // values.shape[-1] <= 16:
         return "needs more than 16 rows"
-    return _shapes_refuse(values, weight, torch.int8)
+    return _shapes_refuse(values, scales, weight, weight_scales, torch.int8)
 
 
 def _linear_refuses(bits: Bits) -> Callable[[Tensor, Tensor], str | None]:

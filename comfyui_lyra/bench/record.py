@@ -31,15 +31,30 @@ def append(file: Path, what: str, machine: str, lines: Sequence[str]) -> None:
 def append_json(file: Path, what: str, machine: str, lines: Sequence[str], before: bytes = b"") -> None:
     """Add one line of JSON to what was in a file: date, command, machine, the pack, its commit, rows by column.
 
+    Rows of all tables follow one another, each by its own table's head; sentences between them are notes.
     Called again with more lines it replaces its line, so that a run that is ended leaves what it has measured.
     """
-    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    rows, notes = tables(lines)
     found = {
         "date": str(date.today()), "command": f"lyra bench {what}", "machine": machine, "version": pack_version(),
-        "commit": commit(ROOT), "rows": [dict(zip(head, row, strict=True)) for row in rows],
+        "commit": commit(ROOT), "rows": rows, **({"notes": notes} if notes else {}),
     }  # fmt: skip
     with replacing(file) as temporary:
         temporary.write_bytes(before + json.dumps(found).encode() + b"\n")
+
+
+def tables(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of Markdown tables by column, and the lines that are no table's; a table ends where such a line comes."""
+    rows, notes, table = [], [], []
+    for line in lines:
+        if not line.startswith("|"):
+            notes += [line] if line else []
+            table = []
+            continue
+        table.append([cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")])
+        if len(table) > 2:  # after its head and the line below
+            rows.append(dict(zip(table[0], table[-1], strict=True)))
+    return rows, notes
 
 
 def commit(checkout: Path) -> str:

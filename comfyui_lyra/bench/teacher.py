@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ...kernels_glue.attention import attention
-from ...kernels_glue.quantised import BITS, Bits, linear, norm_rows, product, quantise_rows
+from ...kernels_glue.quantised import BITS, MULTIPLIES, Bits, linear, norm_rows, product, quantise_rows
 from ...kernels_glue.registry import KernelUnavailable, plain
 from ...kernels_glue.tokens import norm_rotate, residual_norm
 from ..configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig
@@ -20,7 +20,6 @@ from ..gen3c.dit import GEN3C, build
 from ..gen3c.tokens import ROWS
 
 SDPA = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-PRODUCTS: dict[Bits, tuple[str, ...]] = {"fp8": ("scaled_mm",), "int8": ("triton", "int_mm")}
 
 
 def random_teacher(config: TeacherConfig, device: torch.device) -> GEN3C:
@@ -68,7 +67,7 @@ def linear_rows(config: TeacherConfig, device: torch.device, repeats: int, limit
         weight = torch.randn(outputs, depth, dtype=torch.bfloat16, device=device)
         name, work = f"linear {depth} to {outputs}", 2.0 * tokens * depth * outputs
         yield row(f"{name}, exact", work, partial(linear, x, weight), device, repeats, limit)
-        for bits, backends in PRODUCTS.items():
+        for bits, backends in MULTIPLIES.items():
             given = *quantise_rows(x, BITS[bits]), *quantise_rows(weight, BITS[bits]), x.dtype
             for backend in backends:
                 call = partial(product, *given, backend=backend)

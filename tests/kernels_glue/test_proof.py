@@ -198,6 +198,15 @@ def test_generated_inputs_have_the_layout_of_the_call_and_are_the_same_each_time
     assert proof.like(again, 0, (2, 5, 3)).stride() == (0, 0, 1)
 
 
+@pytest.mark.parametrize("shape", [(48, 1), (7, 3), (2, 37, 5), (3, 2, 96)])
+def test_generated_inputs_lie_without_gaps_where_those_of_the_call_do(shape):
+    given = torch.randn(shape)
+    assert proof.like(given, 0, shape).is_contiguous()
+    assert proof.like(given.mT, 0, given.mT.shape).mT.is_contiguous()
+    column = torch.randn(48, 17)[:, :1]
+    assert proof.layout(proof.like(column, 0, (48, 1))) == proof.layout(column)
+
+
 @pytest.mark.parametrize(("length", "block"), [(5, 128), (128, 128), (700, 128), (337920, 128), (2048, 128), (4, 64)])
 def test_a_shortened_length_ends_as_the_whole_one_does(length, block):
     short = proof.shortened(length, block, 3)

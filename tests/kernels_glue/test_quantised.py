@@ -1,3 +1,4 @@
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -7,6 +8,7 @@ from lyra_pack.kernels_glue.proof import deviation
 from lyra_pack.kernels_glue.quantised import (
     BITS,
     LARGEST,
+    MULTIPLIES,
     int_mm,
     linear,
     linear_in,
@@ -16,6 +18,7 @@ from lyra_pack.kernels_glue.quantised import (
     scaled_mm,
     spread,
 )
+from lyra_pack.kernels_glue.registry import Kernel, Op
 from lyra_pack.kernels_glue.tokens import residual_norm
 from torch.nn.functional import gelu
 from torch.nn.functional import linear as exact_linear
@@ -111,6 +114,26 @@ def test_where_a_kernel_is_missing_there_is_no_slow_stand_in(bits):
     x, weight = normal(0, 1, 32, 64).bfloat16(), normal(1, 32, 64).bfloat16()
     with pytest.raises(KernelUnavailable, match="quantise_rows: backend 'triton' cannot run here"):
         linear_in(bits)(x, weight)
+
+
+def test_a_product_that_is_left_out_leaves_whole_numbers_to_torchs_own(monkeypatch):
+    x, weight, module = normal(0, 1, 32, 64), normal(1, 32, 64), sys.modules[linear_in.__module__]
+    monkeypatch.setattr(module, "quantise_rows", lambda t, dtype, backend: quantise_rows(t, dtype))
+    stand_in = Op("product", product.reference, tuple(
+        Kernel(name=name, load=lambda kernel=kernel: kernel, refuses=lambda *_: None, probe=product.kernels[name].probe)
+        for name, kernel in {"triton": lambda *call: 0 * product.reference(*call), "int_mm": int_mm}.items()
+    ))  # fmt: skip
+    monkeypatch.setattr(module, "product", stand_in)
+    assert deviation(linear_in("int8")(x, weight), exact_linear(x, weight)) < 0.03
+    assert list(stand_in.left_out) == ["triton"]
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_the_products_trial_has_rows_and_scales_without_gaps(bits):
+    """As ``torch._scaled_mm`` demands and kernels read them."""
+    rows, weights = (quantise_rows(normal(i, *shape), BITS[bits]) for i, shape in enumerate(((2, 75, 80), (48, 80))))
+    made, _ = product.kernels[MULTIPLIES[bits][0]].probe.inputs(*rows, *weights, torch.bfloat16)
+    assert all(t.is_contiguous() for t in made[:4]) and made[3].shape == (48, 1) and (made[3] >= 0.5).all()
 
 
 @pytest.mark.parametrize("bits", BITS)

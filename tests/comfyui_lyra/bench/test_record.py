@@ -65,6 +65,19 @@ def test_a_run_is_a_line_of_json(tmp_path, monkeypatch):
     assert one["command"] == "lyra bench ply" and one["machine"].startswith("CPU, ")
 
 
+def test_each_row_has_the_columns_of_its_own_table_and_sentences_are_notes(tmp_path, monkeypatch):
+    lines = ["9 splats", "", "| part | ms |", "|---|---|", "| Adam | 1.5 |", "| - | |", "",
+             "| run | steps | s |", "|---|---|---|", "| plain | 10 | 2 |", "over"]  # fmt: skip
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.bench.rows", lambda what, device: iter(lines))
+    file = tmp_path / "runs.jsonl"
+    assert main(["bench", "refine", "--device", "cpu", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert found["notes"] == ["9 splats", "over"]
+    assert found["rows"] == [
+        {"part": "Adam", "ms": "1.5"}, {"part": "-", "ms": ""}, {"run": "plain", "steps": "10", "s": "2"},
+    ]  # fmt: skip
+
+
 def test_a_run_that_is_ended_leaves_the_rows_it_has(tmp_path, monkeypatch):
     def stopped(what, device):
         yield from ["| what | s |", "|---|---|", "| ply | 1.5 |"]
