@@ -10,7 +10,11 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 log = logging.getLogger("lyra")
 
@@ -39,6 +43,21 @@ def platform_folder() -> Path:
     else:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root, "lyra")
+
+
+@contextmanager
+def in_turn(name: str) -> Iterator[None]:
+    """What only one process of a person does at a time; the others wait. Where no file can be written nobody waits."""
+    lock = FileLock(platform_folder() / f"{name}.lock")
+    try:
+        platform_folder().mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        log.debug("nobody waits for %s: %s", name, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def recall(kind: str, key: str) -> dict | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..memory import in_turn
 from ..proof import Probe, like
 from ..registry import Kernel, Op
 from .projection import Mode
@@ -14,9 +15,13 @@ PROJECTED = 2**22  # splats times cameras that gsplat projects at once, about 20
 
 
 def load_gsplat() -> Callable:
-    """Import gsplat, which compiles its CUDA extension the first time unless it came compiled."""
-    import gsplat
-    from gsplat.cuda._backend import _C
+    """Import gsplat, which compiles its CUDA extension the first time unless it came compiled.
+
+    Processes that compile at once would delete each other's files (gsplat 1.5.3 empties the folder it builds in).
+    """
+    with in_turn("gsplat"):
+        import gsplat
+        from gsplat.cuda._backend import _C
 
     if _C is None:
         raise ImportError("gsplat found no CUDA toolkit to compile its extension with")
