@@ -95,6 +95,8 @@ def _half_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return "needs CUDA tensors"
     if q.dtype not in (torch.float16, torch.bfloat16):
         return f"needs float16 or bfloat16, got {q.dtype}"
+    if any(t.stride(-1) != 1 for t in (q, k, v)):
+        return "needs a head's channels one after another"
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
         return "has no backward pass"
     return None
@@ -138,6 +140,7 @@ def smooth(*shape: int, generator: torch.Generator) -> Tensor:
     """Values [..., L, d] that change slowly along L, with 0.3 of white noise."""
     few = torch.randn(*shape[:-2], shape[-1], max(2, shape[-2] // 128), generator=generator).flatten(0, -3)
     slow = interpolate(few, size=shape[-2], mode="linear", align_corners=True).transpose(1, 2).reshape(shape)
+    slow = slow.contiguous()  # as tokens come out of a linear layer
     return slow + 0.3 * torch.randn(*shape, generator=generator)
 
 

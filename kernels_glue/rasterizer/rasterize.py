@@ -140,7 +140,7 @@ _GSPLAT = Kernel(
         sizes=_probe_sizes,
         inputs=_probe_inputs,
         limits={torch.float32: 1e-2},  # either may leave out a contribution that falls on the cut-off, 1/255
-        files=("rasterize.py",),
+        files=("rasterizer/rasterize.py",),
         library="gsplat",
     ),
 )

@@ -18,6 +18,7 @@ from .latents import FORMATS, GEN3CLatents
 from .network import GEN3CDiT, unet_config
 
 WARPS = BUFFERS * 2 * CHANNELS  # channels
+LAYERS = 4  # largest matrices that core holds at once while it streams: two on their way, one in use, one patched
 FIRST, WARP_LATENTS, NOISE, ALONE = "gen3c_first", "gen3c_warps", "gen3c_noise", "gen3c_alone"  # of a CONDITIONING
 
 
@@ -89,7 +90,8 @@ class GEN3CModel(comfy.model_base.BaseModel):
         """Bytes that sampling [B, 16, T, h, w] takes beside the weights."""
         batch, (frames, height, width), config = input_shape[0], input_shape[2:], self.teacher_config
         numbers = batch * frames * height * width // 4 * config.heads * config.head_dim
-        size = TEACHER_NUMBERS * numbers * self.get_dtype_inference().itemsize
+        width = config.heads * config.head_dim  # weights that do not fit stay behind: layers on their way take room too
+        size = (TEACHER_NUMBERS * numbers + LAYERS * 4 * width**2) * self.get_dtype_inference().itemsize
         return max(size, devices.total_memory()) if self.stream else size
 
 

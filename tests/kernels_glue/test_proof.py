@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyra_pack.kernels_glue import memory, proof
+from lyra_pack.kernels_glue import OPS, memory, proof
 from lyra_pack.kernels_glue.causal_conv import causal_conv as real_conv
 from lyra_pack.kernels_glue.causal_conv import causal_conv_torch
 from lyra_pack.kernels_glue.registry import Kernel, KernelUnavailable, Op
@@ -228,3 +228,9 @@ def test_a_probe_of_the_scan_distinguishes_a_state_that_is_not_carried(reverse):
     cut = [real_scan.reference(*(t[:, part] if t.ndim > 1 else t for t in made), **options)[0]
            for part in (slice(0, 128), slice(128, None))]  # fmt: skip
     assert proof.deviation(torch.cat(cut, 1), truth) > 10 * probe.limits[torch.bfloat16]
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_every_kernel_has_an_identity_of_files_that_are_there(op):
+    identities = [kernel.probe.identity(torch.device("cpu")) for kernel in op.kernels.values()]
+    assert identities and all(identity[0] for identity in identities)
