@@ -22,7 +22,7 @@ REFERENCE_WIDTH = 1280  # columns of the pictures it has it for
 LARGEST_RANGE = 0.5  # what is an edge however coarse the picture is
 BUFFERS = 2  # pictures a static cache remembers; the transformer has channels for as many
 BATCH_BYTES = 2 << 30  # working memory of one batch of warps
-BYTES_A_PIXEL = 320  # what a warp needs, foreground masking included
+BYTES_A_PIXEL = 400  # what a warp needs, foreground masking and sorting on a GPU included
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

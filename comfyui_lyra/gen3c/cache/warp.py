@@ -69,7 +69,7 @@ def splat(image: Tensor, mask: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Warpe
             lands = (row >= 1) & (row <= height) & (column >= 1) & (column <= width)
             index = torch.where(lands, canvas + (row - 1) * width + (column - 1), here)
             part = torch.where(lands, row_weight * column_weight * weight, 0)
-            total.index_add_(1, index.flatten(), (values * part).flatten(1))
+            add_up(total, index.flatten(), (values * part).flatten(1))
     total = total.view_as(values)
     hit = total[4] > 0
     mean = total[:4] / torch.where(hit, total[4], 1)
@@ -78,6 +78,17 @@ def splat(image: Tensor, mask: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Warpe
         mask=hit[:, None].to(image.dtype),
         depth=torch.where(hit, mean[3], 0),
     )
+
+
+def add_up(total: Tensor, index: Tensor, values: Tensor) -> None:
+    """total[:, index] += values, of [C, N], [n] and [C, n]; the same bits every time.
+
+    On a GPU index_add_ adds in the order in which threads arrive. index_put_ sorts, which takes a thousandth of a path.
+    """
+    if total.is_cuda:
+        total.mT.index_put_((index,), values.mT, accumulate=True)
+    else:
+        total.index_add_(1, index, values)
 
 
 def depth_weight(z: Tensor) -> Tensor:

@@ -202,4 +202,4 @@ def test_cuda_draws_what_the_cpu_draws():
     same = here.masks == there.masks.cpu()
     assert (~same).float().mean() < 1e-3  # points that land on integers but for rounding
     difference = (here.pixels - there.pixels.cpu()).abs() * same
-    assert difference.quantile(0.999) < 1e-3  # sums of atomic additions
+    assert difference.quantile(0.999) < 1e-3  # sums in another order

@@ -139,3 +139,18 @@ def test_pairs_share_their_depth_maximum():
     assert torch.equal(before[2:], after[2:])
     assert torch.equal(depth_weight(z[4:])[0], before[4])
     assert torch.allclose(before.view(5, -1).amax(1)[:4].view(2, 2).amax(1), torch.tensor(50.0).exp(), rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_makes_the_same_bits_every_time_and_those_of_the_cpu_but_for_rounding():
+    generator = torch.Generator().manual_seed(0)
+    image, mask = torch.rand(2, 3, 96, 160, generator=generator) * 2 - 1, torch.ones(2, 96, 160)
+    x = torch.rand(2, 96, 160, generator=generator) * 40  # about 60 points a pixel
+    y, z = torch.rand(2, 96, 160, generator=generator) * 25, 1 + torch.rand(2, 96, 160, generator=generator)
+    call = image, mask, x, y, z
+    found = [splat(*(t.cuda() for t in call)) for _ in range(4)]
+    for name in ("image", "mask", "depth"):
+        first, *others = (getattr(warped, name) for warped in found)
+        assert all(torch.equal(first, other) for other in others)
+        assert close(first.cpu(), getattr(splat(*call), name))
