@@ -25,6 +25,8 @@ def run_interpreted():
              "-o", "python_functions=interpreted"],
             cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
+        if "only 0-dimensional arrays can be converted" in told.stdout:  # Triton 3.6 with NumPy 2.5
+            pytest.skip("the interpreter of this Triton cannot work with this NumPy")
         assert told.returncode == 0 and "1 passed" in told.stdout, told.stdout[-2000:]
 
     return run

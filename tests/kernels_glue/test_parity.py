@@ -214,6 +214,18 @@ def test_kernel_equals_its_reference(op, name, dtype):
     assert ran
 
 
+@pytest.mark.parametrize(("op", "name"), [pytest.param(op, name, id=f"{op.name}-{name}") for op, name in KERNELS])
+def test_a_kernels_trial_is_of_the_kind_of_the_call(op, name):
+    """On a CPU too: the same sizes, strides and alignment decide which code runs, and the reference takes them."""
+    make, tolerances, _ = CASES[op.name, name]
+    probe = op.kernels[name].probe
+    for dtype in tolerances:
+        for args, kwargs in make(dtype, "cpu"):
+            made, options = probe.inputs(*args, **kwargs)
+            assert probe.key(made, options) == probe.key(args, kwargs)
+            assert all(torch.isfinite(value.float()).all() for _, value in results(op.reference, made, options, False))
+
+
 # Triton compiles anew for each of these, and a compiler's fault may stand at one of them only.
 HEADS, STATES, CHUNKS = (16, 32, 64, 128), (16, 32, 64, 128, 256), (64, 128, 256)
 CHANNELS = (64, 80, 384, 1536, 200)  # of the convolution

@@ -85,7 +85,12 @@ def test_torchs_own_products_take_the_scales_of_rows_and_channels(kernel, dtype)
     rows, weights = (quantise_rows(t, dtype) for t in made)
     scales = torch.linspace(0.5, 2, 40).view(2, 20, 1), torch.linspace(3, 1, 48).view(48, 1)
     call = rows[0], scales[0], weights[0], scales[1], torch.bfloat16
-    found = kernel(*call)
+    try:
+        found = kernel(*call)
+    except RuntimeError as error:
+        if "scale_a.numel() == 1" not in str(error):
+            raise
+        pytest.skip("on a CPU this torch's product of 8-bit floats takes one scale only; test_parity has a card's")
     assert found.shape == (2, 20, 48) and found.dtype == torch.bfloat16
     assert deviation(found, product(*call, backend="torch")) < 8e-3
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from lyra_pack.comfyui_lyra.scale import work
 from lyra_pack.comfyui_lyra.scale.on_ray import TRIES, make_on_ray
 from lyra_pack.comfyui_lyra.scale.work import make_here
@@ -113,10 +114,12 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, models):
-    """What one process makes, and in how many seconds."""
-    job = job_in(tmp_path_factory.mktemp("alone"), models)
+    """What one process makes, and in how many seconds; on one core as the nodes, since sums depend on their number."""
+    job, cores = job_in(tmp_path_factory.mktemp("alone"), models), torch.get_num_threads()
+    torch.set_num_threads(1)
     start = time.perf_counter()
     make_here(job, job.left(), "cpu")
+    torch.set_num_threads(cores)
     return Path(job.out), time.perf_counter() - start
 
 
