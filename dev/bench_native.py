@@ -224,6 +224,7 @@ def main() -> None:
     begin = time.perf_counter()
     sys.argv = sys.argv[:1]  # ComfyUI reads them too
     sys.path.insert(0, str(given.comfyui.resolve()))
+    importlib.import_module("cuda_malloc")  # as main.py does before torch: the allocator decides how full a card gets
     bind()
     import torch
     from comfy.cli_args import args

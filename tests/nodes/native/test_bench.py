@@ -41,7 +41,7 @@ def lines(work: Path) -> list[str]:
 def made(clip: torch.Tensor, seen=lambda: None):
     """A row's call and network, which give a clip."""
     network = torch.nn.Identity()
-    return lambda: (lambda steps: (seen(), network(clip))[1], network)
+    return lambda: (lambda steps, guidance=1.0: (seen(), network(clip))[1], network)
 
 
 def test_a_row_is_told_before_the_next_and_a_failed_one_stops_none(bench, tmp_path):
