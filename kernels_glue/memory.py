@@ -47,10 +47,10 @@ def platform_folder() -> Path:
 
 @contextmanager
 def in_turn(name: str) -> Iterator[None]:
-    """What only one process of a person does at a time; the others wait. Where no file can be written nobody waits."""
-    lock = FileLock(platform_folder() / f"{name}.lock")
+    """What only one process does at a time; the others wait. Where no file can be written nobody waits."""
+    lock = FileLock(cache_folder() / f"{name}.lock")
     try:
-        platform_folder().mkdir(parents=True, exist_ok=True)
+        cache_folder().mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
         log.debug("nobody waits for %s: %s", name, error)

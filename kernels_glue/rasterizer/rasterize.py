@@ -19,8 +19,9 @@ def load_gsplat() -> Callable:
 
     Processes that compile at once would delete each other's files (gsplat 1.5.3 empties the folder it builds in).
     """
+    import gsplat
+
     with in_turn("gsplat"):
-        import gsplat
         from gsplat.cuda._backend import _C
 
     if _C is None:

@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from lyra_pack.kernels_glue import memory
@@ -75,14 +74,13 @@ with runpy.run_path(sys.argv[1])["in_turn"]("thing"):
 
 def test_processes_take_turns(tmp_path):
     command = [sys.executable, "-c", TURN, memory.__file__, tmp_path / "mark"]
-    with patch.dict(os.environ, {"XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}):
-        running = [subprocess.Popen(command) for _ in range(4)]
-        assert [process.wait(60) for process in running] == [0] * 4
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(60) for process in running] == [0] * 4
 
 
 def test_nobody_waits_where_no_file_can_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(memory, "platform_folder", lambda: tmp_path / "file" / "below")
+    monkeypatch.setenv("LYRA_CACHE", str(tmp_path / "file" / "below"))
     with memory.in_turn("thing"):
         done = True
     assert done
