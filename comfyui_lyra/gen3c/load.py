@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -67,7 +67,22 @@ class Teacher:
             self.network, onload_device=device, offload_device=torch.device("cpu"), offload_type="block_level",
             num_blocks_per_group=1, use_stream=ahead, record_stream=ahead,
         )  # fmt: skip
+        if ahead:
+            tell_order(self.network)
         return self
+
+
+def tell_order(network: "GEN3C") -> None:
+    """Tell diffusers in which order blocks run, so that each one's weights come while the one before works.
+
+    It would learn that in the first pass, and on taking back what watched the blocks undo a step cache around them.
+    """
+    from diffusers.hooks.group_offloading import _LAZY_PREFETCH_GROUP_OFFLOADING
+
+    registry: Any = network._diffusers_hook
+    lazy = registry.get_hook(_LAZY_PREFETCH_GROUP_OFFLOADING)
+    lazy.execution_order = [(f"transformer_blocks.{i}", block) for i, block in enumerate(network.transformer_blocks)]
+    lazy.post_forward(network, None)
 
 
 def load_teacher(

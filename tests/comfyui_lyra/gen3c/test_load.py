@@ -2,11 +2,13 @@ import copy
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.hooks import group_offloading
 from lyra_pack.comfyui_lyra.configs import TeacherConfig
 from lyra_pack.comfyui_lyra.gen3c.load import load_teacher, save_teacher
 from lyra_pack.comfyui_lyra.weights.load import Fingerprint, fingerprint
@@ -104,3 +106,50 @@ def test_a_released_checkpoint_loads_by_its_own_names(tmp_path, golden):
     )  # fmt: skip
     found = load_teacher(tmp_path / "model.pt", config)
     assert len(found.network.transformer_blocks) == meta["blocks"] and found.licence == ""
+
+
+class Copies:
+    """A card's streams where there is no card: what is copied is there at once."""
+
+    def __init__(self, device=None): ...
+
+    def synchronize(self): ...
+
+    def stream(self, stream):
+        return nullcontext()
+
+    def current_stream(self):
+        return self
+
+
+@pytest.fixture
+def streams_on_cpu(monkeypatch):
+    """``Teacher.streamed`` to a card, with diffusers' hooks of one, whose device is the CPU after all."""
+
+    def apply(network, *, onload_device, offload_device, use_stream, record_stream, **given):
+        assert onload_device.type == "cuda" and use_stream and record_stream
+        config = group_offloading.GroupOffloadingConfig(
+            onload_device=offload_device, offload_device=offload_device, non_blocking=False, low_cpu_mem_usage=False,
+            stream=Copies(), record_stream=True, **given,
+        )  # fmt: skip
+        group_offloading._apply_group_offloading(network, config)
+
+    monkeypatch.setattr("diffusers.hooks.apply_group_offloading", apply)
+    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", Copies)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+
+
+@torch.inference_mode()
+def test_the_step_cache_of_the_first_clip_skips_blocks_that_a_card_streams(small_teacher, streams_on_cpu):
+    network = copy.deepcopy(small_teacher.network)
+    replace(small_teacher, network=network).streamed(torch.device("cuda"))
+    runs = []
+    network.transformer_blocks[-1].ff.register_forward_hook(lambda *_: runs.append(1))
+    x, c_noise, text = torch.ones(1, 81, 2, 4, 6), torch.zeros(1), torch.ones(1, 5, 12)
+    for _ in range(2):  # clips
+        with network.step_cache(1e9):
+            assert torch.equal(network(x, c_noise, text), small_teacher.network(x, c_noise, text))
+            network(x, c_noise, text)
+    assert len(runs) == 2
+    assert torch.equal(network(x, c_noise, text), small_teacher.network(x, c_noise, text))
