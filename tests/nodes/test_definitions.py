@@ -284,6 +284,22 @@ def test_a_box_shows_the_sockets_and_widgets_that_lead_inside(path):
         assert list(box["widgets_values_named"]) == names and len(box["widgets_values"]) == len(names)
 
 
+@each_graph
+def test_nodes_in_a_box_lie_apart_between_its_inputs_and_outputs(path):
+    """Who opens a box sees wires run to the right; of what lies on the graph itself the editor's tests know."""
+    for graph in graphs(path)[1:]:
+        areas = [(*node["pos"], *node["size"]) for node in graph["nodes"]]
+        (left, _, wide, _), (right, *_) = (graph[side]["bounding"] for side in ("inputNode", "outputNode"))
+        assert left + wide <= min(x for x, *_ in areas) <= max(x + w for x, _, w, _ in areas) <= right
+        assert not [(a, b) for i, a in enumerate(areas) for b in areas[:i] if cover(a, b)]
+
+
+def cover(one: tuple[float, ...], other: tuple[float, ...], title: float = 30) -> bool:
+    """Whether two nodes (x, y, width, height) share a place, with their titles."""
+    (x, y, w, h), (left, top, width, height) = one, other
+    return x < left + width and left < x + w and y - title < top + height and top - title < y + h
+
+
 def test_boxes_of_a_template_are_those_that_the_editor_offers():
     offered = {graph["id"]: graph for path in BOXES for graph in graphs(path)[1:]}
     assert {graph["name"] for graph in offered.values()} == {path.stem for path in BOXES} and len(BOXES) == 3
