@@ -113,6 +113,8 @@ class Block(CosmosTransformerBlock):
 class GEN3C(CosmosTransformer3DModel, CacheMixin):
     """The denoising network F of teacher.md 6, with the padding mask as an ordinary input channel."""
 
+    _tiled = False  # whether the tokens of the last pass stood in tiles
+
     def __init__(self, config: TeacherConfig):
         super().__init__(
             in_channels=TEACHER_INPUTS + 1,
@@ -160,6 +162,9 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         if tiled:
             angles = tuple(in_tiles(table, grid) for table in angles)
             x, positions = in_tiles(x, grid), in_tiles(positions, grid)
+        if self.is_cache_enabled and tiled != self._tiled:  # what it keeps is of tokens in the other order
+            self._reset_stateful_cache()
+        self._tiled = tiled
         shared, sinusoid = self.time_embed(x, c_noise)
         with self.cache_context(branch) if self.is_cache_enabled else nullcontext():
             for done, block in enumerate(self.transformer_blocks, start=1):

@@ -298,12 +298,28 @@ def test_tiles_are_an_order_of_the_tokens_and_are_undone():
     assert dit.can_tile(grid) and not dit.can_tile((2, 6, 32)) and not dit.can_tile((2, 8, 10))
 
 
-def test_the_order_of_tokens_changes_rounding_only(monkeypatch):
-    config = replace(TEACHER_PRESETS["mini"], blocks=2, max_grid=(2, 8, 32))
+@pytest.fixture
+def two_tiles() -> partial:
+    """A call of a network whose frames are two tiles, side by side: their order is not the rows'."""
+    config = replace(TEACHER_PRESETS["mini"], blocks=2, max_grid=(2, 8, 64))
     torch.manual_seed(0)
-    model = GEN3C(config).eval()
-    x = torch.randn(1, TEACHER_INPUTS, 2, 8, 32)
-    call = partial(model, x, torch.zeros(1), torch.randn(1, 3, config.text_dim))
+    x = torch.randn(1, TEACHER_INPUTS, 2, 8, 64)
+    return partial(GEN3C(config).eval(), x, torch.zeros(1), torch.randn(1, 3, config.text_dim))
+
+
+@torch.inference_mode()
+def test_what_the_step_cache_keeps_in_one_order_is_not_used_in_another(two_tiles, monkeypatch):
+    straight = two_tiles()
+    monkeypatch.setattr(dit, "SPARSE", ("torch",))
+    with two_tiles.func.step_cache(threshold=1e9):
+        two_tiles()
+        assert_close(two_tiles(backend="torch"), straight, rtol=1e-4, atol=1e-4)
+        assert_close(two_tiles(backend="torch"), straight, rtol=1e-4, atol=1e-4)
+        assert_close(two_tiles(), straight, rtol=1e-4, atol=1e-4)
+
+
+def test_the_order_of_tokens_changes_rounding_only(two_tiles, monkeypatch):
+    call = two_tiles
     with torch.inference_mode():
         straight = call()
         monkeypatch.setattr(dit, "SPARSE", ("torch",))
