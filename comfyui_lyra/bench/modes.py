@@ -5,6 +5,7 @@ folder to write to, the clips stand side by side in a video, for eyes. The folde
 has are not made again, so a run that was stopped goes on.
 """
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
@@ -75,6 +76,7 @@ def rows(
         if made is None:
             if model.network.linears not in ("exact", settings.linears):  # quantised for good
                 del model
+                gc.collect()  # a step cache's hooks hold it in circles, and its memory on the card
                 model = fresh()
             if kinds(settings) not in warm:
                 generate(model, eyes, geometry, paths, settings=replace(settings, steps=2, late_below=inf))
