@@ -225,6 +225,7 @@ class PreviewCameras(io.ComfyNode):
         """Draw the paths."""
         scenes = [(item.means, item.colors) for item in sockets.from_splat(splat)] if splat is not None else []
         scenes += [point_cloud(geometry)] if geometry is not None else []
+        scenes = [(points.cpu(), colors.cpu()) for points, colors in scenes]  # with --gpu-only some lie on the GPU
         points, colors = map(torch.cat, zip(*scenes, strict=True)) if scenes else (None, None)
         picture = sockets.to_image(draw_paths(cameras, points, colors, width=width, height=height)[None])
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))

@@ -1,5 +1,7 @@
 """Nodes that make geometry of what others have measured: MoGe, Depth Anything 3, depth pictures."""
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ...comfyui_lyra.files.media.depth_values import MEANINGS, UNITS, in_metres
@@ -249,7 +251,11 @@ class GeometryFromDepth(io.ComfyNode):
 
 
 def shown(node: type[io.ComfyNode], geometry, warnings=()):
-    """A geometry, after a word on the node about it."""
+    """A geometry, after a word on the node about it.
+
+    Its cameras lie on the CPU, as those of files and of the view do, also where ComfyUI keeps pictures on the GPU.
+    """
+    geometry = replace(geometry, cameras=geometry.cameras.to("cpu"))
     own, to = geometry.cameras, aimed(geometry)
     size = f"{len(own)} x {own.width}x{own.height}"
     size += f" for {to.width}x{to.height}" if (to.width, to.height) != (own.width, own.height) else ""

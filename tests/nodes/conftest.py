@@ -7,11 +7,31 @@ import importlib.util
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 if importlib.util.find_spec("comfy_api"):
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()  # before anything asks for a device
+
+
+class Card(TorchFunctionMode):
+    """Meta tensors stand for a GPU's, which must not meet the CPU's: what is brought to the CPU is zeros, and true."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        own = isinstance(args[0] if args else None, torch.Tensor) and args[0].is_meta
+        if own and (func is torch.Tensor.cpu or (func is torch.Tensor.to and args[1] == "cpu")):
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        if own and func is torch.Tensor.__bool__:
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def card():
+    """A device of a GPU, where there is none."""
+    with Card():
+        yield torch.device("meta")
 
 
 @pytest.fixture

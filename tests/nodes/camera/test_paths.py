@@ -151,3 +151,13 @@ def test_widgets_that_do_nothing_are_told(monkeypatch):
     CameraPaths.execute(*widgets, geometry=geometry(start))
     assert shown.pop() == "9 frames of 64x48; not used, as geometry or teacher say it: width, height, fov"
     assert unused(None, object()) == ["frames", "width", "height"]
+
+
+def test_splats_on_the_gpu_are_drawn_beside_a_geometry_on_the_cpu(card):
+    """With --gpu-only, where files are read into RAM all the same."""
+    splat = sockets.to_splat([demo_scene()])
+    for name in ("positions", "scales", "rotations", "opacities", "sh"):
+        setattr(splat, name, torch.empty_like(getattr(splat, name), device=card))
+    start = pinhole_camera(64, 48, 50)
+    picture, *_ = PreviewCameras.execute((start,), 320, 200, splat=splat, geometry=geometry(start)).args
+    assert picture.shape == (1, 200, 320, 3)

@@ -17,7 +17,12 @@ from lyra_pack.nodes.camera.paths import CameraPaths, PreviewCameras  # noqa: E4
 from lyra_pack.nodes.comfy import progress  # noqa: E402
 from lyra_pack.nodes.comfy import types as sockets
 from lyra_pack.nodes.geometry.preview_cache import PreviewCache  # noqa: E402
-from lyra_pack.nodes.geometry.sources import GeometryFromDA3, GeometryFromDepth, GeometryFromMoGe  # noqa: E402
+from lyra_pack.nodes.geometry.sources import (  # noqa: E402
+    GeometryFromDA3,
+    GeometryFromDepth,
+    GeometryFromMoGe,
+    shown,
+)
 from lyra_pack.nodes.geometry.vipe import LoadViPE  # noqa: E402
 
 HEIGHT, WIDTH = 40, 64  # of the sources; the models want 32x48
@@ -283,3 +288,13 @@ def test_a_changed_vipe_folder_is_read_again_and_a_missing_one_said(vipe):
     (vipe / "depth" / "clip.zip").write_bytes(b"")
     assert LoadViPE.fingerprint_inputs("vipe") != before[0]
     assert "'gone' is neither in" in LoadViPE.validate_inputs("gone")
+
+
+def test_cameras_lie_on_the_cpu_also_where_pictures_do_not(card):
+    """With --gpu-only: paths of files, of the view and of a geometry are joined."""
+    on_card = Geometry(
+        frames=torch.zeros(1, 32, 48, 3, device=card), depth=torch.ones(1, 32, 48, device=card),
+        valid=torch.ones(1, 32, 48, dtype=torch.bool, device=card), cameras=pinhole_camera(48, 32, 50).to(card),
+    )  # fmt: skip
+    found = shown(GeometryFromDepth, on_card)
+    assert {t.device.type for t in (found.cameras.c2w, found.cameras.K)} == {"cpu"} and found.depth.device == card
