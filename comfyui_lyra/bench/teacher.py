@@ -119,7 +119,7 @@ def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compile
     call = partial(model, x, c_noise, text[:, :0])
     yield row("pass, eager, without text", work - text_flops(config), call, device, repeats, limit)
     for bits in BITS:
-        model = None  # two do not fit on small cards
+        call = model = None  # two do not fit on small cards
         model = random_teacher(config, device)
         if reason := reason_against(model, bits):
             yield f"| pass, eager, products in {bits} | - | - | - | - | {reason[:160]} |"
@@ -129,7 +129,7 @@ def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compile
             label = f"pass, eager, products in {bits}, attention {name}"
             yield row(label, work, call, device, repeats, limit)
     if compiled:  # at last, as it takes minutes
-        model = None
+        call = model = None
         model = random_teacher(config, device)
         for block in model.transformer_blocks:
             block.compile(dynamic=False)

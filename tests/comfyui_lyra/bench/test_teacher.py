@@ -1,5 +1,9 @@
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.bench import teacher
 from lyra_pack.comfyui_lyra.bench.teacher import bench_teacher
 from lyra_pack.comfyui_lyra.configs import TEACHER_PRESETS, TeacherConfig
 from lyra_pack.comfyui_lyra.cost.flops import flops
@@ -34,3 +38,18 @@ def test_the_table_times_what_runs_here_and_says_why_the_rest_does_not():
     assert "needs CUDA tensors" in rows["rows to int8, one kernel"][6]
     assert rows["pass, eager, attention int8"][2].strip() == "-"
     assert "needs CUDA tensors" in rows["attention, backend int8"][6]
+
+
+def test_a_small_card_holds_one_network_at_a_time(monkeypatch):
+    made, random_teacher = [], teacher.random_teacher
+
+    def alone(*given):
+        assert not any(network() for network in made), "the one before is still held"
+        made.append(weakref.ref(network := random_teacher(*given)))
+        return network
+
+    monkeypatch.setattr(teacher, "random_teacher", alone)
+    config = TeacherConfig(heads=2, head_dim=24, blocks=1, adaln_rank=8, text_dim=12, text_rows=5)
+    config = replace(config, trained_size=(32, 48), trained_frames=9)
+    assert list(teacher.pass_rows(config, torch.device("cpu"), 1, False, 1e12))
+    assert len(made) == 3
