@@ -95,6 +95,7 @@ class PathStore:
 
         Raises ValueError if ``obstacle`` has something to say, or if the disk is too full for what is missing.
         """
+        self._wait()  # of a run that broke off, where it is begun again
         if obstacle := self.obstacle(recipe, paths):
             raise ValueError(obstacle)
         pixels = len(paths[0]) * paths[0].height * paths[0].width

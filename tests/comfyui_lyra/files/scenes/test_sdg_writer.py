@@ -127,6 +127,21 @@ def test_a_video_is_encoded_beside_what_comes_next(tmp_path, scenes, monkeypatch
     assert not list((tmp_path / "out.lyra").glob("*.unfinished"))
 
 
+def test_a_clip_that_is_begun_again_keeps_the_video_that_is_being_written(tmp_path, scenes, monkeypatch):
+    """As where memory ran out in the second path, and the node tries again with less on the device."""
+    go, real = threading.Event(), sdg_writer.save_video
+    monkeypatch.setattr(sdg_writer, "save_video", lambda *given: go.wait(60) and real(*given))
+    store, paths = PathStore(tmp_path / "out", "clip"), [scene.cameras[0] for scene in scenes]
+    store.begin(RECIPE, paths, NUMBERS)
+    store.save(0, scenes[0], brightening, beside=True)
+    threading.Timer(0.2, go.set).start()
+    store.begin(RECIPE, paths, NUMBERS)
+    store.save(0, scenes[0], never, beside=True)
+    store.save(1, scenes[1], brightening, beside=True)
+    store.finish()
+    assert len(load_video(tmp_path / "out" / "0" / "rgb" / "clip.mp4")[0]) == 17
+
+
 def test_what_went_wrong_with_a_video_is_raised_at_the_end(tmp_path, scenes, monkeypatch):
     store = PathStore(tmp_path / "out", "clip")
     store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
