@@ -90,9 +90,10 @@ class GEN3CModel(comfy.model_base.BaseModel):
     def memory_required(self, input_shape, cond_shapes=None) -> float:
         """Bytes that sampling [B, 16, T, h, w] takes beside the weights."""
         batch, (frames, height, width), config = input_shape[0], input_shape[2:], self.teacher_config
-        numbers = batch * frames * height * width // 4 * config.heads * config.head_dim
-        width = config.heads * config.head_dim  # weights that do not fit stay behind: layers on their way take room too
-        size = (SAMPLED * numbers + LAYERS * 4 * width**2) * self.get_dtype_inference().itemsize
+        channels = config.heads * config.head_dim
+        hidden = batch * frames * height * width // 4 * channels
+        matrix = 4 * channels**2  # of the MLP; where weights stream, those on their way take room too
+        size = (SAMPLED * hidden + LAYERS * matrix) * self.get_dtype_inference().itemsize
         return max(size, devices.total_memory()) if self.stream else size
 
 

@@ -83,7 +83,7 @@ def splat(image: Tensor, mask: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Warpe
 def add_up(total: Tensor, index: Tensor, values: Tensor) -> None:
     """total[:, index] += values, of [C, N], [n] and [C, n]; the same bits every time.
 
-    On a GPU index_add_ adds in the order in which threads arrive. index_put_ sorts, which takes a thousandth of a path.
+    On a GPU index_add_ adds in the order in which threads arrive; index_put_ sorts first.
     """
     if total.is_cuda:
         total.mT.index_put_((index,), values.mT, accumulate=True)
