@@ -93,7 +93,8 @@ def run(trial: Trial, device: torch.device, models: Models | None = None) -> Ite
     end = time.perf_counter() + 60 * trial.minutes
     models = models or Models.load(device)
     results, tpips = trial.folder / f"{trial.kind}.jsonl", tokenizer_tpips(models.tokenizer.requires_grad_(False))
-    done = {(row["seed"], row["name"], row["steps"]) for row in rows_of(results)}
+    last = -1 if trial.moving else 0  # a run that was stopped before its last row is made again
+    done = {(row["seed"], row["name"], row["steps"]) for row in rows_of(results) if row["time"] == last}
     for seed in trial.seeds:
         scene = None
         for name in (DECODER, *trial.variants):
@@ -215,8 +216,9 @@ def mean(values: Tensor) -> float:
 
 
 def rows_of(file: Path) -> list[dict]:
-    """The results that a file holds."""
-    return [parse_json(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    """The results that a file holds; of two of the same run the later one."""
+    rows = map(parse_json, file.read_text("utf-8").splitlines()) if file.is_file() else ()
+    return list({tuple(row[name] for name in ("seed", "name", "steps", "time")): row for row in rows}.values())
 
 
 COLUMNS = ("paths psnr", "between psnr", "beyond psnr", "teacher psnr", "picture psnr", "visible psnr", "hole psnr",

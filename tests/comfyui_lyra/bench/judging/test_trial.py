@@ -52,6 +52,16 @@ def test_what_is_there_is_not_made_again_and_a_time_limit_holds(tried, small_mod
     assert next(run(late, CPU, small_models)) == f"0 minutes are over at seed {trial.seeds[0]}, affine"
 
 
+def test_a_run_that_was_stopped_is_made_again_and_counts_once(tried, small_models, tmp_path):
+    trial, _ = tried
+    whole = rows_of(trial.folder / "moving-large.jsonl")
+    (tmp_path / "moving-large.jsonl").write_text("".join(json.dumps(row) + "\n" for row in whole[:8]))
+    list(run(replace(trial, folder=tmp_path), CPU, small_models))
+    again = rows_of(tmp_path / "moving-large.jsonl")
+    assert len((tmp_path / "moving-large.jsonl").read_text().splitlines()) == 14
+    assert [row["time"] for row in again] == [row["time"] for row in whole]
+
+
 def test_cameras_are_disturbed_on_purpose_but_not_the_pictures(tried):
     trial, _ = tried
     scene = load(trial.folder / f"moving-large-{trial.seeds[0]}.safetensors")
