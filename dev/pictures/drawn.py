@@ -23,8 +23,9 @@ from lyra_pack.comfyui_lyra.tokenizer.clips import decode_clip, encode_clip
 from PIL import Image
 from torch import Tensor
 
+from . import cards
 from .pages import checked, saved_cameras, saved_latents, trained
-from .scenes import MOMENTS, decoded, drawn, ends, models, scene, teacher_frames
+from .scenes import MOMENTS, decoded, depth_picture, drawn, ends, models, scene, teacher_frames
 from .sheets import LARGE, README_WIDTH, Cell, every_eighth, in_threes, narrowed, sheet, whole
 
 
@@ -188,8 +189,7 @@ def from_depth_pictures() -> Image.Image:
     """Points of a depth picture under right and wrong numbers."""
     sample = shipped_sample("picture")
     near, far = 1.0, 13.0
-    depth = sample.depth / sample.depth[sample.depth > 0].min()
-    grey = ((1 / depth - 1 / far) / (1 / near - 1 / far)).clamp(0, 1)
+    grey = depth_picture(near, far)
     tries = [("near 1, far 13, fov 41: right", near, far, 41.0), ("far 1.5: too flat", near, 1.5, 41.0),
              ("far 200: too deep", near, 200.0, 41.0), ("fov 100: leans", near, far, 100.0)]  # fmt: skip
     cells = [("picture", sample.frames[0]), ("depth, near-far", grey[0, ..., None].expand(-1, -1, 3))]
@@ -261,4 +261,5 @@ DRAWN: dict[str, Callable[[], Image.Image]] = {
     "LyraSaveSplatSequence": sequence,
     "LyraSelectTime": moments,
     "LyraTrainRecon": trained,
+    **cards.DRAWN,
 }

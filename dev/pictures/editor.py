@@ -18,12 +18,13 @@ from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras
 from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from PIL import Image
 
-from . import ROOT
-from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, narrowed, place, save
+from . import ROOT, cards
+from .scenes import depth_picture
+from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, narrowed, place, save, whole
 
 RUN_SECONDS = 1500
 IN_README = ("picture_to_3d", "clip_to_4d")  # templates whose run is a picture of the README too
-AS_OPENED = ("da3_clip_to_4d", "moge_to_3d", "released_lyra", "released_lyra_4d", "text_to_3d")  # need other models
+CHOSEN = {"depth_picture_to_3d": {17: {"image": "depth.png"}, 18: {"far": 13.0}}}  # what a user would choose, by node
 HELP_WIDTH = 860  # most pixels
 
 Node = dict[str, object]
@@ -147,31 +148,31 @@ GRAPHS: dict[str, dict[str, Node]] = {  # by the id of the node whose help shows
         ),
     },
     "LyraSaveSplats": {
-        "latents": node("LyraLoadLatents", (0, 40), path="mini/latents", clip="", dynamic=False),
-        "tokenizer": mini("Tokenizer", (0, 90)),
-        "recon": mini("Recon", (0, 140)),
+        "sample": node("LyraSampleScene", (0, 40), sample="picture"),
+        "latents": node("LyraLoadLatents", (0, 90), path="mini/latents", clip="", dynamic=False),
+        "tokenizer": mini("Tokenizer", (0, 140)),
+        "recon": mini("Recon", (0, 190)),
         "splats": node(
-            "LyraReconstruct", (210, 40), latents=["latents", 0], recon=["recon", 0], tokenizer=["tokenizer", 0],
+            "LyraReconstruct", (215, 140), latents=["latents", 0], recon=["recon", 0], tokenizer=["tokenizer", 0],
             times="0", keep=0.0, chunk=0,
         ),
-        "sample": node("LyraSampleScene", (0, 190), sample="picture"),
         "refined": node(
-            "LyraRefineSplats", (210, 90), splat=["splats", 0], cameras=["splats", 1], latents=["latents", 0],
+            "LyraRefineSplats", (410, 40), splat=["splats", 0], cameras=["splats", 1], latents=["latents", 0],
             tokenizer=["tokenizer", 0], geometry=["sample", 0], steps=0, seconds=40.0, seed=0, times="",
         ),
         "saved": node(
-            "LyraSaveSplats", (210, 160), (290, 230), splat=["refined", 0], filename_prefix="3d/lyra", scale=1.0,
+            "LyraSaveSplats", (600, 40), (260, 170), splat=["refined", 0], filename_prefix="3d/lyra", scale=1.0,
             format="ply", up="usual",
         ),
-        "camera": node("LyraCameraToCore", (210, 440), (290, 100), cameras=["splats", 1], path=0, frame=0),
-        "view": viewer((550, 40), "saved", "camera"),
+        "camera": node("LyraCameraToCore", (600, 270), (260, 90), cameras=["splats", 1], path=0, frame=0),
+        "view": viewer((910, 40), "saved", "camera"),
     },
 }  # fmt: skip
 PARTS = {  # of templates that cannot run without models: the nodes that a help page shows
     "LyraGeometryFromDA3": ("da3_clip_to_4d", range(1, 7)),
     "LyraGeometryFromMoGe": ("moge_to_3d", range(1, 5)),
 }
-NAMES = (*GRAPHS, *PARTS, *(path.stem for path in sorted(TEMPLATES.glob("*.json"))))
+NAMES = (*GRAPHS, *PARTS, *cards.SHOWN)
 
 
 @contextmanager
@@ -191,6 +192,8 @@ def comfyui() -> Iterator[str]:
             save_cameras(server.base / "input" / "orbit" / "transforms.json", orbit)
             shutil.copy(MINI / "clip.mp4", server.base / "input")
             shutil.copy(MINI / "picture.png", server.base / "input" / "example.png")
+            grey = depth_picture(1.0, 13.0)[0, ..., None].expand(-1, -1, 3)
+            whole(grey).save(server.base / "input" / "depth.png")
             for saved in TEMPLATES.glob("*.json"):
                 for model in models_of(json.loads(saved.read_text(encoding="utf-8"))):
                     file = server.base / "models" / model["directory"] / model["name"]
@@ -241,13 +244,25 @@ def numbered(graph: Mapping[str, Node]) -> dict[str, Node]:
     }
 
 
+def chosen(name: str) -> dict:
+    """A template in which all is chosen that its run needs."""
+    workflow = json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
+    for each in workflow["nodes"]:
+        for widget, value in CHOSEN.get(name, {}).get(each["id"], {}).items():
+            each["widgets_values"][list(each["widgets_values_named"]).index(widget)] = value
+            each["widgets_values_named"][widget] = value
+    return workflow
+
+
 def shoot_template(url: str, name: str) -> None:
-    """The picture of the template dialog, and the README's."""
-    words = [] if name in AS_OPENED else ["--run", RUN_SECONDS]
-    picture = photographed(url, TEMPLATES / f"{name}.json", *words)
-    save(narrowed(picture, TEMPLATE_WIDTH), place(name))
-    if name in IN_README:
-        save(narrowed(picture, README_WIDTH), ASSETS / f"{name}.jpg")
+    """The picture of the template dialog, and the README's, after a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{name}.json")
+        file.write_text(json.dumps(chosen(name)), encoding="utf-8")
+        card = photographed(url, file, "--run", RUN_SECONDS, "--crop", cards.SHOWN[name])
+        save(narrowed(card, TEMPLATE_WIDTH), place(name))
+        if name in IN_README:
+            save(narrowed(photographed(url, file, "--run", RUN_SECONDS), README_WIDTH), ASSETS / f"{name}.jpg")
 
 
 def shoot(url: str, name: str) -> None:

@@ -79,6 +79,13 @@ def drawn(splats: Gaussians, path: CameraTrajectory, times: int = 2) -> Tensor:
     return render(splats, larger, store="cpu").rgb
 
 
+def depth_picture(near: float, far: float) -> Tensor:
+    """The shipped picture's depth as a grey picture, near is bright, [1, H, W]; its nearest thing is 1 away."""
+    depth = shipped_sample("picture").depth
+    depth = depth / depth[depth > 0].min()
+    return ((1 / depth - 1 / far) / (1 / near - 1 / far)).clamp(0, 1)
+
+
 def ends(kind: str) -> list[tuple[str, int, int]]:
     """Label, path and frame of the places that are shown: the ends of five paths, half way of the first circle."""
     names = [path.name for path in decoded(kind).cameras]

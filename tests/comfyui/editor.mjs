@@ -16,7 +16,7 @@
 
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
 
 const { positionals, values: options } = parseArgs({
@@ -54,12 +54,8 @@ async function open(browser, reports) {
     if (reply.status() >= 400 && reply.url().startsWith(home))
       note('refused', `${reply.status()} ${reply.url().slice(home.length)}`)
   })
-  // 3D viewers that draw in software all the time leave nothing of a small machine to the run
-  await page.addInitScript(() => {
-    const asap = window.requestAnimationFrame.bind(window)
-    window.requestAnimationFrame = (draw) => (window.isRunning ? setTimeout(() => asap(draw), 2000) : asap(draw))
-  })
-  const settings = { TutorialCompleted: true, 'VueNodes.Enabled': options['new-look'], 'Minimap.Visible': false }
+  const quiet = { TutorialCompleted: true, 'Minimap.Visible': false, 'Graph.CanvasInfo': false }
+  const settings = { ...quiet, 'VueNodes.Enabled': options['new-look'] }
   for (const [setting, value] of Object.entries(settings))
     await page.request.post(`${home}/api/settings/Comfy.${setting}`, { data: JSON.stringify(value) })
   await page.goto(url, { waitUntil: 'domcontentloaded' })
@@ -90,7 +86,7 @@ const fit = (crop) => {
   const boxes = shown.map(({ pos: [x, y], size: [w, h], flags }) => (flags.collapsed ? [x, y - 60, x + 190, y] : [x, y - above, x + w, y + h]))
   const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
   const [right, bottom] = [2, 3].map((i) => Math.max(...boxes.map((box) => box[i])))
-  const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 145) / (bottom - top), 1)
+  const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 165) / (bottom - top), 1)
   canvas.ds.scale = scale
   canvas.ds.offset[0] = 90 / scale - left
   canvas.ds.offset[1] = 95 / scale - top
@@ -98,9 +94,11 @@ const fit = (crop) => {
   return crop && { x: 80, y: 95, width: scale * (right - left) + 20, height: scale * (bottom - top) + 14 }
 }
 
+const show = ({ graph, name }) => window.app.loadGraphData(graph, true, true, name)
+
 // a graph in API form: the editor arranges it, then each node goes where _meta says
-const place = async (graph) => {
-  await window.app.loadApiJson(graph, 'test')
+const place = async ({ graph, name }) => {
+  await window.app.loadApiJson(graph, name)
   await new Promise((done) => setTimeout(done, 1000)) // for what the editor does of itself
   for (const node of window.app.graph.nodes) {
     const { at, size } = graph[node.id]._meta
@@ -110,32 +108,52 @@ const place = async (graph) => {
   }
 }
 
+// runs a workflow while no page is open: 3D viewers that draw in software leave nothing of a small machine to it
+async function runAlone(prompt, seconds) {
+  const about = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ prompt }) }
+  const { prompt_id: id, ...refused } = await (await fetch(`${url}/prompt`, about)).json()
+  if (!id) return `refused: ${JSON.stringify(refused)}`
+  for (const end = Date.now() + seconds * 1000; Date.now() < end; await new Promise((done) => setTimeout(done, 1000))) {
+    const { [id]: record } = await (await fetch(`${url}/history/${id}`)).json()
+    if (!record) continue
+    const [name, detail] = record.status.messages.at(-1)
+    return detail.exception_message ? `${name}: ${detail.exception_message}` : name
+  }
+  return `no end within ${seconds} s`
+}
+
+// the same from the editor, which shows what the server still has
 const run = (seconds) =>
   new Promise((resolve) => {
     const { api } = window.app
-    window.isRunning = true
     setTimeout(() => resolve(`no end within ${seconds} s`), seconds * 1000)
     for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
       api.addEventListener(name, ({ detail }) => resolve(detail?.exception_message ? `${name}: ${detail.exception_message}` : name))
     window.app.queuePrompt(0, 1).then((taken) => taken === false && resolve('refused'))
   })
 
-async function look(page, report, workflow) {
-  if (workflow.nodes) await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'test'), workflow)
-  else await page.evaluate(place, workflow)
+async function load(page, workflow) {
+  await page.evaluate(workflow.graph.nodes ? show : place, workflow)
   await page.waitForTimeout(1500)
+}
+
+async function look(page, report, workflow) {
+  await load(page, workflow)
   Object.assign(report, await page.evaluate(inspect), { run: null })
   report.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
-  if (options.run) {
-    report.run = await page.evaluate(run, Number(options.run))
-    await page.evaluate(() => (window.isRunning = false))
-    await page.waitForTimeout(options.crop ? 25000 : 8000) // viewers load what was made
-  }
-  if (options.picture) {
-    const clip = await page.evaluate(fit, options.crop)
-    await page.waitForTimeout(1000)
-    await page.screenshot({ path: options.picture, ...(clip && { clip }) })
-  }
+}
+
+// what a workflow that has run looks like in a fresh page
+async function lookAfterRun(page, report, workflow) {
+  await load(page, workflow)
+  if (report.run === 'execution_success') report.run = await page.evaluate(run, Number(options.run))
+  await page.waitForTimeout(options.crop ? 25000 : 8000) // viewers load what was made
+}
+
+async function photograph(page) {
+  const clip = await page.evaluate(fit, options.crop)
+  await page.waitForTimeout(1000)
+  await page.screenshot({ path: options.picture, ...(clip && { clip }) })
 }
 
 async function listTemplates(page, report) {
@@ -159,13 +177,24 @@ async function listTemplates(page, report) {
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM_PATH || '/usr/bin/chromium', args: flags })
 const reports = []
 try {
-  const page = await open(browser, reports)
+  let page = await open(browser, reports)
   const begin = () => {
     reports.push({ errors: [], refused: [] })
     return reports.at(-1)
   }
   if (options.templates) await listTemplates(page, begin())
-  for (const file of files) await look(page, begin(), JSON.parse(readFileSync(file, 'utf8')))
+  for (const file of files) {
+    const report = begin()
+    const workflow = { name: basename(file, '.json'), graph: JSON.parse(readFileSync(file, 'utf8')) }
+    await look(page, report, workflow)
+    if (options.run) {
+      await page.close()
+      report.run = await runAlone(report.prompt, Number(options.run))
+      page = await open(browser, reports)
+      await lookAfterRun(page, report, workflow)
+    }
+    if (options.picture) await photograph(page)
+  }
   console.log(JSON.stringify(reports))
 } finally {
   await browser.close()
