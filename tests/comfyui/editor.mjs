@@ -4,7 +4,8 @@
 //   node editor.mjs URL --templates CATEGORY [--picture FILE]
 //
 // A workflow in API form may say in _meta where a node stands (at) and its size; without one it is folded. --crop
-// cuts the picture to all nodes, or to those of some ids.
+// cuts the picture to all nodes, or to those of some ids. --run lets the server run a workflow while no page is open;
+// the editor then shows what is kept.
 //
 // PLAYWRIGHT_CORE   folder whose node_modules hold playwright-core
 // CHROMIUM_PATH     the browser, /usr/bin/chromium unless it says otherwise
