@@ -19,6 +19,7 @@ from .network import GEN3CDiT, unet_config
 
 WARPS = BUFFERS * 2 * CHANNELS  # channels
 SAMPLED = TEACHER_NUMBERS + 1  # a hidden number: an H200's peak is 4.4 GiB above the weights in KSampler, 4.0 in a pass
+FIRST_TIME = 2**30  # bytes of libraries that load with the first pass; an H200 with 12 GiB free lacked 0.43 of it there
 LAYERS = 4  # largest matrices that core holds at once while it streams: two on their way, one in use, one patched
 FIRST, WARP_LATENTS, NOISE, ALONE = "gen3c_first", "gen3c_warps", "gen3c_noise", "gen3c_alone"  # of a CONDITIONING
 
@@ -93,7 +94,7 @@ class GEN3CModel(comfy.model_base.BaseModel):
         channels = config.heads * config.head_dim
         hidden = batch * frames * height * width // 4 * channels
         matrix = 4 * channels**2  # of the MLP; where weights stream, those on their way take room too
-        size = (SAMPLED * hidden + LAYERS * matrix) * self.get_dtype_inference().itemsize
+        size = (SAMPLED * hidden + LAYERS * matrix) * self.get_dtype_inference().itemsize + FIRST_TIME
         return max(size, devices.total_memory()) if self.stream else size
 
 
