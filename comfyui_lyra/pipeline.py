@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .callbacks import OnPicture, OnStep, no_picture, no_progress
+from .callbacks import OnPicture, OnStep, no_picture, no_progress, part
 from .cameras.moves import PathSettings, camera_paths
 from .cameras.path import CameraTrajectory
 from .configs import TeacherConfig
@@ -35,10 +35,11 @@ from .refine.report import Refined, measure
 from .refine.schedule import RefineSettings, needs_source
 from .sources.geometry import depth_of_size, from_depth
 from .splats.gaussians import Gaussians, GaussianSequence
-from .tokenizer.clips import decode
+from .tokenizer.clips import decode_view, to_frames
 from .tokenizer.protocol import Tokenizer
 from .tokenizer.streaming import CHUNK
 
+BYTES_AT_ONCE = 16  # frames
 MOST_PIXELS = 1 << 23  # of a picture, a little over 3840x2160; models take less than 1 << 20
 
 Estimate = Callable[[Tensor], Tensor]
@@ -153,20 +154,28 @@ def build_scene(
 
 
 def films(
-    tokenizer: Tokenizer, latents: MultiViewLatents, shrink: int = 1, pinned: bool = False, at_once: int = CHUNK
+    tokenizer: Tokenizer,
+    latents: MultiViewLatents,
+    shrink: int = 1,
+    device: torch.device | str = "cpu",
+    at_once: int = CHUNK,
 ) -> Tensor:
-    """What the latents of all views stand for as bytes [V, F, H, W, 3] in the host's memory, ``pinned`` for a GPU.
+    """What the latents of all views stand for as bytes [V, F, H, W, 3] in the host's memory, pinned for a GPU.
 
-    Height and width are divided by ``shrink``.
+    ``device`` turns decoded numbers into bytes, a few frames at a time. Height and width are divided by ``shrink``.
     """
-    path = latents.cameras[0]
+    path, device = latents.cameras[0], torch.device(device)
     size = (len(latents.cameras), len(path), path.height // shrink, path.width // shrink, 3)
-    found = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+    with part("room for the frames"):
+        found = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
     for view, film in enumerate(found):
-        frames = decode(tokenizer, latents, view, at_once=at_once)
-        if shrink > 1:
-            frames = avg_pool2d(frames.movedim(-1, 1), shrink).movedim(1, -1)
-        film.copy_((frames * 255).round())
+        video = decode_view(tokenizer, latents, view, at_once)
+        with part("frames to bytes"):
+            for some, wanted in zip(video.split(BYTES_AT_ONCE, dim=1), film.split(BYTES_AT_ONCE), strict=True):
+                frames = to_frames(some.to(device))
+                if shrink > 1:
+                    frames = avg_pool2d(frames.movedim(-1, 1), shrink).movedim(1, -1)
+                wanted.copy_((frames * 255).round().byte())
     return found
 
 
@@ -195,7 +204,7 @@ def refine(
     if geometry is None and needs_source(settings):
         raise ValueError("refine: what the picture shows cannot weigh more without it; give its geometry too")
     latents = chunk_of(latents, cameras)
-    shown = films(tokenizer, latents, settings.shrink, splats[0].means.is_cuda, at_once)
+    shown = films(tokenizer, latents, settings.shrink, splats[0].means.device, at_once)
     cameras = [path.resized(*shown.shape[2:4]) for path in cameras]
     settings, found = replace(settings, seconds=settings.seconds / len(times)), []
     source = splats[0].means.device if needs_source(settings) else None

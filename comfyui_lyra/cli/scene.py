@@ -43,6 +43,7 @@ from ..scale.launch import side_by_side
 from ..shapes import plural
 from ..sources.geometry import from_vipe
 from ..splats.render import render_each
+from ..tokenizer.clips import decode
 from ..weights.shipped import shipped_model
 from .fields import filled
 from .models import depth_of, teacher_config, teacher_of, tokenizer_of
@@ -106,7 +107,7 @@ def run_decode(options: argparse.Namespace) -> None:
     """Write the frames that latents stand for."""
     latents = load_scene(options.latents, options.clip, dynamic=options.dynamic).to(options.device)
     tokenizer = tokenizer_of(options)
-    save_video(options.out, pipeline.decode(tokenizer, latents, options.view).cpu(), latents.cameras[0].fps)
+    save_video(options.out, decode(tokenizer, latents, options.view).cpu(), latents.cameras[0].fps)
     print(options.out)
 
 
@@ -182,7 +183,7 @@ def decoded(options: argparse.Namespace, latents: MultiViewLatents) -> Iterator[
     """Every nth frame of each path, as the tokenizer decodes them."""
     tokenizer, moved = tokenizer_of(options), latents.to(options.device)
     for view in range(len(latents.cameras)):
-        yield pipeline.decode(tokenizer, moved, view)[:: options.every].cpu()
+        yield decode(tokenizer, moved, view)[:: options.every].cpu()
 
 
 def drawn(options: argparse.Namespace, paths: list[CameraTrajectory]) -> Iterator[Iterator[Tensor]]:

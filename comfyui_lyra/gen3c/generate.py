@@ -47,7 +47,7 @@ from .text import TextEmbeddings, said, zero_text
 log = logging.getLogger("lyra")
 
 OnPreview = Callable[[int, Tensor], None]  # (path, x0 [16, T, h, w] as it looks after a step)
-OnFrames = Callable[[int, Tensor], None]  # (path, frames [F, H, W, 3] in [0, 1] as its video has them)
+OnFrames = Callable[[int, Tensor], None]  # (path, frames [F, H, W, 3] as its video has them: bytes, or in [0, 1])
 WITHOUT_CHOICE = {"reliable": "None", "cache_noise": "0.0"}  # of recipes; the keys of what is stored hold them
 LATER = {
     "guidance_range": (0.0, float("inf")),
@@ -261,10 +261,9 @@ def frames_of(
     check_frames: CheckFrames | None = None,
     on_frames: Callable[[Tensor], None] = lambda frames: None,
 ) -> Tensor:
-    """Frames [F, H, W, 3] in [0, 1] of the one view of a scene, on the CPU, at the reference's 256 levels."""
-    video = decode_clip(tokenizer, scene.latents.values[0].to(device), scene.chunks)
-    frames = to_uint8(video).cpu().float() / 255
-    frames = check_frames(frames) if check_frames else frames
+    """Frames [F, H, W, 3] of the one view of a scene, on the CPU: bytes, or what a check gives back in [0, 1]."""
+    frames = to_uint8(decode_clip(tokenizer, scene.latents.values[0].to(device), scene.chunks)).cpu()
+    frames = check_frames(frames.float() / 255) if check_frames else frames
     on_frames(frames)
     return frames
 

@@ -56,6 +56,12 @@ def decode(
 
     ``at_once`` latent frames are decoded together: fewer take less memory.
     """
+    frames = to_frames(decode_view(tokenizer, latents, view, at_once))
+    return check_frames(frames) if check_frames else frames
+
+
+def decode_view(tokenizer: Tokenizer, latents: MultiViewLatents, view: int, at_once: int = CHUNK) -> Tensor:
+    """Video [3, F, H, W], about [-1, 1] and not clamped, of one view of some latents."""
     if not 0 <= view < len(latents.cameras):
         raise ValueError(f"view {view}: the latents have {plural(len(latents.cameras), 'view')}, counted from 0")
     if latents.family != tokenizer.family:
@@ -63,6 +69,9 @@ def decode(
             f"latents of family '{latents.family}' and tokenizer '{tokenizer.family}' do not belong together; load the "
             "tokenizer of the latents' family"
         )
-    video = decode_clip(tokenizer, latents.latents.values[view], latents.chunks, at_once)
-    frames = ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)
-    return check_frames(frames) if check_frames else frames
+    return decode_clip(tokenizer, latents.latents.values[view], latents.chunks, at_once)
+
+
+def to_frames(video: Tensor) -> Tensor:
+    """Frames [F, H, W, 3] in [0, 1] of a video [3, F, H, W] in about [-1, 1]."""
+    return ((video.permute(1, 2, 3, 0).float() + 1) / 2).clamp(0, 1)

@@ -170,6 +170,8 @@ def test_splats_that_became_no_better_stay_as_they_were(filmed, small_tokenizer,
 
 def test_frames_may_be_compared_at_half_size(filmed, picture, small_tokenizer, cloud):
     whole, half = films(small_tokenizer, filmed), films(small_tokenizer, filmed, 2)
+    decoded = torch.stack([decode(small_tokenizer, filmed, view) for view in range(2)])
+    assert torch.equal(whole, (decoded * 255).round().byte())
     still = replace(filmed, dynamic=False)
     assert half.shape == (2, 9, 16, 24, 3)
     assert (whole[:, :, ::2, ::2].float().mean() - half.float().mean()).abs() < 2

@@ -96,7 +96,9 @@ def save_image(path: Path | str, frame: Tensor) -> None:
 
 
 def to_bytes(frame: Tensor) -> np.ndarray:
-    """Colours [H, W, 3] in [0, 1] as bytes, rounded; what lies outside is clipped."""
+    """Colours [H, W, 3] in [0, 1] as bytes, rounded; what lies outside is clipped. Bytes stay as they are."""
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"expected a frame [H W 3], got {tuple(frame.shape)}")
+    if frame.dtype == torch.uint8:
+        return frame.cpu().numpy()
     return (frame.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -23,16 +23,17 @@ from .images import to_bytes
 log = logging.getLogger("lyra")
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # names end so
+THREADS = 4  # of one video
 X264 = {
     "crf": "14",  # visually lossless
-    "threads": "4",  # the result depends on the number, so it must not be the machine's
+    "threads": str(THREADS),  # the result depends on the number, so it must not be the machine's
     "x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709",  # names the matrix, lest players guess it
 }
 
 
 @part("encode video")
 def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) -> None:
-    """Write frames [F, H, W, 3] in [0, 1], or an iterator over frames [H, W, 3], as H.264 mp4, yuv420p, BT.709.
+    """Write frames [F, H, W, 3] in [0, 1] or bytes, or an iterator over such, as H.264 mp4, yuv420p, BT.709.
 
     Holds a few frames at a time. The pixel format needs even sizes: an odd last row or column is repeated.
     """

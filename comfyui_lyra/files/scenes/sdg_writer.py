@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..atomic import replacing
 from ..cameras.npz import save_cameras_npz
 from ..disk import check_disk
 from ..finished import find_finished, key_of
-from ..media.video import save_video
+from ..media.video import THREADS, save_video
 from ..names import clean, fault, fit_name
 from .latents import load_latents, save_latents
 from .latents_pkl import save_latent_pkl
@@ -44,6 +44,7 @@ SUFFIXES: dict[Kind, str] = {
 }  # fmt: skip
 
 MP4_BYTES = 0.5  # a pixel, at most, at the quality of save_video
+AT_ONCE = max(1, min(4, (os.cpu_count() or 1) // THREADS))  # videos that are encoded at the same time
 PKL_BYTES = 6  # a number: float32 as text, where half of all bytes take two
 
 
@@ -80,7 +81,7 @@ class PathStore:
         self.search, self.writer = search, writer
         self._first = 0  # number of the first view
         self._encoder: ThreadPoolExecutor | None = None
-        self._encoding: Future[None] | None = None  # the video that is being written
+        self._encoding: list[Future[None]] = []  # the videos that are being written
 
     @property
     def _lyra(self) -> Path:
@@ -122,10 +123,10 @@ class PathStore:
         return load_latents(file) if file.is_file() else None
 
     def save(self, index: int, scene: MultiViewLatents, frames: Callable[[], Tensor], *, beside: bool = False) -> None:
-        """Write what is missing of a path: a scene of one view, ``frames`` [F, H, W, 3] in [0, 1] made if wanted.
+        """Write what is missing of a path: a scene of one view and, if wanted, its ``frames`` [F, H, W, 3].
 
-        With ``beside`` the video is encoded while the caller goes on; the next save, or ``finish``, waits for it and
-        raises what went wrong.
+        With ``beside`` the video is encoded while the caller goes on, some videos at a time; a later save, or
+        ``finish``, waits for it and raises what went wrong.
         """
         path = scene.cameras[0]
         if self.flipped:
@@ -138,13 +139,13 @@ class PathStore:
         if self.rgb and not self.file(index, "rgb").is_file():
             seen = frames().flip(0) if self.flipped else frames()
             write = partial(self._write, index, ("rgb",), lambda file: save_video(file, seen, path.fps))
-            self._wait()
+            self._wait(AT_ONCE - 1)
             if beside:
-                self._encoder = self._encoder or ThreadPoolExecutor(1)
-                self._encoding = self._encoder.submit(write)
+                self._encoder = self._encoder or ThreadPoolExecutor(AT_ONCE)
+                self._encoding.append(self._encoder.submit(write))
             else:
                 write()
-        if self._encoding is None:
+        if not self._encoding:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def finish(self) -> None:
@@ -155,12 +156,17 @@ class PathStore:
             self._encoder = None
         shutil.rmtree(self._staging, ignore_errors=True)
 
-    def _wait(self) -> None:
-        """Let the video that is being written be so, or raise why it is not."""
-        encoding, self._encoding = self._encoding, None
-        if encoding:
+    def _wait(self, most: int = 0) -> None:
+        """Let videos be written until at most so many are under way, or raise why one is not, once none is."""
+        if len(self._encoding) > most:
             with part("wait for a video"):
-                encoding.result()
+                try:
+                    while len(self._encoding) > most:
+                        self._encoding.pop(0).result()
+                except BaseException:
+                    wait(self._encoding)
+                    self._encoding.clear()
+                    raise
 
     def file(self, index: int, kind: Kind) -> Path:
         """Where a file of a path lies."""
@@ -171,7 +177,7 @@ class PathStore:
         targets = [self.file(index, kind) for kind in kinds]
         if all(target.is_file() for target in targets):
             return
-        staged = [self._staging / f"{kind}{target.suffix}" for kind, target in zip(kinds, targets, strict=True)]
+        staged = [self._staging / f"{index}.{kind}{t.suffix}" for kind, t in zip(kinds, targets, strict=True)]
         write(*staged)
         for file, target in zip(staged, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)

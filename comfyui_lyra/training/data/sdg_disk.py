@@ -185,7 +185,7 @@ def write_generated(store: PathStore, generated: Generated, family: str, recipe:
             dynamic=len(source.geometry.frames) > 1,
             provenance=dict(recipe),
         )
-        store.save(index, scene, lambda clip=clip: clip.frames.cpu().float() / 255)
+        store.save(index, scene, lambda clip=clip: clip.frames.cpu())
         save_depth_zip(store.file(index, "depth"), clip.depth.flip(0) if store.flipped else clip.depth)
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+import time
 from collections import namedtuple
 from dataclasses import replace
 
@@ -115,16 +116,61 @@ def test_a_stopped_clip_goes_on_where_it_was(tmp_path, scenes, paths):
 def test_a_video_is_encoded_beside_what_comes_next(tmp_path, scenes, monkeypatch):
     go, real = threading.Event(), sdg_writer.save_video
     monkeypatch.setattr(sdg_writer, "save_video", lambda *given: go.wait(60) and real(*given))
+    monkeypatch.setattr(sdg_writer, "AT_ONCE", 1)
     store, video = PathStore(tmp_path / "out", "clip"), tmp_path / "out" / "0" / "rgb" / "clip.mp4"
     store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
     store.save(0, scenes[0], brightening, beside=True)
     assert store.load(0) is not None and not video.exists()
     go.set()
     store.save(1, scenes[1], brightening, beside=True)
-    assert len(load_video(video)[0]) == 17  # one at a time
+    assert len(load_video(video)[0]) == 17  # the next waits for it
     store.finish()
     assert (tmp_path / "out" / "1" / "rgb" / "clip.mp4").is_file()
     assert not list((tmp_path / "out.lyra").glob("*.unfinished"))
+
+
+def test_several_videos_are_encoded_at_the_same_time(tmp_path, scenes, monkeypatch):
+    both, real = threading.Barrier(2, timeout=60), sdg_writer.save_video
+    monkeypatch.setattr(sdg_writer, "save_video", lambda *given: (both.wait(), real(*given)))
+    monkeypatch.setattr(sdg_writer, "AT_ONCE", 2)
+    store = PathStore(tmp_path / "out", "clip")
+    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+    for index, scene in enumerate(scenes):
+        store.save(index, scene, lambda index=index: brightening().flip(0) if index else brightening(), beside=True)
+    store.finish()
+    first, second = (load_video(tmp_path / "out" / str(i) / "rgb" / "clip.mp4")[0].mean((1, 2, 3)) for i in (0, 1))
+    assert first[0] < first[-1] and second[0] > second[-1]  # each got its own frames
+
+
+def test_a_video_that_fails_is_told_when_no_other_is_being_written(tmp_path, scenes, monkeypatch):
+    real, written = sdg_writer.save_video, []
+
+    def encode(file, *given):
+        if not written:
+            written.append("first")
+            raise ZeroDivisionError
+        time.sleep(0.2)
+        real(file, *given)
+        written.append("second")
+
+    monkeypatch.setattr(sdg_writer, "save_video", encode)
+    monkeypatch.setattr(sdg_writer, "AT_ONCE", 2)
+    store = PathStore(tmp_path / "out", "clip")
+    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+    for index, scene in enumerate(scenes):
+        store.save(index, scene, brightening, beside=True)
+    with pytest.raises(ZeroDivisionError):
+        store.finish()
+    assert written == ["first", "second"]
+
+
+def test_bytes_and_numbers_make_the_same_video(tmp_path, scenes):
+    for name, made in (("numbers", brightening), ("bytes", lambda: (brightening() * 255).round().byte())):
+        store = PathStore(tmp_path / name, "clip")
+        store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+        store.save(0, scenes[0], made)
+    files = [(tmp_path / name / "0" / "rgb" / "clip.mp4").read_bytes() for name in ("numbers", "bytes")]
+    assert files[0] == files[1]
 
 
 def test_a_clip_that_is_begun_again_keeps_the_video_that_is_being_written(tmp_path, scenes, monkeypatch):
