@@ -141,7 +141,7 @@ def rows(
             models = load(files, models, dtype, device)
         yield from lines
         config = models.teacher.config
-        with timeline.stage("paths") as lines:
+        with timeline.stage("paths") as lines, part("picture and paths"):
             shown = shipped_sample("picture") if small else benchmark_geometry(1, *config.trained_size)
             shown = shown.normalized("auto")
             geometry, paths = fitted(shown, paths_for(shown, config), *config.trained_size)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...kernels_glue.attention import attention
-from ..callbacks import CheckFrames, OnStep, no_progress
+from ..callbacks import CheckFrames, OnStep, no_progress, part
 from ..cameras.path import CameraTrajectory
 from ..configs import told
 from ..files.scenes.sdg_writer import PathStore
@@ -262,7 +262,9 @@ def frames_of(
     on_frames: Callable[[Tensor], None] = lambda frames: None,
 ) -> Tensor:
     """Frames [F, H, W, 3] of the one view of a scene, on the CPU: bytes, or what a check gives back in [0, 1]."""
-    frames = to_uint8(decode_clip(tokenizer, scene.latents.values[0].to(device), scene.chunks)).cpu()
+    video = decode_clip(tokenizer, scene.latents.values[0].to(device), scene.chunks)
+    with part("frames to bytes"):
+        frames = to_uint8(video).cpu()
     frames = check_frames(frames.float() / 255) if check_frames else frames
     on_frames(frames)
     return frames
