@@ -25,7 +25,7 @@ SHOWN = {  # of templates that run here: the node that shows what was made
     "picture_to_3d": 13,
     "splat_tools": 9,
     "splat_tour": 10,
-    "train_decoder": 10,
+    "train_decoder": 6,
 }
 PROMPT = "“a cosy reading room …”"  # as the template's begins
 

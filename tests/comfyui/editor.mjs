@@ -4,8 +4,8 @@
 //   node editor.mjs URL --templates CATEGORY [--picture FILE]
 //
 // A workflow in API form may say in _meta where a node stands (at) and its size; without one it is folded. --crop
-// cuts the picture to all nodes, or to those of some ids. --run lets the server run a workflow while no page is open;
-// the editor then shows what is kept.
+// cuts the picture to all nodes, or to those of some ids. --run lets the server run a workflow while the editor
+// is closed, which then shows what is kept.
 //
 // PLAYWRIGHT_CORE   folder whose node_modules hold playwright-core
 // CHROMIUM_PATH     the browser, /usr/bin/chromium unless it says otherwise
@@ -109,19 +109,33 @@ const place = async ({ graph, name }) => {
   }
 }
 
-// runs a workflow while no page is open: 3D viewers that draw in software leave nothing of a small machine to it
-async function runAlone(prompt, seconds) {
-  const about = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ prompt }) }
-  const { prompt_id: id, ...refused } = await (await fetch(`${url}/prompt`, about)).json()
-  if (!id) return `refused: ${JSON.stringify(refused)}`
-  for (const end = Date.now() + seconds * 1000; Date.now() < end; await new Promise((done) => setTimeout(done, 1000))) {
-    const { [id]: record } = await (await fetch(`${url}/history/${id}`)).json()
-    if (!record) continue
-    const [name, detail] = record.status.messages.at(-1)
-    return detail.exception_message ? `${name}: ${detail.exception_message}` : name
-  }
-  return `no end within ${seconds} s`
-}
+// Runs a workflow from a page that shows nothing: 3D viewers that draw in software leave nothing of a small machine to
+// it. Said is what nodes wrote on themselves, which the server does not keep.
+const runAlone = ([prompt, seconds]) =>
+  new Promise((resolve) => {
+    const said = []
+    const end = (run) => resolve({ run, said })
+    const socket = new WebSocket(`ws://${location.host}/ws?clientId=alone`)
+    socket.binaryType = 'arraybuffer'
+    socket.onmessage = ({ data }) => {
+      if (typeof data !== 'string') {
+        const [view, words] = [new DataView(data), (...range) => new TextDecoder().decode(data.slice(...range))]
+        const name = 8 + view.getUint32(4) // a kind, how long the node's id is, the id, the text
+        if (view.getUint32(0) === 3) said.push({ nodeId: words(8, name), text: words(name) })
+        return
+      }
+      const { type, data: detail } = JSON.parse(data)
+      if (/^execution_(success|error|interrupted)$/.test(type))
+        end(detail.exception_message ? `${type}: ${detail.exception_message}` : type)
+    }
+    setTimeout(() => end(`no end within ${seconds} s`), seconds * 1000)
+    socket.onopen = async () => {
+      const body = JSON.stringify({ prompt, client_id: 'alone' })
+      const headers = { 'Content-Type': 'application/json' }
+      const reply = await fetch('/prompt', { method: 'POST', headers, body })
+      if (!reply.ok) end(`refused: ${await reply.text()}`)
+    }
+  })
 
 // the same from the editor, which shows what the server still has
 const run = (seconds) =>
@@ -145,9 +159,10 @@ async function look(page, report, workflow) {
 }
 
 // what a workflow that has run looks like in a fresh page
-async function lookAfterRun(page, report, workflow) {
+async function lookAfterRun(page, report, workflow, said) {
   await load(page, workflow)
   if (report.run === 'execution_success') report.run = await page.evaluate(run, Number(options.run))
+  await page.evaluate((all) => all.forEach((one) => window.app.api.dispatchCustomEvent('progress_text', one)), said)
   await page.waitForTimeout(options.crop ? 25000 : 8000) // viewers load what was made
 }
 
@@ -190,9 +205,13 @@ try {
     await look(page, report, workflow)
     if (options.run) {
       await page.close()
-      report.run = await runAlone(report.prompt, Number(options.run))
+      const bare = await browser.newPage()
+      await bare.goto(`${url}/system_stats`)
+      const alone = await bare.evaluate(runAlone, [report.prompt, Number(options.run)])
+      await bare.close()
+      report.run = alone.run
       page = await open(browser, reports)
-      await lookAfterRun(page, report, workflow)
+      await lookAfterRun(page, report, workflow, alone.said)
     }
     if (options.picture) await photograph(page)
   }
