@@ -222,7 +222,7 @@ def follow(
 ) -> Tensor:
     """Latents [1, 16, chunks T, h, w] along one path, chunk after chunk."""
     cache, first, latents = shared.cache, shared.first, []
-    for number, part in enumerate(parts):
+    for number, piece in enumerate(parts):
         if number:
             frame = to_uint8(decode_clip(tokenizer, latents[-1][0])[:, -1:]).float() / 255  # [1, H, W, 3]
             picture = frame.permute(0, 3, 1, 2) * 2 - 1
@@ -231,9 +231,9 @@ def follow(
                 assert estimate_depth is not None  # check_inputs saw to it
                 depth = estimate_depth(frame[0]).to(frame)[None]
                 depth = depth.masked_fill(depth.isinf(), REFERENCE_BACKGROUND)
-                camera = path[part][:1].to(frame.device)
+                camera = path[piece][:1].to(frame.device)
                 cache = cache.updated(picture, depth, camera)
-        drawn = cache[part].render(path[part], settings.foreground_masking)
+        drawn = cache[piece].render(path[piece], settings.foreground_masking)
         warps = compose_warp_latents(partial(encode_clip, tokenizer), drawn.pixels[None], drawn.masks[None])
         del drawn
         conditions = Conditions(first=first, warps=warps, text=shared.text, negative=shared.negative)
