@@ -22,7 +22,7 @@ SHOWN = {  # of templates that run here: the node that shows what was made
     "native_easycache": 14,
     "native_ksampler": 13,
     "native_two_stages": 15,
-    "picture_to_3d": 13,
+    "picture_to_3d": 10,
     "splat_tools": 9,
     "splat_tour": 10,
     "train_decoder": 6,

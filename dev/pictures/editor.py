@@ -161,10 +161,10 @@ GRAPHS: dict[str, dict[str, Node]] = {  # by the id of the node whose help shows
             tokenizer=["tokenizer", 0], geometry=["sample", 0], steps=0, seconds=40.0, seed=0, times="",
         ),
         "saved": node(
-            "LyraSaveSplats", (600, 40), (260, 170), splat=["refined", 0], filename_prefix="3d/lyra", scale=1.0,
+            "LyraSaveSplats", (600, 40), (260, 230), splat=["refined", 0], filename_prefix="3d/lyra", scale=1.0,
             format="ply", up="usual",
         ),
-        "camera": node("LyraCameraToCore", (600, 270), (260, 90), cameras=["splats", 1], path=0, frame=0),
+        "camera": node("LyraCameraToCore", (600, 340), (260, 90), cameras=["splats", 1], path=0, frame=0),
         "view": viewer((910, 40), "saved", "camera"),
     },
 }  # fmt: skip
