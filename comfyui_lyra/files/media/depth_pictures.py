@@ -12,7 +12,7 @@ from PIL import Image
 
 from .depth_values import grey
 from .images import opened, upright
-from .video import pictures_in
+from .video import ALONE, pictures_in
 
 log = logging.getLogger("lyra")
 
@@ -62,7 +62,7 @@ def read_deep_png(file: Path) -> np.ndarray:
     """Values [H, W], 0 to 65535, of a PNG with 16 bits in each of several channels."""
     try:
         with av.open(str(file)) as container:
-            pixels = next(container.decode(pictures_in(container))).to_ndarray(format="rgba64le")
+            pixels = next(container.decode(pictures_in(container))).to_ndarray(format="rgba64le", **ALONE)
     except (FFmpegError, StopIteration, ValueError) as error:
         raise ValueError(f"damaged picture: {error}") from error
     return (grey(torch.from_numpy(pixels.astype(np.float32)) / 65535) * 65535).numpy()

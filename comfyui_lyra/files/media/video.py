@@ -24,6 +24,10 @@ log = logging.getLogger("lyra")
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # names end so
 THREADS = 4  # of one video
+# PyAV 17 and later convert a frame by all threads: slower (its issue 2200), and it fails where they are few (2281)
+ALONE: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+# PyAV before 17 reads every matrix as BT.601 unless another is named for the result, where for RGB none counts
+TO_RGB: dict[str, Any] = {"format": "rgb24", **(ALONE or {"dst_colorspace": "ITU601"})}
 X264 = {
     "crf": "14",  # visually lossless
     "threads": str(THREADS),  # the result depends on the number, so it must not be the machine's
@@ -55,7 +59,7 @@ def save_video(path: Path | str, frames: Tensor | Iterable[Tensor], fps: float) 
                     raise ValueError(f"{path}: frame {index} is {tuple(frame.shape)}; expected {(height, width, 3)}")
                 even = np.pad(to_bytes(frame), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
                 picture = av.VideoFrame.from_ndarray(even, format="rgb24")
-                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", **ALONE)
                 picture.pts = index
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
@@ -111,7 +115,7 @@ def pictures_in(container: Any) -> Any:
 
 def upright(picture: av.VideoFrame) -> np.ndarray:
     """Bytes [H, W, 3] of a frame, turned and mirrored by its display matrix, of quarter turns only."""
-    values = picture.to_ndarray(format="rgb24")
+    values = picture.to_ndarray(**TO_RGB)
     sides: Any = picture.side_data  # by name: what iterating it gives, PyAV 19 changed
     data = bytes(sides.get("DISPLAYMATRIX") or b"")
     if len(data) < 36:

@@ -17,7 +17,7 @@ from ...configs import COMPRESSION
 from ...files.arrays import array_names
 from ...files.cameras.npz import read_intrinsics, read_poses
 from ...files.cameras.pinhole import camera_path
-from ...files.media.video import pictures_in
+from ...files.media.video import TO_RGB, pictures_in
 from ...files.scenes.depth_zip import load_depth_zip
 from ...files.scenes.latents import load_latents
 from ...files.scenes.latents_pkl import load_latent_pkl
@@ -167,7 +167,7 @@ def load_frames(path: Path, frames: Sequence[int]) -> Tensor:
     with path.open("rb") as file, av.open(file) as container:
         for number, picture in enumerate(container.decode(pictures_in(container))):
             if number in wanted:
-                found[number] = torch.from_numpy(picture.to_ndarray(format="rgb24"))
+                found[number] = torch.from_numpy(picture.to_ndarray(**TO_RGB))
             if len(found) == len(wanted):
                 break
     if missing := sorted(wanted - found.keys()):
