@@ -31,7 +31,8 @@ TO_RGB: dict[str, Any] = {"format": "rgb24", **(ALONE or {"dst_colorspace": "ITU
 X264 = {
     "crf": "14",  # visually lossless
     "threads": str(THREADS),  # the result depends on the number, so it must not be the machine's
-    "x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709",  # names the matrix, lest players guess it
+    # equal frames make equal files on all processors; the matrix is named, lest players guess it
+    "x264-params": "cpu-independent=1:colorprim=bt709:transfer=bt709:colormatrix=bt709",
 }
 
 

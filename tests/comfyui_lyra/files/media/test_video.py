@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from lyra_pack.comfyui_lyra.files.media import video
 from lyra_pack.comfyui_lyra.files.media.video import load_video, save_video
 from lyra_pack.comfyui_lyra.training.data.sdg_scene import load_frames, probe
 
@@ -33,6 +34,16 @@ def test_flat_colours_keep_their_values(tmp_path):
     colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0], [0.5, 0.25, 0.75]])
     save_video(tmp_path / "a.mp4", colors[:, None, None].expand(-1, 32, 32, 3), fps=10)
     assert (load_video(tmp_path / "a.mp4")[0][:, 16, 16] - colors).abs().max() < 3 / 255
+
+
+def test_equal_frames_make_equal_files_whatever_a_processor_can_do(tmp_path, monkeypatch):
+    noise = torch.rand(17, 96, 160, 3, generator=torch.Generator().manual_seed(0))
+    frames = 0.8 * moving_ramp(17, 96, 160) + 0.2 * noise
+    save_video(tmp_path / "fast.mp4", frames, fps=24)
+    plain = video.X264 | {"x264-params": f"{video.X264['x264-params']}:asm=0"}  # x264 in C
+    monkeypatch.setattr(video, "X264", plain)
+    save_video(tmp_path / "plain.mp4", frames, fps=24)
+    assert (tmp_path / "fast.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
 
 
 def test_the_file_is_h264_in_yuv420p_and_names_its_colours(tmp_path):
