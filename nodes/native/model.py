@@ -19,7 +19,7 @@ from .network import GEN3CDiT, unet_config
 
 WARPS = BUFFERS * 2 * CHANNELS  # channels
 SAMPLED = TEACHER_NUMBERS + 1  # a hidden number: an H200's peak is 4.4 GiB above the weights in KSampler, 4.0 in a pass
-FIRST_TIME = 2**30  # bytes of libraries that load with the first pass; an H200 with 12 GiB free lacked 0.43 of it there
+FIRST_TIME = 2**30  # bytes that are no tensors of the first pass; an H200 with 12 GiB free lacked 0.43 GiB in it
 LAYERS = 4  # largest matrices that core holds at once while it streams: two on their way, one in use, one patched
 FIRST, WARP_LATENTS, NOISE, ALONE = "gen3c_first", "gen3c_warps", "gen3c_noise", "gen3c_alone"  # of a CONDITIONING
 

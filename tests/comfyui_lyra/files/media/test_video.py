@@ -46,6 +46,13 @@ def test_equal_frames_make_equal_files_whatever_a_processor_can_do(tmp_path, mon
     assert (tmp_path / "fast.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
 
 
+def test_bytes_and_numbers_make_the_same_video(tmp_path):
+    frames = moving_ramp(9, 32, 48)
+    save_video(tmp_path / "numbers.mp4", frames, fps=24)
+    save_video(tmp_path / "bytes.mp4", (frames * 255).round().byte(), fps=24)
+    assert (tmp_path / "numbers.mp4").read_bytes() == (tmp_path / "bytes.mp4").read_bytes()
+
+
 def test_the_file_is_h264_in_yuv420p_and_names_its_colours(tmp_path):
     save_video(tmp_path / "a.mp4", moving_ramp(3, 32, 32), fps=30000 / 1001)
     with av.open(str(tmp_path / "a.mp4")) as container:

@@ -164,15 +164,6 @@ def test_a_video_that_fails_is_told_when_no_other_is_being_written(tmp_path, sce
     assert written == ["first", "second"]
 
 
-def test_bytes_and_numbers_make_the_same_video(tmp_path, scenes):
-    for name, made in (("numbers", brightening), ("bytes", lambda: (brightening() * 255).round().byte())):
-        store = PathStore(tmp_path / name, "clip")
-        store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
-        store.save(0, scenes[0], made)
-    files = [(tmp_path / name / "0" / "rgb" / "clip.mp4").read_bytes() for name in ("numbers", "bytes")]
-    assert files[0] == files[1]
-
-
 def test_a_clip_that_is_begun_again_keeps_the_video_that_is_being_written(tmp_path, scenes, monkeypatch):
     """As where memory ran out in the second path, and the node tries again with less on the device."""
     go, real = threading.Event(), sdg_writer.save_video
