@@ -158,7 +158,7 @@ SOL_TAUS = (1.0, 1.5)  # how far above its row's mean a block must score to be c
 _KERNELS = (
     _by_name("int8", load_int8, _int8_refuses, 0.05),
     *(_by_name(f"sol-{tau}", partial(load_sol, tau), _sol_refuses, 0.35) for tau in SOL_TAUS),
-    _by_name("fa4", load_fa4, _fa4_refuses, 0.01, "flash-attn-4"),  # exact, and not run on a card yet
+    _by_name("fa4", load_fa4, _fa4_refuses, 0.01, "flash-attn-4"),  # exact; no whole pass was timed
 )
 SPARSE = tuple(f"sol-{tau}" for tau in SOL_TAUS)  # backends that want neighbours in space beside each other
 RETIRED = {"sage": "SageAttention is no longer used; choose int8 (pip install comfy-kitchen), or auto"}

@@ -107,7 +107,7 @@ def choose(target: Target, settings: RefineSettings, step: int, order: torch.Gen
         wanted.append(picture.pixels.to(device).float())
         pixels.append(torch.ones_like(wanted[-1][..., 0]))
         depth.append(torch.zeros_like(pixels[-1]))
-        weights = torch.cat((weights, torch.tensor([settings.picture_weight])))
+        weights = torch.cat((weights, torch.tensor([settings.picture_weight * max(1, len(weights))])))
         rows = torch.cat((rows, torch.tensor([PICTURE])))
     return Shots(
         rows=rows, c2w=c2w.clone().to(device), K=K.clone().to(device), wanted=torch.stack(wanted),

@@ -64,6 +64,13 @@ def test_a_step_of_the_picture_alone_comes_every_so_often(target):
     torch.testing.assert_close(shots[0].wanted[0], target.picture.pixels)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_the_picture_weighs_four_times_the_frames_of_a_step_however_many(target, batch):
+    shot = room.choose(target, RefineSettings(batch=batch), 0, torch.Generator().manual_seed(0), torch.device("cpu"))
+    *frames, picture = shot.weights.tolist()
+    assert len(frames) == batch and picture == pytest.approx(4 * sum(frames))
+
+
 def test_it_ends_when_told_with_what_there_is(blurred_splats, target):
     seen = []
     refined, run = optimise(
@@ -145,13 +152,13 @@ def test_each_option_changes_what_it_is_for(blurred_splats, target):
 
 
 def refined(splats, target, **options):
-    return optimise(splats, target, replace(SHORT, steps=6, picture_weight=0.1, **options))[0]
+    return optimise(splats, target, replace(SHORT, steps=6, picture_weight=0.05, **options))[0]
 
 
 def test_a_dark_view_does_not_darken_the_splats(true_splats, target):
     frames = torch.cat((target.frames[:5], (target.frames[5:] * 0.6).byte()))
     dark = replace(target, frames=frames, views=2)
-    settings = replace(SHORT, picture_weight=1.0)
+    settings = replace(SHORT, picture_weight=0.5)
     plain, freed = (optimise(true_splats, dark, replace(settings, affine=rate))[0] for rate in (0.0, 0.1))
     assert measure(freed, target).frames > measure(plain, target).frames
     assert measure(freed, target).picture > measure(plain, target).picture + 1
