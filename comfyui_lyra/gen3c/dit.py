@@ -225,6 +225,7 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         try:
             yield
         finally:
+            self._reset_stateful_cache()  # now: removed hooks hold each other in circles, and their tensors with them
             self.disable_cache()
 
     def _token_grid(self, x: Tensor) -> Grid:

@@ -1,3 +1,4 @@
+import gc
 import json
 import re
 import weakref
@@ -194,6 +195,22 @@ def test_step_cache_skips_later_blocks_per_branch_and_leaves_nothing(tiny):
     with model.step_cache(threshold=1e-3):
         model(x, c_noise, text)
     assert len(calls) == 5  # a new clip starts without memory
+
+
+@torch.inference_mode()
+def test_what_the_step_cache_keeps_goes_with_it_at_once(tiny):
+    model, kept = random_model(tiny), []
+    gc.disable()  # removed hooks hold each other in circles, which nobody may come to break
+    try:
+        with model.step_cache(threshold=1e-3):
+            block = model.transformer_blocks[0].register_forward_hook(lambda *call: kept.append(weakref.ref(call[-1])))
+            model(*inputs(tiny), "cond")
+            model(*inputs(tiny), "uncond")
+            assert [ref() is not None for ref in kept] == [True, True]
+        block.remove()
+        assert [ref() for ref in kept] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_transformer_is_a_network_of_the_sampler(tiny):
