@@ -17,18 +17,19 @@ from ..cost.flops import flops, text_flops
 from ..cost.report import matmul_speed
 from ..cost.timing import measure
 from ..gen3c.dit import GEN3C, build
+from ..gen3c.load import Teacher
 from ..gen3c.tokens import ROWS
 
 SDPA = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
 
-def random_teacher(config: TeacherConfig, device: torch.device) -> GEN3C:
-    """The network in bfloat16 with small normal weights, made on the device."""
-    model = build(config).bfloat16().to_empty(device=device).eval()
+def random_teacher(config: TeacherConfig, device: torch.device, home: torch.device | None = None) -> GEN3C:
+    """The network in bfloat16 with small normal weights, made by the device; they lie at ``home``, by default there."""
+    model = build(config).bfloat16().to_empty(device=home or device).eval()
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=0.02, generator=generator)
+            parameter.copy_(torch.empty_like(parameter, device=device).normal_(std=0.02, generator=generator))
     return model
 
 
@@ -104,7 +105,7 @@ def between_rows(config: TeacherConfig, device: torch.device, repeats: int) -> I
 
 
 def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compiled: bool, limit: float) -> Iterator[str]:
-    """A pass of the whole network: plain torch, by attention, with products in 8 bits, with each block compiled."""
+    """A pass of the whole network: plain torch, by attention, products in 8 bits, blocks compiled, weights streamed."""
     model, shape = random_teacher(config, device), config.latent_shape[1:]
     x = torch.randn(1, TEACHER_INPUTS, *shape, dtype=torch.bfloat16, device=device)
     text = torch.randn(1, config.text_rows, config.text_dim, dtype=torch.bfloat16, device=device)
@@ -128,7 +129,7 @@ def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compile
             call = partial(model, x, c_noise, text, backend=name)
             label = f"pass, eager, products in {bits}, attention {name}"
             yield row(label, work, call, device, repeats, limit)
-    if compiled:  # at last, as it takes minutes
+    if compiled:  # takes minutes
         call = model = None
         model = random_teacher(config, device)
         for block in model.transformer_blocks:
@@ -136,6 +137,11 @@ def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compile
         for name in names:
             call = partial(model, x, c_noise, text, backend=name)
             yield row(f"pass, compiled, attention {name}", work, call, device, repeats, limit)
+    call = model = None
+    network = random_teacher(config, device, torch.device("cpu"))
+    streamed = Teacher(network=network, config=config, fingerprint="random", dtype=torch.bfloat16).streamed(device)
+    call = partial(streamed.network, x, c_noise, text)
+    yield row("pass, eager, weights streamed from RAM", work, call, device, repeats, limit)
 
 
 def reason_against(model: GEN3C, bits: Bits) -> str:
