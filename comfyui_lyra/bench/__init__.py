@@ -11,7 +11,7 @@ NAMES = (
 )  # fmt: skip
 SIZES = ("mini", "full")  # of the models of a scene
 OPTIONS = {  # that not every one has
-    "modes": ("teacher", "tokenizer", "out"),
+    "modes": ("teacher", "tokenizer", "out", "size"),
     "scene": ("teacher", "tokenizer", "recon", "size", "mode", "stored"),
 }
 

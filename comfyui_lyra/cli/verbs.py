@@ -110,7 +110,7 @@ def add_splat_verbs(verbs: argparse._SubParsersAction) -> None:
     only.add_argument("--tokenizer", type=Path, help="the tokenizer's file or folder; random by default")
     only.add_argument("--recon", type=Path, help="scene: the splat decoder's file; random by default")
     only.add_argument("--out", type=Path, help="modes: folder for latents, and with files for videos")
-    only.add_argument("--size", choices=bench.SIZES, help="scene: mini takes the pack's models, as it does on a CPU")
+    only.add_argument("--size", choices=bench.SIZES, help="mini takes the pack's models, as it does on a CPU")
     only.add_argument("--mode", choices=modes.MODES, help="scene: how it is filmed; two steps of one pass by default")
     only.add_argument("--stored", choices=DTYPES, help="scene: first write a random teacher, to read from the disk")
     trial = verb.add_argument_group("refine: how good refined splats of the mini models are, instead of what they cost")
