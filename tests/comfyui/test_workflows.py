@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import pytest
+from lyra_pack.comfyui_lyra.files.scenes.scene import load_scene
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from PIL import Image
 
@@ -117,6 +118,29 @@ def test_cores_samplers_film_a_scene(comfyui, long, name):
     frames = frames_of(comfyui, run_quickly(comfyui, name))
     assert [frame.shape for frame in frames] == [(64, 96, 3)] * 6 * 3
     assert all(frame.std() > 5 for frame in frames)
+
+
+@pytest.mark.slow
+def test_the_ksampler_template_makes_what_generate_latents_makes(comfyui):
+    prompt = comfyui.api_form(workflow("native_ksampler"))
+    ids = {node["class_type"]: key for key, node in prompt.items()}
+    sampler, shown = (prompt[ids[kind]]["inputs"] for kind in ("KSampler", "LyraGEN3CConditioning"))
+    sampler["steps"] = 3
+    given = {name: shown[name] for name in ("tokenizer", "geometry", "cameras", "foreground_masking")}
+    given |= {"teacher": [ids["LyraLoadTeacher"], 0], "seed": sampler["seed"], "steps": 3, "speed": 0.0}
+    given |= {"guidance": sampler["cfg"] - 1, "solver": sampler["sampler_name"]}
+    given |= {"name": "by_generate", "resume": False, "save_video": False}
+    stored = {"filename_prefix": "lyra/by_ksampler", "clip": "clip", "reference_format": False}
+    saved = {"class_type": "LyraSaveLatents", "inputs": stored | {"latents": [ids["LyraLatentsFromCore"], 0]}}
+    others = {key: node for key, node in prompt.items() if node["class_type"] != "SaveVideo"}
+    comfyui.run(others | {"saved": saved, "generate": {"class_type": "LyraGenerateLatents", "inputs": given}})
+
+    output = comfyui.base / "output" / "lyra"
+    folder, *_ = sorted(output.glob("by_ksampler*"))  # the second is what remembers how it was made
+    found, expected = load_scene(folder), load_scene(output / "by_generate")
+    assert [path.name for path in found.cameras] == [path.name for path in expected.cameras]
+    moving, wanted = (scene.latents.values[:, :, 1:] for scene in (found, expected))
+    assert len(moving) == 6 and (moving - wanted).norm() / wanted.norm() < 1e-4
 
 
 def test_the_editor_is_offered_our_boxes(comfyui):
