@@ -113,9 +113,10 @@ def apart(found, exact) -> float:
     return ((found - exact).norm() / exact.norm()).item()
 
 
+@pytest.mark.parametrize("quant", ["fp8", "int8"])
 @torch.inference_mode()
-def test_a_lora_counts_on_8_bit_weights_too(mini, shown, tmp_path):
-    convert_weights(MINI, tmp_path / "small.safetensors", quant="fp8")
+def test_a_lora_counts_on_8_bit_weights_too(mini, shown, tmp_path, quant):
+    convert_weights(MINI, tmp_path / "small.safetensors", quant=quant)
     small = load("small.safetensors", tmp_path / "small.safetensors", torch.float32, "auto", False)[1]
     given = lora(mini, "attn.to_q.0.weight", "peft")
     both = [comfy.sd.load_lora_for_models(model, None, given, 1.0, 0)[0] for model in (mini, small)]

@@ -38,7 +38,14 @@ def test_noise_levels_and_noise_are_the_references(stage):
 
 @pytest.mark.parametrize(
     ("sampler", "steps", "guidance"),
-    [("euler", 12, 1.0), ("euler", 35, 0.0), ("dpmpp_2m", 12, 1.0), ("euler", 12, 2.5)],
+    [
+        ("euler", 12, 1.0),
+        ("euler", 35, 1.0),
+        ("euler", 35, 0.0),
+        ("euler", 12, 2.5),
+        ("dpmpp_2m", 12, 1.0),
+        ("dpmpp_2m", 18, 1.0),
+    ],
 )
 def test_ksampler_makes_what_generate_latents_makes(stage, ksampler, film, conditions, off, sampler, steps, guidance):
     found = ksampler(sampler=sampler, steps=steps, cfg=1 + guidance)
