@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from lyra_pack.comfyui_lyra import demo
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.media.images import save_image
+from lyra_pack.comfyui_lyra.files.scenes.geometry import load_geometry
 from lyra_pack.comfyui_lyra.files.scenes.sample import save_sample
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
 from lyra_pack.comfyui_lyra.scale.pictures import find_pictures
@@ -86,7 +89,6 @@ def test_a_folder_becomes_splats_and_a_page(photos, mini, capsys):
 @pytest.fixture
 def guess(tmp_path) -> Path:
     """A folder of all weights with a tiny Depth Anything in it."""
-    import torch
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     backbone = Dinov2Config(
@@ -112,3 +114,16 @@ def test_depth_is_guessed_where_there_is_none_once_the_licence_is_accepted(photo
         (photos / name).unlink()
     assert batch(photos, *words, str(guess)) == 0
     assert len(load_ply(photos.with_name("out") / "alone-far.ply")) > 0
+
+
+def test_geometry_and_demo_guess_depth_as_batch_does(photos, guess, capsys, monkeypatch):
+    picture, scene, shown = photos / "alone & far.png", photos.with_name("scene.safetensors"), []
+    calls = ["geometry", str(picture), str(scene), "--fov", "41"], ["demo", "--image", str(picture), "--fov", "41"]
+    monkeypatch.setattr(demo, "run", lambda *given: shown.append(given[4]))  # the picture's geometry
+    for call in calls:
+        words = [*call, "--depth", "auto", "--device", "cpu", "--weights"]
+        assert main([*words, str(guess.with_name("none"))]) == 1
+        assert "--depth auto needs" in (told := capsys.readouterr().err) and "--accept-licence" in told
+        assert main([*words, str(guess)]) == 0
+    depth = load_geometry(scene).depth
+    assert depth.isfinite().all() and depth.std() > 0 and torch.equal(shown[0].depth, depth)
