@@ -132,8 +132,7 @@ def pass_rows(config: TeacherConfig, device: torch.device, repeats: int, compile
     if compiled:  # takes minutes
         call = model = None
         model = random_teacher(config, device)
-        for block in model.transformer_blocks:
-            block.compile(dynamic=False)
+        model.compile_blocks()
         for name in names:
             call = partial(model, x, c_noise, text, backend=name)
             yield row(f"pass, compiled, attention {name}", work, call, device, repeats, limit)

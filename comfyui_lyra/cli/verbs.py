@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ...kernels_glue.attention import attention
 from .. import bench
 from ..bench import record
 from ..cameras.moves import PathSettings
@@ -177,9 +178,9 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--name", help="of the clip; by default the geometry file's")
     verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
     add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed", "linears")
-    verb.add_argument(
-        "--mode", choices=modes.MODES, default="as set", help="overrides steps, guidance, solver, cache and linears"
-    )
+    add_fields(verb, GenerateSettings, "attention", choices=attention.backends)
+    verb.add_argument("--mode", choices=modes.MODES, default="as set", help="overrides all of these but the seed")
+    verb.add_argument("--compile", action="store_true", help="the blocks, for 2 percent of a pass; it takes a while")
     verb.add_argument(
         "--memory", choices=("auto", "stream"), default="auto",
         help="stream: the teacher's weights stay in RAM and are copied block by block; auto: if the GPU is too small",

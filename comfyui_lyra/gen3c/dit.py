@@ -201,10 +201,15 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
             raise KernelUnavailable(f"linears {linears} cannot run here: {reason}; use exact")
         to_eight_bits(self.transformer_blocks, linears, device)
 
+    def compile_blocks(self) -> None:
+        """Have torch compile each block when it runs first, which takes a while: 23 s on an H200."""
+        for block in self.transformer_blocks:
+            block.compile(dynamic=False)
+
     def position_embedding(self, grid: Grid, device: torch.device) -> Tensor:
         """Learned positions [1, L, D], float32: the sum of three tables over its root mean square (teacher.md 6.3).
 
-        Made once a forward pass and not kept: it depends on weights, takes 440 MiB at full size and a few ms. The
+        Made once a forward pass and not kept: it depends on weights, takes 880 MiB at full size and a few ms. The
         tables, 3 MB, are no layer: a host that streams layers leaves them where they are.
         """
         learned: Any = self.learnable_pos_embed

@@ -68,7 +68,7 @@ class GenerateSettings:
     seed: int = told(1, "of the noise")
     foreground_masking: bool = True  # hides the background behind stretched foreground
     step_cache: float = told(0.0, "reuse blocks that change less; 0 computes all")  # relatively, from step to step
-    attention: str = "auto"  # backend; those not exact deviate
+    attention: str = told("auto", "auto is exact; int8 is for cards slow in bfloat16, sol is sparse: both deviate")
     guidance_range: tuple[float, float] = (0.0, float("inf"))  # noise levels that are guided; the others are one pass
     late_attention: str = ""  # backend below the noise level ``late_below``; none: the same throughout
     late_below: float = 0.0
