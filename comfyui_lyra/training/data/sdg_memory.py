@@ -24,7 +24,7 @@ from ...geometry.fit import condition_frame
 from ...geometry.geometry import Geometry
 from ...tokenizer.model import CosmosTokenizer
 from ..world.draw_scenes import LENGTHS, base_camera, draw_scenes, scene_paths
-from ..world.filming import Filmed, draw_caches, film, to_bytes
+from ..world.filming import Filmed, draw_caches, film, is_large, to_bytes
 from ..world.raytrace import trace
 from .clips import to_frames, to_latents, to_video
 from .samples import Clip, ClipScene
@@ -93,8 +93,13 @@ def source_caches(sources: Sequence[Source], settings: GenerateSettings) -> Warp
 def generate_many(
     teacher: Teacher, tokenizer: CosmosTokenizer, sources: Sequence[Source], settings: GenerateSettings = SDG_SETTINGS
 ) -> list[Generated]:
-    """The teacher's clips of some sources, in one batch. Depth is the cache's, 0 where the teacher had to invent."""
+    """The teacher's clips of some sources, in one batch. Depth is the cache's, 0 where the teacher had to invent.
+
+    Large clips are made one by one.
+    """
     config, paths = teacher.config, len(sources[0].paths)
+    if len(sources) * paths > 1 and is_large(config.trained_frames, *config.trained_size):
+        return [one_by_one(teacher, tokenizer, source, settings) for source in sources]
     drawn = source_caches(sources, settings)
     device, frames = drawn.image.device, len(sources[0].paths[0])
     images, masks = (t.unflatten(0, (-1, frames))[:, :, None] for t in (drawn.image, drawn.mask))  # [B F 1 C H W]
@@ -127,6 +132,13 @@ def generate_many(
         Generated(source=source, clips=tuple(made[row * paths : (row + 1) * paths]))
         for row, source in enumerate(sources)
     ]
+
+
+def one_by_one(teacher: Teacher, tokenizer: CosmosTokenizer, source: Source, settings: GenerateSettings) -> Generated:
+    """The teacher's clips of a source, each alone, as they are in company."""
+    alone = (replace(source, paths=(path,)) for path in source.paths)
+    clips = (generate_many(teacher, tokenizer, [one], settings)[0].clips[0] for one in alone)
+    return Generated(source=source, clips=tuple(clips))
 
 
 def make_scenes(

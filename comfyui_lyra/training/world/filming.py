@@ -1,5 +1,6 @@
 """Procedural scenes filmed along their six paths, and what their 3D cache shows there: the data of the mini models."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from ....kernels_glue.devices import by_device
 from ...cameras.moves import still
 from ...cameras.path import CameraTrajectory
-from ...gen3c.cache.cache3d import Cache3D
+from ...gen3c.cache.cache3d import BATCH_BYTES, BYTES_A_PIXEL, Cache3D
 from ...gen3c.cache.warp import PAIR, Warped, forward_warp
 from ...geometry.geometry import Geometry
 from ...shapes import check_shapes
@@ -18,6 +19,7 @@ from .raytrace import seen_from, trace
 from .scenes import Scenes
 
 CLIPS = {"cpu": 6, "cuda": 96}  # warped at once; 90 MB each at mini size
+LARGE = 1 << 22  # pixels of a clip; larger ones go alone and some frames at a time: mini has 0.26 million, Lyra 109
 AT_ONCE = 16  # scenes filmed at once
 MOVING = (2, 5, 8)  # of ten parts
 
@@ -113,6 +115,7 @@ def draw_caches(
     """What the 3D caches of S sources show along P paths each, as ``Cache3D.render`` draws one: S P F pictures.
 
     ``geometry`` holds the sources one after another, all one picture or all a clip; ``paths`` [S][P] have one length.
+    Of large ones some frames are drawn at a time.
     """
     cache, moments = Cache3D.of(geometry), len(geometry.frames) // len(paths)
     (buffer,), device = cache.buffers, geometry.depth.device
@@ -120,18 +123,31 @@ def draw_caches(
     clips = [(row, path) for row, of_source in enumerate(paths) for path in of_source]
     frames = len(clips[0][1])
     padded = [*range(frames), *[frames - 1] * (-frames % PAIR)]  # pairs of frames never join two clips
-    found = []
-    at_once = by_device(CLIPS, device)
-    for start in range(0, len(clips), at_once):
-        some = clips[start : start + at_once]
-        rows = [row * moments + (frame if moments > 1 else 0) for row, _ in some for frame in padded]
-        w2c = torch.cat([path.viewmats[padded] for _, path in some]).to(device)  # inverses on the CPU
-        K = torch.cat([path.K[padded] for _, path in some]).to(device)
-        surfaces = meshes and [meshes[row] for row in rows]
-        drawn = forward_warp(buffer.image[rows], buffer.points[rows], buffer.mask[rows], w2c, K, surfaces)
-        found.append([t.unflatten(0, (-1, len(padded)))[:, :frames] for t in (drawn.image, drawn.mask, drawn.depth)])
-    image, mask, depth = (torch.cat(parts).flatten(0, 1) for parts in zip(*found, strict=True))
+    rows = [row * moments + (frame if moments > 1 else 0) for row, _ in clips for frame in padded]
+    w2c = torch.cat([path.viewmats[padded] for _, path in clips]).to(device)  # inverses on the CPU
+    K = torch.cat([path.K[padded] for _, path in clips]).to(device)
+    at_once, found = pictures_at_once(len(padded), *geometry.depth.shape[1:], device), []
+    for start in range(0, len(rows), at_once):
+        some = slice(start, start + at_once)
+        surfaces = meshes and [meshes[row] for row in rows[some]]
+        image, points, mask = (getattr(buffer, name)[rows[some]] for name in ("image", "points", "mask"))
+        drawn = forward_warp(image, points, mask, w2c[some], K[some], surfaces)
+        found.append((drawn.image, drawn.mask, drawn.depth))
+    image, mask, depth = (torch.cat(parts) for parts in zip(*found, strict=True))
+    image, mask, depth = (t.unflatten(0, (-1, len(padded)))[:, :frames].flatten(0, 1) for t in (image, mask, depth))
     return Warped(image=image, mask=mask, depth=depth)
+
+
+def pictures_at_once(frames: int, height: int, width: int, device: torch.device) -> int:
+    """How many pictures are warped together, of clips of ``frames``; an even number, as pairs share a weight."""
+    if is_large(frames, height, width):
+        return max(BATCH_BYTES // (BYTES_A_PIXEL * height * width) // PAIR, 1) * PAIR
+    return by_device(CLIPS, device) * frames
+
+
+def is_large(frames: int, height: int, width: int) -> bool:
+    """Whether clips of that size are worked on one by one."""
+    return math.prod((frames, height, width)) > LARGE
 
 
 def warped(filmed: Filmed) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from lyra_pack.comfyui_lyra.files.scenes.sdg import find_views, load_sdg, load_sdg_cameras, read_view
-from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import Cache3D
+from lyra_pack.comfyui_lyra.gen3c.cache.cache3d import BATCH_BYTES, BYTES_A_PIXEL, Cache3D
+from lyra_pack.comfyui_lyra.gen3c.cache.warp import PAIR
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate
 from lyra_pack.comfyui_lyra.tokenizer.clips import decode_clip
 from lyra_pack.comfyui_lyra.tokenizer.model import to_uint8
+from lyra_pack.comfyui_lyra.training.data import clips
 from lyra_pack.comfyui_lyra.training.data.dataset import SdgDataset
 from lyra_pack.comfyui_lyra.training.data.samples import Clip
 from lyra_pack.comfyui_lyra.training.data.sdg_disk import write_sdg
@@ -22,6 +24,7 @@ from lyra_pack.comfyui_lyra.training.data.sdg_memory import (
     source_caches,
 )
 from lyra_pack.comfyui_lyra.training.stages import MINI_STAGES
+from lyra_pack.comfyui_lyra.training.world import filming
 from lyra_pack.comfyui_lyra.training.world.draw_scenes import draw_scenes
 from lyra_pack.comfyui_lyra.training.world.raytrace import trace
 
@@ -53,6 +56,35 @@ def test_one_of_many_clips_is_what_generate_makes(moving, shape, nano_teacher, n
     known = clip.depth > 0
     assert known.float().mean() > 0.3
     assert ((clip.depth.float() - depth).abs() < 0.01 * depth)[known].float().mean() > 0.99
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_large_clips_are_made_one_by_one_from_some_frames_at_a_time(
+    moving, shape, nano_teacher, nano_tokenizer, monkeypatch
+):
+    sources = draw_sources([10_000, 10_001], moving=moving, **shape)
+    sources, drawn = [replace(source, paths=source.paths[2:4]) for source in sources], []
+    together, real = generate_many(nano_teacher, nano_tokenizer, sources, SETTINGS), filming.forward_warp
+    monkeypatch.setattr(filming, "LARGE", 1)
+    monkeypatch.setattr(filming, "BATCH_BYTES", 1)
+    monkeypatch.setattr(filming, "forward_warp", lambda image, *to: drawn.append(len(image)) or real(image, *to))
+    for whole in ("encode_clips", "decode_clips"):
+        monkeypatch.setattr(clips, whole, None)  # takes more memory than there is
+    alone = generate_many(nano_teacher, nano_tokenizer, sources, SETTINGS)
+    assert set(drawn) == {PAIR} and len(drawn) == 4 * 5
+    for one, other in zip(alone, together, strict=True):
+        assert one.source is other.source and len(one.clips) == 2
+        for made, expected in zip(one.clips, other.clips, strict=True):
+            assert made.cameras is expected.cameras and torch.equal(made.depth, expected.depth)
+            scale = expected.latents.abs().max().item()
+            torch.testing.assert_close(made.latents, expected.latents, atol=3e-3 * scale, rtol=0)
+            assert (made.frames.int() - expected.frames.int()).abs().max() <= 1
+
+
+def test_a_warp_takes_bounded_memory_at_the_released_size_and_mini_clips_go_together():
+    on_a_card = filming.pictures_at_once(122, 704, 1280, torch.device("cuda"))
+    assert on_a_card % PAIR == 0 and 0 < on_a_card * 704 * 1280 * BYTES_A_PIXEL <= BATCH_BYTES
+    assert filming.pictures_at_once(18, 96, 160, torch.device("cuda")) == 96 * 18
 
 
 def test_a_seed_is_the_same_scene_whatever_it_is_made_with(nano_teacher, nano_tokenizer):
