@@ -51,7 +51,8 @@ def tables(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
             notes += [line] if line else []
             table = []
             continue
-        table.append([cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")])
+        most = len(table[0]) - 1 if table else -1  # what a kernel complained of, in the last column, may hold a bar
+        table.append([cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|", most)])
         if len(table) > 2:  # after its head and the line below
             rows.append(dict(zip(table[0], table[-1], strict=True)))
     return rows, notes

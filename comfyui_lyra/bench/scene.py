@@ -122,6 +122,8 @@ def rows(
     imported = process_seconds()
     small = (size or by_device({"cpu": "mini", "cuda": "full"}, device)) == "mini"
     files = Files(teacher=teacher, tokenizer=tokenizer, recon=recon)
+    if stored and (small or teacher):
+        raise ValueError("--stored: writes a random teacher of full size; give no --teacher, and --size full on a CPU")
     files = files.or_shipped() if small else files
     dtype = torch.float32 if small and device.type == "cpu" else torch.bfloat16
     yield from Timeline.HEAD

@@ -38,7 +38,8 @@ def row(name: str, work: float, call: Callable[[], object], device: torch.device
     try:
         seconds, peak = measure(call, device, repeats)
     except RuntimeError as error:  # KernelUnavailable and out of memory among them
-        return f"| {name} | - | - | - | - | {str(error).splitlines()[0][:160]} |"
+        said = str(error).strip() or type(error).__name__
+        return f"| {name} | - | - | - | - | {said.splitlines()[0][:160]} |"
     done = f"{work / seconds / 1e12:.1f} | {work / seconds / limit:.0%}" if work else "- | -"
     return f"| {name} | {seconds:.3g} | {done} | {peak:.2f} | |"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -82,6 +83,8 @@ class GenerateSettings:
             raise ValueError(f"attention '{self.attention}': use one of {', '.join(attention.choices)}")
         if self.late_attention and self.late_attention not in attention.backends:
             raise ValueError(f"late_attention '{self.late_attention}': use one of {', '.join(attention.backends)}")
+        if self.linears not in get_args(Linears):
+            raise ValueError(f"linears '{self.linears}': use one of {', '.join(get_args(Linears))}")
         if not min(self.guidance, self.step_cache, self.late_below) >= 0:
             raise ValueError("guidance, step_cache and late_below must not be negative")
         if not 0 <= self.guidance_range[0] <= self.guidance_range[1]:

@@ -66,7 +66,7 @@ def test_a_run_is_a_line_of_json(tmp_path, monkeypatch):
 
 
 def test_each_row_has_the_columns_of_its_own_table_and_sentences_are_notes(tmp_path, monkeypatch):
-    lines = ["9 splats", "", "| part | ms |", "|---|---|", "| Adam | 1.5 |", "| - | |", "",
+    lines = ["9 splats", "", "| part | ms |", "|---|---|", "| Adam | 1.5 |", "| - | a | b |", "",
              "| run | steps | s |", "|---|---|---|", "| plain | 10 | 2 |", "over"]  # fmt: skip
     monkeypatch.setattr("lyra_pack.comfyui_lyra.bench.rows", lambda what, device: iter(lines))
     file = tmp_path / "runs.jsonl"
@@ -74,7 +74,7 @@ def test_each_row_has_the_columns_of_its_own_table_and_sentences_are_notes(tmp_p
     found = json.loads(file.read_text())
     assert found["notes"] == ["9 splats", "over"]
     assert found["rows"] == [
-        {"part": "Adam", "ms": "1.5"}, {"part": "-", "ms": ""}, {"run": "plain", "steps": "10", "s": "2"},
+        {"part": "Adam", "ms": "1.5"}, {"part": "-", "ms": "a | b"}, {"run": "plain", "steps": "10", "s": "2"},
     ]  # fmt: skip
 
 

@@ -28,3 +28,9 @@ def test_a_tiny_scene_goes_all_the_way_and_every_second_is_explained(monkeypatch
     seconds = {name: float(row[1]) for name, row in found.items()}
     named = [name for name in seconds if ": " in name and name[:6] != "not of" and name[-8:] != "the rest"]
     assert sum(seconds[name] for name in named) == pytest.approx(seconds["all"], abs=0.005 * (len(named) + 1))
+
+
+@pytest.mark.parametrize("given", [{"size": "mini"}, {"size": "full", "teacher": "teacher.safetensors"}])
+def test_a_random_teacher_is_not_stored_beside_another(given):
+    with pytest.raises(ValueError, match="--stored: writes a random teacher of full size"):
+        list(rows(torch.device("cpu"), stored="float32", **given))

@@ -41,6 +41,15 @@ def test_the_table_times_what_runs_here_and_says_why_the_rest_does_not():
     assert "needs CUDA tensors" in rows["attention, backend int8"][6]
 
 
+def test_what_cannot_run_says_why_whatever_it_says():
+    def broken(error):
+        raise error
+
+    for error, said in ((RuntimeError(), "RuntimeError"), (RuntimeError("\nno room\nat all"), "no room")):
+        row = teacher.row("a kernel", 1.0, lambda error=error: broken(error), torch.device("cpu"), 1, 1.0)
+        assert row == f"| a kernel | - | - | - | - | {said} |"
+
+
 def test_a_small_card_holds_one_network_at_a_time(monkeypatch):
     made, random_teacher = [], teacher.random_teacher
 

@@ -324,6 +324,9 @@ def pitched(degrees: float, up: float) -> torch.Tensor:
         ({"attention": "xformers"}, "attention 'xformers': use one of auto, torch"),
         ({"step_cache": -1.0}, "must not be negative"),
         ({"guidance": float("nan")}, "must not be negative"),
+        ({"linears": "fp4"}, "linears 'fp4': use one of exact, fp8, int8"),
+        ({"late_attention": "sage"}, "late_attention 'sage': use one of auto, torch"),
+        ({"guidance_range": (2.0, 1.0)}, "the lower noise level first"),
     ],
 )
 def test_settings_are_checked_before_anything_runs(settings, message):
