@@ -33,6 +33,8 @@ def test_the_table_times_what_runs_here_and_says_why_the_rest_does_not():
         "GELU of 72 tokens, fp8, plain torch",
     ):
         assert float(rows[name][2]) > 0
+    shares = [rows[f"pass, eager, {name}"][4].strip() for name in ("plain torch throughout", "without text")]
+    assert all(0 <= float(share.removesuffix("%")) < 200 for share in shares)  # of the processor's own products
     for bits in ("fp8", "int8"):
         assert f"linears {bits} cannot run here: needs" in rows[f"pass, eager, products in {bits}"][6]
         assert "needs CUDA tensors" in rows[f"linear 48 to 48, {bits}, quantised apart, its weight too"][6]
