@@ -1,4 +1,6 @@
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,3 +105,20 @@ def test_what_is_truly_seen_begins_with_the_picture():
     picture = (shot.geometry.frames[0] * 255).round()
     assert shot.path.name == "right" and (shot.truth[0].float() - picture).abs().max() <= 1
     assert shot.visible[0].float().mean() > 0.95 > shot.visible[-1].float().mean()
+
+
+def test_a_teacher_is_made_anew_for_other_products_alone_and_the_one_before_is_gone():
+    made = []
+
+    def make():
+        assert not any(network() for network in made), "the one before is still held"
+        network = torch.nn.Identity()
+        network.linears = "exact"
+        network.itself = [network]  # a circle, as a step cache's hooks make
+        made.append(weakref.ref(network))
+        return SimpleNamespace(network=network)
+
+    model = modes.Renewed(make)
+    for linears, count in (("exact", 1), ("int8", 1), ("int8", 1), ("fp8", 2), ("exact", 3)):
+        model.able(replace(modes.EXACT, linears=linears)).network.linears = linears
+        assert len(made) == count
