@@ -58,14 +58,6 @@ class Team:
         if self.count > 1:
             distributed.barrier()
 
-    def agreed(self, value: Any) -> Any:
-        """What the first member found, in all of them."""
-        if self.count == 1:
-            return value
-        found = [value]
-        distributed.broadcast_object_list(found, src=0)
-        return found[0]
-
     def _exchanged(self, shape: torch.Size, *branches: Callable[[], Tensor]) -> list[Tensor]:
         """Results of one or two branches: the first member of the pair computes the first, the other the second."""
         lead, outputs = self.rank - self.rank % 2, []

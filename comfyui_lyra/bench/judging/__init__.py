@@ -1,1 +1,1 @@
-"""How good refined splats are: scenes with their truth, and trials of settings on them."""
+"""What the mini world's truth tells: how good refined splats are, by settings, and how ways to film look."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...callbacks import OnStep, no_progress, part
 from ...cameras.path import CameraTrajectory
+from ...configs import BUFFERS
 from ...geometry.geometry import Geometry, unproject
 from ...shapes import check_shapes
 from .align import align
@@ -20,7 +21,6 @@ FARTHEST_NEW = 1e4  # the same for pictures that join later, before and after th
 RELIABLE = 0.05  # greatest relative depth range of a 5 x 5 window that is no depth edge, as the reference has it
 REFERENCE_WIDTH = 1280  # columns of the pictures it has it for
 LARGEST_RANGE = 0.5  # what is an edge however coarse the picture is
-BUFFERS = 2  # pictures a static cache remembers; the transformer has channels for as many
 BATCH_BYTES = 2 << 30  # working memory of one batch of warps
 BYTES_A_PIXEL = 400  # what a warp needs, foreground masking and sorting on a GPU included
 
