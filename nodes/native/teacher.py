@@ -104,9 +104,9 @@ def weights_name(patcher: ModelPatcher) -> str:
         _, arguments = getattr(patcher, "cached_patcher_init", None) or (None, ("",))
         file = Path(str(arguments[0]))
         model.fingerprint = read_teacher(file).fingerprint if file.is_file() else fingerprint(plain_state(model))
-    stored = {weight.dtype for weight in model.diffusion_model.blocks.parameters()}
-    cast = stored & {torch.float8_e4m3fn, torch.float8_e5m2} if model.model_config.quant_config is None else set()
-    return "-".join([model.fingerprint, *(str(dtype).removeprefix("torch.") for dtype in cast)])
+    stored = {weight.dtype for weight in model.diffusion_model.blocks.parameters()} - {model.get_dtype_inference()}
+    cast = sorted(map(str, stored)) if model.model_config.quant_config is None else ()
+    return "-".join([model.fingerprint, *(dtype.removeprefix("torch.") for dtype in cast)])
 
 
 def plain_state(model: GEN3CModel) -> dict[str, Tensor]:

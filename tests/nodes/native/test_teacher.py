@@ -83,6 +83,16 @@ def test_equal_loras_have_one_name_and_others_another(stage):
     assert teacher_of_model(other).identity not in names
 
 
+def test_weights_that_are_stored_in_another_precision_than_computed_in_have_a_name_of_their_own(stage):
+    """On a CPU and on older cards ComfyUI computes in float32 with weights that were cast to bfloat16."""
+    whole, half = (
+        teacher_of(load(stage.file.name, stage.file, dtype, "auto", False)[1]).teacher
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert whole.identity == stage.teacher.identity
+    assert half.dtype == torch.bfloat16 or half.identity == whole.identity.replace("-", "-bfloat16-")
+
+
 def test_names_of_other_trainers_apply_and_diffusers_do_not(stage):
     assert len(with_lora(stage, 1.0).patches) == 6
     assert not with_lora(stage, 1.0, prefix="transformer.").patches
