@@ -13,11 +13,14 @@ from .proof import Probe, like, shortened
 from .registry import Kernel, KernelUnavailable, Op
 
 KNOWN = ("cpu", "cuda", "meta")  # devices whose fused kernels are known here
+BLOCK = 64  # tokens that sparse attention takes or leaves together
 SCORE_BYTES = 2**31  # the largest [B, heads, L, L] matrix that the unfused path may allocate
 
 
-def attention_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention_torch(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> Tensor:
     """softmax(q k^T / sqrt(d)) v, of q [B, heads, L, d] and k, v [B, heads, M, d].
+
+    ``sinks`` is for a kernel that leaves tokens out, but none of the first so many.
 
     Raises KernelUnavailable when no fused kernel serves the call and its score matrix would exceed 2 GiB.
     """
@@ -63,18 +66,27 @@ def load_int8() -> Callable:
 
     if not int8_attention_is_available():
         raise ImportError("comfy-kitchen has no int8 attention for this card")
-    return int8_attention
+
+    def call(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> Tensor:
+        return int8_attention(q, k, v)
+
+    return call
 
 
-def load_sol(tau: float) -> Callable:
-    """comfy-kitchen's sparse attention (arXiv 2607.24027): blocks that matter exactly, the rest by their means."""
+def load_sol(tau: float, whole: bool = False) -> Callable:
+    """comfy-kitchen's sparse attention (arXiv 2607.24027): blocks that matter exactly, the rest by their means.
+
+    With ``whole`` the blocks of sinks attend to everything exactly, and everything to them.
+    """
     from comfy_kitchen import sol_attn, sol_attn_is_available
 
     if not sol_attn_is_available():
         raise ImportError("comfy-kitchen has no sparse attention for this card")
 
-    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return sol_attn(*(t.transpose(1, 2) for t in (q, k, v)), tau=tau).transpose(1, 2)
+    def call(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> Tensor:
+        exact = [0, -(-sinks // BLOCK)] if whole and sinks else None
+        tokens = (t.transpose(1, 2) for t in (q, k, v))
+        return sol_attn(*tokens, tau=tau, sink_blocks=exact, sink_q=exact).transpose(1, 2)
 
     return call
 
@@ -83,14 +95,14 @@ def load_fa4() -> Callable:
     """FlashAttention 4 of its authors, exact: ``pip install "flash-attn-4[cu13]"``."""
     from flash_attn.cute import flash_attn_func
 
-    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def call(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> Tensor:
         out, _ = flash_attn_func(*(t.transpose(1, 2) for t in (q, k, v)))
         return out.transpose(1, 2)
 
     return call
 
 
-def _half_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+def _half_refuses(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> str | None:
     if not q.is_cuda:
         return "needs CUDA tensors"
     if q.dtype not in (torch.float16, torch.bfloat16):
@@ -102,19 +114,19 @@ def _half_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def _int8_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+def _int8_refuses(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> str | None:
     return _half_refuses(q, k, v) or (
         f"needs heads of at most 256 channels, got {q.shape[-1]}" if q.shape[-1] > 256 else None
     )
 
 
-def _sol_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+def _sol_refuses(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> str | None:
     if q.shape[-1] != 128 or q.shape != k.shape:
         return f"needs self-attention with heads of 128 channels, got {tuple(q.shape)} and {tuple(k.shape)}"
     return _half_refuses(q, k, v)
 
 
-def _fa4_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+def _fa4_refuses(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> str | None:
     if q.shape[-1] > 128 or q.shape[-1] % 8:
         return f"needs heads of at most 128 channels, a multiple of 8, got {q.shape[-1]}"
     reason = _half_refuses(q, k, v)
@@ -123,17 +135,17 @@ def _fa4_refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return reason
 
 
-def _probe_sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple:
-    return "attention", q.shape[-1], q.shape[2] % 128, k.shape[2] % 128
+def _probe_sizes(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> tuple:
+    return "attention", q.shape[-1], q.shape[2] % 128, k.shape[2] % 128, *(("sinks",) if sinks else ())
 
 
-def _probe_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[tuple, dict]:
+def _probe_inputs(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> tuple[tuple, dict]:
     """Tokens of a field that changes slowly, and noise: sparse attention needs something to find."""
     made = (
         like(t, i, (1, min(t.shape[1], 2), shortened(t.shape[2], 128, 16), t.shape[3]), draw=smooth)
         for i, t in enumerate((q, k, v))
     )
-    return tuple(made), {}
+    return tuple(made), {"sinks": 2 * BLOCK} if sinks else {}
 
 
 def smooth(*shape: int, generator: torch.Generator) -> Tensor:
@@ -155,12 +167,14 @@ def _by_name(
 # Limits: int8 deviates by 0.008 on smooth tokens and 0.017 on noise; sparse attention by 0.06 to 0.24 on smooth
 # tokens, shorter sequences more, and by 0.7 on noise (dev/benchmarks.md). What is broken deviates by 1 and more.
 SOL_TAUS = (1.0, 1.5)  # how far above its row's mean a block must score to be computed exactly, in deviations
+WHOLE = "sol-1.0-first"  # that keeps the first frame whole: it is given
 _KERNELS = (
     _by_name("int8", load_int8, _int8_refuses, 0.05),
     *(_by_name(f"sol-{tau}", partial(load_sol, tau), _sol_refuses, 0.35) for tau in SOL_TAUS),
+    _by_name(WHOLE, partial(load_sol, 1.0, whole=True), _sol_refuses, 0.35),
     _by_name("fa4", load_fa4, _fa4_refuses, 0.01, "flash-attn-4"),  # exact; no whole pass was timed
 )
-SPARSE = tuple(f"sol-{tau}" for tau in SOL_TAUS)  # backends that want neighbours in space beside each other
+SPARSE = (*(f"sol-{tau}" for tau in SOL_TAUS), WHOLE)  # backends that want neighbours in space beside each other
 RETIRED = {"sage": "SageAttention is no longer used; choose int8 (pip install comfy-kitchen), or auto"}
 
 attention = Op("attention", attention_torch, _KERNELS, retired=RETIRED)

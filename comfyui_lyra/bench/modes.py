@@ -39,6 +39,7 @@ VARIANTS = {
     "second order, 16 steps": ORDER,
     "+ guidance in the middle": replace(ORDER, guidance_range=GUIDED),
     "+ sparse attention": replace(ORDER, late_attention="sol-1.0", late_below=SPARSE_BELOW),
+    "+ sparse attention, first frame exact": replace(ORDER, late_attention="sol-1.0-first", late_below=SPARSE_BELOW),
     "+ sparser attention": replace(ORDER, late_attention="sol-1.5", late_below=SPARSE_BELOW),
     "+ step cache": replace(ORDER, step_cache=0.05),
     "balanced": in_mode(GenerateSettings(), "balanced"),

@@ -55,7 +55,9 @@ def attention_rows(config: TeacherConfig, device: torch.device, repeats: int, li
             return scaled_dot_product_attention(*qkv)
 
     calls = {f"torch {kernel.name}": partial(alone, kernel) for kernel in SDPA}
-    calls |= {f"backend {name}": partial(attention, *qkv, backend=name) for name in attention.backends}
+    calls |= {
+        f"backend {name}": partial(attention, *qkv, backend=name, sinks=h * w // 4) for name in attention.backends
+    }
     for name, call in calls.items():
         yield row(f"attention, {name}", flops(config)[0], call, device, repeats, limit)
 

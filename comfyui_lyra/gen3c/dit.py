@@ -47,6 +47,7 @@ class AttentionProcessor:
         attention_mask: None = None,
         angles: tuple[Tensor, ...] = (),
         backend: str = "auto",
+        sinks: int = 0,
     ) -> Tensor:
         """[B, L, D] -> [B, L, D]; ``angles`` are the rotary cos and sin, ``attention_mask`` part of the interface."""
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -54,7 +55,7 @@ class AttentionProcessor:
         value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
         query = project(attn.to_q, attn.norm_q, hidden_states, *angles)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [B, heads, L, d]
-        out = attention(query, key, value, backend=backend).transpose(1, 2).flatten(2)
+        out = attention(query, key, value, backend=backend, sinks=sinks).transpose(1, 2).flatten(2)
         return attn.to_out[0](out)
 
 
@@ -85,11 +86,12 @@ class Block(CosmosTransformerBlock):
         angles: tuple[Tensor, Tensor],
         positions: Tensor,  # [1, L, D]
         backend: str,
+        sinks: int,  # of how many tokens self-attention may leave none out
     ) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
         shift, scale, gate = modulation(self.norm1, sinusoid, shared)
         x, y = self.between(hidden_states, shift, scale, add=positions)
-        y = self.attn1(y, angles=angles, backend=backend)
+        y = self.attn1(y, angles=angles, backend=backend, sinks=sinks)
         if text.shape[1]:
             shift, scale, after = modulation(self.norm2, sinusoid, shared)
             x, y = self.between(x, shift, scale, add=y, gate=gate)
@@ -165,10 +167,11 @@ class GEN3C(CosmosTransformer3DModel, CacheMixin):
         if self.is_cache_enabled and tiled != self._tiled:  # what it keeps is of tokens in the other order
             self._reset_stateful_cache()
         self._tiled = tiled
+        sinks = grid[1] * grid[2]  # the first frame, which is given
         shared, sinusoid = self.time_embed(x, c_noise)
         with self.cache_context(branch) if self.is_cache_enabled else nullcontext():
             for done, block in enumerate(self.transformer_blocks, start=1):
-                x = block(x, text, sinusoid, shared, angles, positions, backend)
+                x = block(x, text, sinusoid, shared, angles, positions, backend, sinks)
                 if on_block is not no_progress:
                     if x.is_cuda:  # kernels are queued far ahead: without waiting, a cancelled run would still finish
                         torch.cuda.current_stream(x.device).synchronize()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from ...kernels_glue.attention import attention
+from ...kernels_glue.attention import BLOCK, attention
 from ...kernels_glue.quantised import linear
 from ..configs import TeacherConfig
 from .eight_bit import example
@@ -62,7 +62,7 @@ def as_possible(
         return settings
     shape = (1, 2048, config.heads, config.head_dim)
     tokens = torch.empty(shape, dtype=dtype, device=device).transpose(1, 2)
-    reason = attention.why_not(settings.late_attention, tokens, tokens, tokens)
+    reason = attention.why_not(settings.late_attention, tokens, tokens, tokens, sinks=BLOCK)
     if reason is None:
         return settings
     log.warning("attention %s cannot run here (%s): exact attention instead, slower", settings.late_attention, reason)

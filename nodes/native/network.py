@@ -131,10 +131,11 @@ def ours(options: dict, _core: Callable, query: Tensor, key: Tensor, value: Tens
         return attention(query, key, value, backend=backend)
     if query.shape[2] != key.shape[2]:  # to the text, for which they are not made
         return attention(query, key, value)
+    sinks = grid[1] * grid[2] if grid else 0
     if grid is None or not can_tile(grid):
-        return attention(query, key, value, backend=backend)
+        return attention(query, key, value, backend=backend, sinks=sinks)
     tiled = (in_tiles(x.flatten(0, 1), grid).unflatten(0, x.shape[:2]) for x in (query, key, value))
-    out = attention(*tiled, backend=backend)
+    out = attention(*tiled, backend=backend, sinks=sinks)
     return in_rows(out.flatten(0, 1), grid).unflatten(0, out.shape[:2])
 
 

@@ -5,7 +5,15 @@ import pytest
 import torch
 from lyra_pack.kernels_glue import KernelUnavailable
 from lyra_pack.kernels_glue import attention as op
-from lyra_pack.kernels_glue.attention import SPARSE, _probe_inputs, attention_torch, choose_backend, load_fa4
+from lyra_pack.kernels_glue.attention import (
+    SPARSE,
+    WHOLE,
+    _probe_inputs,
+    attention_torch,
+    choose_backend,
+    load_fa4,
+    load_sol,
+)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -100,6 +108,31 @@ def test_flash_attention_is_given_tokens_before_heads(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn.cute", library)
     q, k, v = inputs()
     torch.testing.assert_close(load_fa4()(q, k, v), softmax_attention(q, k, v))
+
+
+def test_sinks_are_whole_blocks_that_attend_to_all_and_that_all_attend_to(monkeypatch):
+    """By a stand-in for the library, of its documented layout [B, L, heads, d]."""
+    seen = []
+
+    def sol_attn(q, k, v, tau, sink_blocks, sink_q):
+        seen.append((tau, sink_blocks, sink_q))
+        return attention_torch(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
+
+    library = SimpleNamespace(sol_attn=sol_attn, sol_attn_is_available=lambda: True)
+    monkeypatch.setitem(sys.modules, "comfy_kitchen", library)
+    q, k, v = inputs()
+    for sinks in (0, 64, 3520, 3521):
+        torch.testing.assert_close(load_sol(1.0, whole=True)(q, k, v, sinks=sinks), softmax_attention(q, k, v))
+    assert seen == [(1.0, blocks, blocks) for blocks in (None, [0, 1], [0, 55], [0, 56])]
+    load_sol(1.5)(q, k, v, sinks=3520)
+    assert seen[-1] == (1.5, None, None)
+    torch.testing.assert_close(op(q, k, v, sinks=5), softmax_attention(q, k, v))  # the reference leaves none out
+
+
+def test_sinks_are_tried_out_on_their_own():
+    probe, q = op.kernels[WHOLE].probe, torch.zeros(1, 2, 4096, 128)
+    assert probe.key((q, q, q), {}) != probe.key((q, q, q), {"sinks": 3520})
+    assert probe.inputs(q, q, q)[1] == {} and probe.inputs(q, q, q, sinks=3520)[1] == {"sinks": 128}
 
 
 def test_a_retired_choice_says_what_to_choose():

@@ -87,8 +87,16 @@ def conv_case(dtype, device):
     torch.bfloat16: (0.5, 0.5),
 }, backward=False)  # fmt: skip
 def attention_case(dtype, device):
-    sources = (smooth(1, 2, 2048, 128, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    sources = [smooth(1, 2, 2048, 128, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     yield tuple(t.to(device, dtype) for t in sources), {}
+
+
+@case("attention", "sol-1.0-first", {
+    torch.bfloat16: (0.5, 0.5),
+}, backward=False)  # fmt: skip
+def attention_case_with_sinks(dtype, device):
+    ((args, _),) = attention_case(dtype, device)
+    yield args, {"sinks": 100}
 
 
 @case("residual_norm", "triton", {

@@ -347,6 +347,14 @@ def test_the_order_of_tokens_changes_rounding_only(two_tiles, monkeypatch):
     assert len(seen) == 4  # cos, sin, tokens, positions
 
 
+@torch.inference_mode()
+def test_self_attention_is_told_how_large_the_first_frame_is(two_tiles, monkeypatch):
+    seen, attend = [], dit.attention
+    monkeypatch.setattr(dit, "attention", lambda *qkv, **given: seen.append(given) or attend(*qkv, **given))
+    two_tiles(backend="torch")
+    assert seen[:2] == [{"backend": "torch", "sinks": 4 * 32}, {"backend": "auto", "sinks": 0}]
+
+
 def test_a_norms_weight_is_found_wherever_a_host_keeps_it():
     norm = torch.nn.RMSNorm(16, eps=1e-6)
     torch.nn.init.normal_(norm.weight)

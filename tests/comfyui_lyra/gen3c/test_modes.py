@@ -72,7 +72,7 @@ def test_where_sparse_attention_cannot_run_it_is_exact_with_a_word(caplog):
 
 def test_where_it_can_run_nothing_changes(monkeypatch):
     for op in (modes.attention, modes.linear):
-        monkeypatch.setattr(op, "why_not", lambda *given: None)
+        monkeypatch.setattr(op, "why_not", lambda *given, **_: None)
     settings = in_mode(GenerateSettings(), "fast")
     assert as_possible(settings, TEACHER_PRESETS["gen3c"], torch.bfloat16, CPU) is settings
 

@@ -109,12 +109,18 @@ def test_lean_blocks_give_cores_values(stage, monkeypatch):
 def test_sparse_attention_gets_neighbours_beside_each_other_and_the_text_whole(monkeypatch):
     seen, qkv = [], torch.randn(3, 1, 2, 2 * 8 * 32, 8, generator=torch.Generator().manual_seed(0))
     real = network.attention
-    monkeypatch.setattr(network, "attention", lambda *q, backend="auto": seen.append((q[0], backend)) or real(*q))
+
+    def attend(*qkv, backend="auto", **sinks):
+        seen.append((qkv[0], backend, sinks))
+        return real(*qkv)
+
+    monkeypatch.setattr(network, "attention", attend)
     options = {network.ATTENTION: "sol-1.0", network.GRID: (2, 8, 32)}
     found = network.attend(*qkv, options)
     torch.testing.assert_close(found, real(*qkv))
-    (query, backend), tiled = seen.pop(), tokens.in_tiles(qkv[0].flatten(0, 1), (2, 8, 32)).view_as(qkv[0])
+    (query, backend, sinks), tiled = seen.pop(), tokens.in_tiles(qkv[0].flatten(0, 1), (2, 8, 32)).view_as(qkv[0])
     assert backend == "sol-1.0" and torch.equal(query, tiled) and not torch.equal(query, qkv[0])
+    assert sinks == {"sinks": 8 * 32}
     network.attend(qkv[0], qkv[1, :, :, :5], qkv[2, :, :, :5], options)
     assert seen.pop()[1] == "auto"
 
