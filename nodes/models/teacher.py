@@ -113,8 +113,8 @@ class LoadTeacher(io.ComfyNode):
                     default="auto",
                     tooltip="What computes attention. auto: the fastest exact one. int8: 8-bit integers, for cards on "
                     "which that is slow. sol: sparse, about twice as fast and different; the larger number leaves out "
-                    "more, first keeps the first frame whole. int8 comes with ComfyUI's comfy-kitchen, sol with a newer "
-                    "one (0.2.40). fa4: FlashAttention 4, where it is installed.",
+                    "more, first keeps the first frame whole. int8 comes with ComfyUI's comfy-kitchen, sol with a "
+                    "newer one (0.2.40). fa4: FlashAttention 4, where it is installed.",
                     advanced=True,
                 ),
                 io.Combo.Input(
