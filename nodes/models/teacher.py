@@ -4,17 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import comfy.model_management
-import comfy.model_patcher
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import nn
 
 from ...kernels_glue.attention import attention as attention_op
 from ..comfy import devices, progress
 from ..comfy import types as sockets
-from ..comfy.patchers import Model, castable
+from ..comfy.patchers import Model
 from ..comfy.shelf import TEACHERS
 from ..native.network import ATTENTION
 from ..native.teacher import gen3c_of, model_of, model_of_file, teacher_of_model
@@ -32,11 +29,6 @@ class TeacherModel(Model):
     stream: bool = False  # leave the device's memory to others and copy each layer's weights when it runs
 
     @property
-    def network(self) -> nn.Module:
-        """The network, wherever ComfyUI keeps its weights; ``devices.load`` it before use."""
-        return self.teacher.network
-
-    @property
     def dtype(self) -> torch.dtype:
         """Precision that the network computes in."""
         return self.teacher.dtype
@@ -44,21 +36,6 @@ class TeacherModel(Model):
     def room(self, size: int) -> int:
         """Bytes to ask ComfyUI to leave free of weights where ``size`` bytes are worked in."""
         return max(size, devices.total_memory()) if self.stream else size
-
-
-class Held(nn.Module):
-    """A network whose ``device`` cannot be set, which a ModelPatcher does."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-
-def streamed(network: nn.Module) -> ModelPatcher:
-    """A patcher that may keep any part of a network's weights off the device, and brings each layer's when it runs."""
-    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    patcher = comfy.model_patcher.CoreModelPatcher  # looked up now: ComfyUI replaces it where weights can be paged
-    return patcher(Held(castable(network)), load_device=device, offload_device=offload)
 
 
 def teacher_of(given) -> TeacherModel:
@@ -156,23 +133,14 @@ class LoadTeacher(io.ComfyNode):
 
 
 def load(file: str, path: Path, dtype: torch.dtype, attention: str, stream: bool) -> tuple[TeacherModel, ModelPatcher]:
-    """A file as a teacher and as a MODEL, which share its weights in RAM.
+    """A file as a teacher and as a MODEL: one network for both, core's, and one copy of its weights.
 
-    A quantised file has one network for both, core's, which computes with its matrices as they are.
+    A quantised file's matrices stay as they are.
     """
     from ...comfyui_lyra.gen3c.load import is_quantised, load_teacher
 
     if is_quantised(path):
         model = model_of_file(path, attention, stream)
-        return replace(teacher_of(model), file=file), model
-    teacher = load_teacher(path, dtype=dtype)
-    made = TeacherModel(
-        patcher=streamed(teacher.network),
-        config=teacher.config,
-        file=file,
-        licence=teacher.licence,
-        teacher=teacher,
-        attention=attention,
-        stream=stream,
-    )
-    return made, model_of(teacher, attention, stream)
+    else:
+        model = model_of(load_teacher(path, dtype=dtype), attention, stream)
+    return replace(teacher_of(model), file=file), model

@@ -28,7 +28,8 @@ from lyra_pack.nodes.comfy.patchers import Model, in_core  # noqa: E402
 from lyra_pack.nodes.geometry.sources import GeometryFromDepth  # noqa: E402
 from lyra_pack.nodes.latents.generate import GenerateLatents, depth_by, text_of  # noqa: E402
 from lyra_pack.nodes.models.plan import Plan  # noqa: E402
-from lyra_pack.nodes.models.teacher import TeacherModel, streamed  # noqa: E402
+from lyra_pack.nodes.models.teacher import TeacherModel, teacher_of  # noqa: E402
+from lyra_pack.nodes.native.teacher import model_of  # noqa: E402
 from lyra_pack.nodes.training.train import TrainRecon  # noqa: E402
 
 WIDGETS = {
@@ -49,8 +50,7 @@ def scene():
 
 @pytest.fixture
 def teacher(tiny_teacher) -> TeacherModel:
-    tiny = replace(tiny_teacher, network=copy.deepcopy(tiny_teacher.network))
-    return TeacherModel(patcher=streamed(tiny.network), config=tiny.config, file="tiny", teacher=tiny)
+    return teacher_of(model_of(replace(tiny_teacher, network=copy.deepcopy(tiny_teacher.network))))
 
 
 @pytest.fixture
@@ -156,12 +156,17 @@ def test_the_bar_moves_over_all_paths_and_shows_pictures(make, bar):
     assert (kind, picture.size, size) == ("JPEG", (24, 16), 512)
 
 
+def blocks_of(teacher: TeacherModel) -> list[torch.nn.Module]:
+    """The transformer's blocks."""
+    return list(teacher.network.diffusion_model.blocks.values())
+
+
 class Cancel:
     """Presses Cancel when a number of the transformer's blocks have been computed."""
 
     def __init__(self, block: int, teacher: TeacherModel):
         self.blocks, self.block = 0, block
-        for layer in teacher.network.transformer_blocks:
+        for layer in blocks_of(teacher):
             layer.register_forward_hook(self.count)
 
     def count(self, *_) -> None:
@@ -249,7 +254,7 @@ def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, tea
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(devices, "load", lambda *models, size: (sizes.append(size), load(*models, size=size)))
-    hook = teacher.network.transformer_blocks[1].register_forward_hook(in_the_second_path)
+    hook = blocks_of(teacher)[1].register_forward_hook(in_the_second_path)
     found = make()
     hook.remove()
     assert len(passes) == 6 + 4 and len(sizes) == 2 and sizes[1] == 2 * sizes[0] > 0
@@ -259,7 +264,7 @@ def test_out_of_memory_is_tried_again_with_more_room_from_where_it_was(make, tea
     def always(*_) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    teacher.network.transformer_blocks[1].register_forward_hook(always)
+    blocks_of(teacher)[1].register_forward_hook(always)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         make(name="never", seed=2)
     assert len(sizes) == 5 and sizes[4] == devices.total_memory()  # at last nothing of the weights stays there

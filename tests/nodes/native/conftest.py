@@ -29,7 +29,7 @@ def stage(tiny_tokenizer, tmp_path_factory) -> Stage:
     from lyra_pack.comfyui_lyra.bench.teacher import random_teacher
     from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
     from lyra_pack.comfyui_lyra.configs import TeacherConfig
-    from lyra_pack.comfyui_lyra.gen3c.load import Teacher, save_teacher
+    from lyra_pack.comfyui_lyra.gen3c.load import Teacher, load_teacher, save_teacher
     from lyra_pack.comfyui_lyra.sources.geometry import from_depth
     from lyra_pack.nodes.comfy.patchers import Model, in_core
     from lyra_pack.nodes.models.teacher import load
@@ -49,14 +49,14 @@ def stage(tiny_tokenizer, tmp_path_factory) -> Stage:
         network.patch_embed.proj.weight[:, 17 * 4 : 81 * 4] *= 60  # this tokenizer's latents are small, and much alike
     file = tmp_path_factory.mktemp("teacher") / "lively.safetensors"
     save_teacher(Teacher(network=network, config=config, fingerprint="-", dtype=torch.float32), file)
-    teacher, model = load("lively.safetensors", file, torch.float32, "auto", False)
+    model = load("lively.safetensors", file, torch.float32, "auto", False)[1]
     depth = torch.full((1, 80, 96), 6.0)
     depth[:, 20:60, 30:60] = 3
     frames = torch.rand(1, 80, 96, 3, generator=torch.Generator().manual_seed(0))
     geometry = from_depth(frames, depth, fov=50)
     tokenizer = Model(patcher=in_core(copy.deepcopy(tiny_tokenizer)), config=tiny_tokenizer.config, file="tiny")
     return Stage(
-        teacher.teacher,
+        load_teacher(file, dtype=torch.float32),
         model,
         tokenizer,
         geometry,

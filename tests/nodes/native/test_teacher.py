@@ -32,10 +32,9 @@ def with_lora(stage, strength: float, seed: int = 0, prefix: str = "diffusion_mo
     return model
 
 
-def test_both_outputs_share_the_weights_in_ram(stage):
-    ours, core = stage.teacher.network, stage.model.model.diffusion_model
-    assert ours.patch_embed.proj.weight.data_ptr() == core.x_embedder.proj[1].weight.data_ptr()
-    assert ours.proj_out.weight.data_ptr() == core.final_layer.linear.weight.data_ptr()
+def test_both_outputs_are_one_network_with_one_copy_of_its_weights(stage):
+    teacher, model = load(stage.file.name, stage.file, torch.float32, "auto", False)
+    assert teacher.patcher is model and teacher.network is model.model and teacher.file == stage.file.name
 
 
 @pytest.mark.parametrize("settings", [{}, {"guidance": 0.0, "solver": "dpmpp_2m"}, {"step_cache": 0.1}])
@@ -153,7 +152,7 @@ def test_a_quantised_file_is_one_network_of_both_outputs_and_core_loads_it_alike
     x, text = torch.randn(1, 81, 3, 12, 20, generator=generator), torch.zeros(1, 8, 8)
     management.load_models_gpu([model])
     exact = whole.network(x, torch.zeros(1), text)
-    found = teacher.network(x, torch.zeros(1), text).float()
+    found = teacher.teacher.network(x, torch.zeros(1), text).float()
     assert 0 < (found - exact).norm() / exact.norm() < 0.1
     kinds = {type(w).__name__ for w in model.model.diffusion_model.blocks.parameters()}
     assert "QuantizedTensor" in kinds
