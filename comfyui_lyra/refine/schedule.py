@@ -70,7 +70,7 @@ def settings_for(
         chosen = RefineSettings(batch=6 if small else 2)
     else:
         chosen = RefineSettings(
-            steps=100, batch=1, picture_every=3, picture_weight=1.0, rates=Rates() * 2, shrink=1 if small else 2
+            steps=100, batch=1, picture_every=3, picture_weight=3.0, rates=Rates() * 2, shrink=1 if small else 2
         )  # fmt: skip
     return replace(chosen, steps=steps or chosen.steps, seconds=seconds, seed=seed)
 
