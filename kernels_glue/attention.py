@@ -84,9 +84,9 @@ def load_sol(tau: float, whole: bool = False) -> Callable:
         raise ImportError("comfy-kitchen has no sparse attention for this card")
 
     def call(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> Tensor:
-        exact = [0, -(-sinks // BLOCK)] if whole and sinks else None
-        tokens = (t.transpose(1, 2) for t in (q, k, v))
-        return sol_attn(*tokens, tau=tau, sink_blocks=exact, sink_q=exact).transpose(1, 2)
+        exact = [0, -(-sinks // BLOCK)]
+        given = {"sink_blocks": exact, "sink_q": exact} if whole and sinks else {}
+        return sol_attn(*(t.transpose(1, 2) for t in (q, k, v)), tau=tau, **given).transpose(1, 2)
 
     return call
 

@@ -2,8 +2,8 @@
 
 With random weights the error guards against regressions and says nothing about pictures. With a teacher's file, and a
 folder to write to, the clips stand side by side in a video, for eyes. The folder keeps latents too: variants that it
-has are not made again, so a run that was stopped goes on. The mini world
-has a truth to compare with (``judging.modes``).
+has are not made again, so a run that was stopped goes on. The mini world has a truth to compare with
+(``judging.modes``).
 """
 
 import gc
@@ -59,7 +59,7 @@ class Renewed:
         """The teacher for these settings."""
         if self.now.network.linears not in ("exact", settings.linears):
             del self.now
-            gc.collect()  # a step cache's hooks hold it in circles, and its memory on the card
+            gc.collect()  # hooks that were taken off hold it in circles, and its memory on the card
             self.now = self._make()
         return self.now
 

@@ -46,10 +46,10 @@ def teacher_of(
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     exact, cached = settings.linears == "exact", settings.step_cache > 0
     streamed = is_streamed(options.memory, free, config_of(file), tokenizer, pictures, cached, dtype, exact)
-    if options.compile and (streamed or cached or not exact):
-        raise ValueError(
-            "--compile: of exact products alone, without a step cache, and on a device that holds all weights"
-        )
+    against = {"weights that stream": streamed, "a step cache": cached, f"products in {settings.linears}": not exact}
+    if options.compile and any(against.values()):
+        found = " and ".join(name for name, here in against.items() if here)
+        raise ValueError(f"--compile does not go with {found}; leave it out, or use --mode exact where all weights fit")
     if exact and not streamed:
         teacher = load_teacher(file, dtype=dtype, device=device).to(device)
         if options.compile:

@@ -179,7 +179,10 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
     add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed", "linears")
     add_fields(verb, GenerateSettings, "attention", choices=attention.backends)
-    verb.add_argument("--mode", choices=modes.MODES, default="as set", help="overrides all of these but the seed")
+    verb.add_argument(
+        "--mode", choices=modes.MODES, default="as set",
+        help="overrides steps, guidance, solver, step cache, attention and linears",
+    )  # fmt: skip
     verb.add_argument("--compile", action="store_true", help="the blocks, for 2 percent of a pass; it takes a while")
     verb.add_argument(
         "--memory", choices=("auto", "stream"), default="auto",

@@ -37,7 +37,7 @@ class RefineSettings:
     seed: int = told(0, "of the frames' order")
     batch: int = 6  # frames a step
     picture_every: int = 1  # 1: the picture joins each step's frames; n: every n-th step is of the picture alone
-    picture_weight: float = 4.0  # of the picture beside all frames of a step together
+    picture_weight: float = 4.0  # of the picture beside all frames of a step, or beside one where it is alone
     similarity: float = 0.2  # share of 1 - SSIM in the loss; the rest is L1
     shrink: int = 1  # frames are compared at 1 / n of their size
     rates: Rates = field(default_factory=Rates)

@@ -21,6 +21,7 @@ from ...kernels_glue.tokens import norm_rotate, residual_norm
 
 # of transformer_options: Load Teacher's choice, who counts blocks, what steps share, tokens along T, h, w
 ATTENTION, ON_BLOCK, STEP_CACHE, GRID = "gen3c_attention", "gen3c_on_block", "gen3c_step_cache", "gen3c_grid"
+EXACT = "gen3c_exact"  # whoever asks: attention is ours, also where ComfyUI was started with another
 OVERRIDE = "optimized_attention_override"  # what core's nodes choose attention by
 ITS_OWN = ("pytorch", "sub_quad", "xformers")  # attention that core takes where nobody chose one
 
@@ -107,10 +108,10 @@ LEAN = {Attention: LeanAttention, GeneralDITTransformerBlock: LeanBlock}
 def attend(query: Tensor, key: Tensor, value: Tensor, options: dict) -> Tensor:
     """Attention [B, heads, L, d] by what a node chose, else by Load Teacher's choice, else by our fastest exact one.
 
-    Core's own choice stays where ComfyUI was started with one, and where a compiler looks.
+    Core's own choice stays where ComfyUI was started with one, but not in Generate Latents, and where a compiler looks.
     """
     backend = options.get(ATTENTION, "auto")
-    if OVERRIDE not in options and (backend != "auto" or is_free()):
+    if OVERRIDE not in options and (backend != "auto" or is_free(options.get(EXACT, False))):
         options = {**options, OVERRIDE: partial(ours, options)}
     return core.optimized_attention(
         query, key, value, query.shape[1], skip_reshape=True, skip_output_reshape=True,
@@ -118,10 +119,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, options: dict) -> Tensor:
     )  # fmt: skip
 
 
-def is_free() -> bool:
-    """Whether nobody chose an attention for core."""
+def is_free(exact: bool) -> bool:
+    """Whether nobody chose an attention for core, or it does not count."""
     taken = (core.get_attention_function(name, None) for name in ITS_OWN)
-    return core.optimized_attention in taken and not torch.compiler.is_compiling()
+    return (exact or core.optimized_attention in taken) and not torch.compiler.is_compiling()
 
 
 def ours(options: dict, _core: Callable, query: Tensor, key: Tensor, value: Tensor, _heads: int, **__) -> Tensor:

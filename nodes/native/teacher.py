@@ -19,7 +19,7 @@ from ...comfyui_lyra.gen3c.keys import RELEASED
 from ...comfyui_lyra.gen3c.sampler import Branch
 from ...comfyui_lyra.weights.load import fingerprint, rename
 from .model import GEN3CConfig, GEN3CModel, register
-from .network import ATTENTION, ON_BLOCK, OVERRIDE, STEP_CACHE, StepCache, unet_config
+from .network import ATTENTION, EXACT, ON_BLOCK, OVERRIDE, STEP_CACHE, StepCache, unet_config
 
 if TYPE_CHECKING:
     from ...comfyui_lyra.gen3c.load import About, Teacher  # brings diffusers, whose import takes seconds
@@ -28,7 +28,7 @@ log = logging.getLogger("lyra")
 
 
 def model_of(teacher: "Teacher", attention: str = "auto", stream: bool = False) -> ModelPatcher:
-    """A MODEL with a teacher's weights, which both share as long as they lie in RAM."""
+    """A MODEL of core's network with a teacher's weights."""
     from ...comfyui_lyra.gen3c.load import About
 
     device = comfy.model_management.get_torch_device()
@@ -162,7 +162,7 @@ class CoreNetwork:
         model = self._patcher.model
         given = self._patcher.model_options.get("transformer_options", {})
         options = {name: value for name, value in given.items() if name != "wrappers"}
-        options |= {ATTENTION: backend, "cond_or_uncond": [branch != "cond"]}
+        options |= {ATTENTION: backend, EXACT: True, "cond_or_uncond": [branch != "cond"]}
         if on_block is not no_progress:
             options[ON_BLOCK] = on_block
         if self._caches is not None:

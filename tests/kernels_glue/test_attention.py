@@ -114,7 +114,7 @@ def test_sinks_are_whole_blocks_that_attend_to_all_and_that_all_attend_to(monkey
     """By a stand-in for the library, of its documented layout [B, L, heads, d]."""
     seen = []
 
-    def sol_attn(q, k, v, tau, sink_blocks, sink_q):
+    def sol_attn(q, k, v, tau, sink_blocks=None, sink_q=None):
         seen.append((tau, sink_blocks, sink_q))
         return attention_torch(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
 

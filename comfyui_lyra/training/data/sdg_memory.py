@@ -152,7 +152,8 @@ def make_scenes(
 ) -> Iterator[list[ClipScene]]:
     """Scenes that the teacher made, some at a time, where its weights lie; moving ones with their flipped twins."""
     config = teacher.config
-    at_once = by_device(AT_ONCE, teacher.device) // (2 if moving else 1)
+    large = is_large(config.trained_frames, *config.trained_size)
+    at_once = 1 if large else by_device(AT_ONCE, teacher.device) // (2 if moving else 1)
     for start in range(0, len(seeds), at_once):
         sources = draw_sources(
             seeds[start : start + at_once], size=config.trained_size, frames=config.trained_frames, moving=moving,

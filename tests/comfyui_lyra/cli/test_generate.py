@@ -32,8 +32,8 @@ def test_a_mode_decides_instead_of_the_flags_says_so_and_is_part_of_the_key(run,
 @pytest.mark.parametrize(("words", "said"), [
     (("--attention", "int8"), "attention: backend 'int8' cannot run here: needs CUDA tensors"),
     (("--linears", "fp8"), "linears fp8 cannot run here: needs"),
-    (("--compile", "--step-cache", "0.1"), "--compile: of exact products alone"),
-    (("--compile", "--memory", "stream"), "--compile: of exact products alone"),
+    (("--compile", "--step-cache", "0.1"), "--compile does not go with a step cache;"),
+    (("--compile", "--memory", "stream"), "--compile does not go with weights that stream;"),
 ])  # fmt: skip
 def test_what_is_asked_for_by_itself_runs_or_says_why_not(run, capsys, words, said):
     assert run("--steps", "2", *words) == 1

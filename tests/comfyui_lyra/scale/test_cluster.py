@@ -124,9 +124,10 @@ def on_one_core(job) -> int:
     """Make what is left as a node does, with one core, since sums depend on their number; how many were made."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = make_here(job, job.left(), "cpu").made
-    torch.set_num_threads(cores)
-    return made
+    try:
+        return make_here(job, job.left(), "cpu").made
+    finally:
+        torch.set_num_threads(cores)
 
 
 def job_in(folder, models):

@@ -10,8 +10,7 @@ pytest.importorskip("comfy_api")
 import comfy.model_management as management  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.recon import random_inputs  # noqa: E402
 from lyra_pack.comfyui_lyra.bench.teacher import random_teacher  # noqa: E402
-from lyra_pack.comfyui_lyra.configs import TEACHER_INPUTS, TEACHER_PRESETS, TeacherConfig  # noqa: E402
-from lyra_pack.comfyui_lyra.gen3c.dit import build  # noqa: E402
+from lyra_pack.comfyui_lyra.configs import TEACHER_INPUTS, TeacherConfig  # noqa: E402
 from lyra_pack.nodes.comfy import devices  # noqa: E402
 from lyra_pack.nodes.comfy.patchers import Model, castable, in_core  # noqa: E402
 
@@ -69,26 +68,6 @@ def test_every_layer_of_torchs_own_that_comfyui_can_stream_is_given_to_it(networ
     }
     assert left <= {"ConvTranspose3d"}  # ComfyUI has none, and the decoder that ends with one is loaded whole
     assert len(given) > 15
-
-
-def test_of_the_full_teachers_weights_only_the_position_table_stays_on_the_device():
-    with torch.device("meta"):
-        twin = castable(build(TEACHER_PRESETS["gen3c"]))
-    sizes = {False: 0, True: 0}
-    for layer in twin.modules():
-        sizes[hasattr(layer, "comfy_cast_weights")] += sum(w.numel() for w in layer.parameters(recurse=False))
-    assert sizes[True] > 7.1e9 and sizes[False] < 3e6
-
-
-@torch.inference_mode()
-def test_every_castable_layer_of_the_teacher_fetches_its_own_weights(tiny_teacher):
-    """So ComfyUI may keep them anywhere, and in any precision: whoever read them himself would stumble here."""
-    twin = castable(copy.deepcopy(tiny_teacher))
-    layers = [layer for layer in twin.modules() if hasattr(layer, "comfy_cast_weights")]
-    assert len(layers) > 40
-    for layer in layers:
-        layer.double()
-    assert torch.equal(ask_teacher(twin), ask_teacher(tiny_teacher))
 
 
 def test_a_small_network_is_loaded_whole_or_not_at_all(tiny_recon):

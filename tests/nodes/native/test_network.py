@@ -155,6 +155,8 @@ def test_attention_is_that_of_a_node_else_of_the_teacher_else_our_fastest(stage,
     monkeypatch.setattr(network.core, "optimized_attention", network.core.attention_split)  # by a flag of ComfyUI's
     core(*given)
     assert not seen and len(calls) == 2 * stage.teacher.config.blocks
+    core(*given, transformer_options={network.EXACT: True})  # as Generate Latents asks
+    assert set(seen) == {"auto"}
 
 
 def test_step_cache_skips_while_the_first_block_hardly_changes():
