@@ -13,6 +13,7 @@ from .proof import Probe, like, shortened
 from .registry import Kernel, KernelUnavailable, Op
 
 KNOWN = ("cpu", "cuda", "meta")  # devices whose fused kernels are known here
+LONG = 16384  # tokens from which FlashAttention 4 gains over cuDNN's kernel on Hopper (dev/benchmarks.md)
 BLOCK = 64  # tokens that sparse attention takes or leaves together
 SCORE_BYTES = 2**31  # the largest [B, heads, L, L] matrix that the unfused path may allocate
 
@@ -135,6 +136,10 @@ def _fa4_refuses(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> str | None:
     return reason
 
 
+def _fa4_gains(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> bool:
+    return q.is_cuda and min(q.shape[2], k.shape[2]) >= LONG and torch.cuda.get_device_capability(q.device)[0] == 9
+
+
 def _probe_sizes(q: Tensor, k: Tensor, v: Tensor, sinks: int = 0) -> tuple:
     return "attention", q.shape[-1], q.shape[2] % 128, k.shape[2] % 128, *(("sinks",) if sinks else ())
 
@@ -156,12 +161,13 @@ def smooth(*shape: int, generator: torch.Generator) -> Tensor:
     return slow + 0.3 * torch.randn(*shape, generator=generator)
 
 
-def _by_name(
-    name: str, load: Callable[[], Callable], refuses: Callable, limit: float, library: str = "comfy-kitchen"
-) -> Kernel:
+def _probe(limit: float, library: str = "comfy-kitchen") -> Probe:
     limits = {torch.float16: limit, torch.bfloat16: limit}
-    probe = Probe(sizes=_probe_sizes, inputs=_probe_inputs, limits=limits, files=("attention.py",), library=library)
-    return Kernel(name=name, load=load, refuses=refuses, probe=probe, exact=False)
+    return Probe(sizes=_probe_sizes, inputs=_probe_inputs, limits=limits, files=("attention.py",), library=library)
+
+
+def _by_name(name: str, load: Callable[[], Callable], refuses: Callable, limit: float) -> Kernel:
+    return Kernel(name=name, load=load, refuses=refuses, probe=_probe(limit), exact=False)
 
 
 # Limits: int8 deviates by 0.008 on smooth tokens and 0.017 on noise; sparse attention by 0.06 to 0.24 on smooth
@@ -172,7 +178,7 @@ _KERNELS = (
     _by_name("int8", load_int8, _int8_refuses, 0.05),
     *(_by_name(f"sol-{tau}", partial(load_sol, tau), _sol_refuses, 0.35) for tau in SOL_TAUS),
     _by_name(WHOLE, partial(load_sol, 1.0, whole=True), _sol_refuses, 0.35),
-    _by_name("fa4", load_fa4, _fa4_refuses, 0.01, "flash-attn-4"),  # exact; no whole pass was timed
+    Kernel(name="fa4", load=load_fa4, refuses=_fa4_refuses, probe=_probe(0.01, "flash-attn-4"), gains=_fa4_gains),
 )
 SPARSE = (*(f"sol-{tau}" for tau in SOL_TAUS), WHOLE)  # backends that want neighbours in space beside each other
 RETIRED = {"sage": "SageAttention is no longer used; choose int8 (pip install comfy-kitchen), or auto"}

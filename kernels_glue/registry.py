@@ -40,14 +40,15 @@ class Kernel:
     load: Callable[[], Callable]  # imports the library, which may build it; an error means absent
     refuses: Callable[..., str | None]  # the call's arguments -> why it cannot serve them, or None
     probe: proof.Probe
-    exact: bool = True  # False: it differs beyond rounding, or nobody has timed it yet: only ever taken by name
+    exact: bool = True  # False: it differs beyond rounding: only ever taken by name
+    gains: Callable[..., bool] = lambda *args, **kwargs: True  # the call's arguments -> whether auto wants it for them
 
 
 class Op:
     """A callable operation: ``op(..., backend="auto" | "torch" | kernel name)``.
 
-    ``auto`` takes the first exact kernel that loads, accepts the arguments and has proven itself for such a call
-    (``proof``), else the reference. A kernel asked for by name runs or raises KernelUnavailable. A proven kernel that
+    ``auto`` takes the first exact kernel that gains by a call, loads, accepts the arguments and has proven itself for
+    such a call (``proof``), else the reference. A kernel asked for by name runs or raises KernelUnavailable. A proven kernel that
     crashes while running is a bug and propagates.
     """
 
@@ -111,7 +112,7 @@ class Op:
             return self.reference(*args, **kwargs)
         if backend not in self.backends:
             raise KernelUnavailable(f"{self.name}: unknown backend '{backend}'; use one of {', '.join(self.backends)}")
-        exact = (name for name, kernel in self.kernels.items() if kernel.exact)
+        exact = (name for name, kernel in self.kernels.items() if kernel.exact and kernel.gains(*args, **kwargs))
         for name in exact if backend == "auto" else (backend,):
             if name == "torch":
                 break

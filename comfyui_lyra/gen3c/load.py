@@ -1,6 +1,6 @@
 """Teachers on disk: the released checkpoint as it is, our own files with their configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Teacher:
     fingerprint: str  # of the weights as stored
     dtype: torch.dtype  # what the network is shown, and computes in
     licence: str = ""
+    onto: torch.device | None = None  # where blocks compute whose weights stream there
 
     @property
     def identity(self) -> str:
@@ -47,8 +48,8 @@ class Teacher:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.network.proj_out.weight.device
+        """Where it computes: where the weights lie, or stream to."""
+        return self.onto or self.network.proj_out.weight.device
 
     def to(self, device: torch.device | str) -> "Teacher":
         """The same teacher, its weights moved."""
@@ -69,7 +70,7 @@ class Teacher:
         )  # fmt: skip
         if ahead:
             tell_order(self.network)
-        return self
+        return replace(self, onto=device)
 
 
 def tell_order(network: "GEN3C") -> None:
