@@ -48,8 +48,8 @@ class Op:
     """A callable operation: ``op(..., backend="auto" | "torch" | kernel name)``.
 
     ``auto`` takes the first exact kernel that gains by a call, loads, accepts the arguments and has proven itself for
-    such a call (``proof``), else the reference. A kernel asked for by name runs or raises KernelUnavailable. A proven kernel that
-    crashes while running is a bug and propagates.
+    such a call (``proof``), else the reference. A kernel asked for by name runs or raises KernelUnavailable. A proven
+    kernel that crashes while running is a bug and propagates.
     """
 
     def __init__(

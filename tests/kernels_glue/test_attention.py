@@ -6,6 +6,7 @@ import torch
 from lyra_pack.kernels_glue import KernelUnavailable
 from lyra_pack.kernels_glue import attention as op
 from lyra_pack.kernels_glue.attention import (
+    LONG,
     SPARSE,
     WHOLE,
     _probe_inputs,
@@ -14,6 +15,7 @@ from lyra_pack.kernels_glue.attention import (
     load_fa4,
     load_sol,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -90,10 +92,28 @@ def test_the_choice_leaves_the_process_as_it_was():
 
 
 @pytest.mark.parametrize("name", ["int8", *SPARSE, "fa4"])
-def test_what_deviates_or_was_never_timed_is_taken_by_name_only(name):
-    assert not op.kernels[name].exact
+def test_what_deviates_is_taken_by_name_only(name):
+    assert op.kernels[name].exact == (name == "fa4")
     with pytest.raises(KernelUnavailable, match=f"backend '{name}' cannot run here: needs"):
         op(*inputs(), backend=name)
+
+
+@pytest.mark.parametrize(
+    ("capability", "queries", "keys", "gains"),
+    [
+        ((9, 0), LONG, LONG, True),
+        ((9, 0), LONG - 1, LONG - 1, False),
+        ((9, 0), LONG, 512, False),  # of a prompt
+        ((10, 0), LONG, LONG, False),  # nobody timed it there
+        ((8, 9), LONG, LONG, False),
+    ],
+)
+def test_auto_takes_flash_attention_4_where_it_was_seen_to_gain(capability, queries, keys, gains, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    with FakeTensorMode(), torch.no_grad():  # no card is needed
+        q, k = (torch.empty(1, 2, n, 128, dtype=torch.bfloat16, device="cuda") for n in (queries, keys))
+        assert op.kernels["fa4"].gains(q, k, k) == gains
+        assert op.kernels["fa4"].refuses(q, k, k) is None or capability < (9, 0)
 
 
 def test_flash_attention_is_given_tokens_before_heads(monkeypatch):

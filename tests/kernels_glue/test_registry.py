@@ -57,6 +57,13 @@ def test_a_kernel_that_changes_the_result_is_taken_by_name_only():
     assert either(of(4), backend="rough")[0] == 9
 
 
+def test_auto_leaves_out_an_exact_kernel_where_it_does_not_gain():
+    either = Op("double", lambda x: 2 * x, (kernel("slow", lambda: small, gains=lambda x: x.max() > 3),))
+    assert either(of(4))[0] == 9
+    assert either(of(2))[0] == 4
+    assert either(of(2), backend="slow")[0] == 4.5
+
+
 def test_a_crash_of_a_proven_kernel_propagates():
     def crashing(x):
         return 2 * x if x[0] == 1 else 1 / 0

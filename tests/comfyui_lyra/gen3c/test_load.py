@@ -143,7 +143,8 @@ def streams_on_cpu(monkeypatch):
 @torch.inference_mode()
 def test_the_step_cache_of_the_first_clip_skips_blocks_that_a_card_streams(small_teacher, streams_on_cpu):
     network = copy.deepcopy(small_teacher.network)
-    replace(small_teacher, network=network).streamed(torch.device("cuda"))
+    streamed = replace(small_teacher, network=network).streamed(torch.device("cuda"))
+    assert (streamed.device.type, network.proj_out.weight.device.type) == ("cuda", "cpu")
     runs = []
     network.transformer_blocks[-1].ff.register_forward_hook(lambda *_: runs.append(1))
     x, c_noise, text = torch.ones(1, 81, 2, 4, 6), torch.zeros(1), torch.ones(1, 5, 12)
