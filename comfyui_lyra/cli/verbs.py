@@ -183,7 +183,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
         "--mode", choices=modes.MODES, default="as set",
         help="overrides steps, guidance, solver, step cache, attention and linears",
     )  # fmt: skip
-    verb.add_argument("--compile", action="store_true", help="the blocks, for 2 percent of a pass; it takes a while")
+    verb.add_argument("--compile", action="store_true", help="the blocks; on an H200 that gained 2 percent at most")
     verb.add_argument(
         "--memory", choices=("auto", "stream"), default="auto",
         help="stream: the teacher's weights stay in RAM and are copied block by block; auto: if the GPU is too small",

@@ -163,7 +163,8 @@ def generate(
             if not team.films(missing.index(index)):
                 continue
             shared = shared or share(tokenizer, geometry.to(device), text, noise, settings)
-            log.info("path %d of %d: %s", index + 1, len(cameras), path.name)
+            if len(cameras) > 1:
+                log.info("path %d of %d: %s", index + 1, len(cameras), path.name)
             values = follow(
                 teacher, tokenizer, shared, path, parts, settings, estimate_depth,
                 on_step=lambda step, done=done: on_step(done + step, total),
