@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..gen3c.modes import MODES, told
 from ..gen3c.team import own_device
 from ..scale.on_ray import make_on_ray
 from ..scale.pictures import PicturesJob, write_page
@@ -16,7 +17,7 @@ from .fields import filled
 from .models import depth_folder
 from .options import progress
 
-SAID = ("meaning", "unit", "near", "far", "fov", "refine", "steps", "guidance")  # options of pictures
+SAID = ("meaning", "unit", "near", "far", "fov", "refine", "steps", "guidance", "mode")  # options of pictures
 SHOWN = 5  # failures that are listed at the end; all have notes
 
 
@@ -26,7 +27,7 @@ def run_sdg(options: argparse.Namespace) -> int:
     job = ScenesJob(
         out=str(options.out), seeds=shard.of(options.seeds), moving=options.moving, lengths=options.lengths,
         steps=options.steps or SDG_SETTINGS.steps,
-        guidance=SDG_SETTINGS.guidance if options.guidance is None else options.guidance,
+        guidance=SDG_SETTINGS.guidance if options.guidance is None else options.guidance, mode=options.mode,
         teacher=absolute(options.teacher), tokenizer=absolute(options.tokenizer),
     )  # fmt: skip
     if options.missing:
@@ -54,11 +55,13 @@ def run_batch(options: argparse.Namespace) -> int:
     return status
 
 
-def run(options: argparse.Namespace, job: Job, total: int, what: str) -> int:
+def run(options: argparse.Namespace, job: ScenesJob | PicturesJob, total: int, what: str) -> int:
     """Make what is left of a job, and say what came of it."""
     left = job.left()
     if len(left) < total:
         print(f"{total - len(left)} of {total} {what} are there already", flush=True)
+    if left and options.mode != MODES[0]:  # a worker whose card cannot do all of it says so
+        print(told(job.settings), flush=True)
     if options.ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         outcome = make_on_ray(

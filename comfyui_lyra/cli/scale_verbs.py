@@ -9,7 +9,7 @@ from ..files.splats.formats import WRITTEN
 from ..scale.pictures import PicturesJob
 from ..scale.shards import Shard
 from .fields import add_fields
-from .verbs import add_device, add_guess, add_unit
+from .verbs import add_device, add_guess, add_mode, add_unit
 
 
 def add_spreading(verb: argparse.ArgumentParser, items: str) -> None:
@@ -45,6 +45,7 @@ def add_batch_verb(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--meaning", choices=MEANINGS, help="of depth files; by default by their kind")
     add_unit(verb)
     add_fields(verb, PicturesJob, "near", "far", "fov", "refine", "steps", "guidance")
+    add_mode(verb)
     verb.add_argument(
         "--format", nargs="+", choices=tuple(WRITTEN), default=(),
         help="further forms, one or more; PLY is always there, and forms that are added later are made from it",

@@ -14,7 +14,7 @@ from ..training.train_tokenizer import TokenizerTraining
 from ..training.world.draw_scenes import LENGTHS, SPLITS
 from .fields import add_fields, numbers
 from .scale_verbs import add_spreading
-from .verbs import add_device
+from .verbs import add_device, add_mode
 
 
 def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
@@ -47,6 +47,7 @@ def add_training_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--lengths", choices=LENGTHS, help="of the paths; by default they take turns")
     add_mini(verb, "tokenizer", "teacher")
     add_sampling(verb)
+    add_mode(verb)
     add_device(verb)
     add_spreading(verb, "seeds")
     verb.set_defaults(run="scale.run_sdg")

@@ -179,10 +179,7 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--text", type=Path, help="embeddings of 'lyra encode-text'; none by default")
     add_fields(verb, GenerateSettings, "steps", "guidance", "solver", "step_cache", "seed", "linears")
     add_fields(verb, GenerateSettings, "attention", choices=attention.backends)
-    verb.add_argument(
-        "--mode", choices=modes.MODES, default="as set",
-        help="overrides steps, guidance, solver, step cache, attention and linears",
-    )  # fmt: skip
+    add_mode(verb)
     verb.add_argument("--compile", action="store_true", help="the blocks; on an H200 that gained 2 percent at most")
     verb.add_argument(
         "--memory", choices=("auto", "stream"), default="auto",
@@ -276,6 +273,14 @@ def add_scene_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("folder", type=Path, help="of all weights, such as ComfyUI/models")
     verb.add_argument("--accept-licence", action="store_true", help="without it, size and licence are shown")
     verb.set_defaults(run="scene.run_fetch")
+
+
+def add_mode(verb: argparse.ArgumentParser) -> None:
+    """How the teacher films; what a mode decides counts instead of other options."""
+    verb.add_argument(
+        "--mode", choices=modes.MODES, default="as set",
+        help="overrides steps, guidance, solver, step cache, attention and linears",
+    )  # fmt: skip
 
 
 def add_path_options(verb: argparse.ArgumentParser) -> None:

@@ -136,7 +136,6 @@ def generate(
     the paths, and needs a store; each of its members gets all of them.
     """
     cameras = tuple(cameras)
-    teacher.network.use_linears(settings.linears)
     config, device = teacher.config, device or teacher.device
     text = text or zero_text(config)
     parts = check_inputs(config, tokenizer, geometry, cameras, text, estimate_depth is not None)
@@ -241,21 +240,43 @@ def follow(
         warps = compose_warp_latents(partial(encode_clip, tokenizer), drawn.pixels[None], drawn.masks[None])
         del drawn
         conditions = Conditions(first=first, warps=warps, text=shared.text, negative=shared.negative)
-        network = partial(teacher.network, fps=teacher.config.fps, on_block=on_block)
-        late = settings.late_attention or settings.attention
-        with teacher.network.step_cache(settings.step_cache) if settings.step_cache else nullcontext():
-            latents.append(
-                sample(
-                    partial(network, backend=settings.attention), conditions, shared.noise[number : number + 1],
-                    shared.condition_noise,
-                    steps=settings.steps, guidance=settings.guidance, guidance_range=settings.guidance_range,
-                    solver=settings.solver, dtype=teacher.dtype,
-                    late=(settings.late_below, partial(network, backend=late)), pair=pair,
-                    on_step=lambda step, _, before=number * settings.steps: on_step(before + step),
-                    on_x0=lambda x0: on_x0(x0[0]),
-                )
-            )  # fmt: skip
+        latents.append(
+            sample_clips(
+                teacher, conditions, shared.noise[number : number + 1], shared.condition_noise, settings, pair=pair,
+                on_step=lambda step, _, before=number * settings.steps: on_step(before + step),
+                on_x0=lambda x0: on_x0(x0[0]), on_block=on_block,
+            )
+        )  # fmt: skip
     return torch.cat(latents, dim=2)
+
+
+def sample_clips(
+    teacher: Teacher,
+    conditions: Conditions,
+    noise: Tensor,
+    condition_noise: Tensor,
+    settings: GenerateSettings,
+    *,
+    pair: Pair = one_after_other,
+    on_step: OnStep = no_progress,
+    on_x0: Callable[[Tensor], None] = lambda x0: None,
+    on_block: OnStep = no_progress,
+) -> Tensor:
+    """Latents [B, 16, T, h, w] of clips, sampled in the way that the settings say; their seed is the noise's.
+
+    A step cache decides for all clips at once: film each alone where it shall not depend on the others. Products in 8
+    bits replace the teacher's weights (``GEN3C.use_linears``, with its errors). See ``sample`` for the rest.
+    """
+    teacher.network.use_linears(settings.linears)
+    network = partial(teacher.network, fps=teacher.config.fps, on_block=on_block)
+    late = settings.late_attention or settings.attention
+    with teacher.network.step_cache(settings.step_cache) if settings.step_cache else nullcontext():
+        return sample(
+            partial(network, backend=settings.attention), conditions, noise, condition_noise,
+            steps=settings.steps, guidance=settings.guidance, guidance_range=settings.guidance_range,
+            solver=settings.solver, dtype=teacher.dtype, late=(settings.late_below, partial(network, backend=late)),
+            pair=pair, on_step=on_step, on_x0=on_x0,
+        )  # fmt: skip
 
 
 def frames_of(
@@ -293,7 +314,12 @@ def describe(
         **({} if geometry.metric else {"metric": "0"}),
         "text": fingerprint({"prompt": text.prompt, "negative": text.negative}),
         "noise": fingerprint({"noise": noise}),
-        **{name: str(value) for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]},
+        **in_recipe(settings),
         **WITHOUT_CHOICE,
         "results": str(RESULTS),
     }
+
+
+def in_recipe(settings: GenerateSettings) -> dict[str, str]:
+    """What a recipe says of settings; of younger ones only what differs from the default."""
+    return {name: str(value) for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]}

@@ -16,10 +16,8 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 from time import perf_counter
-from typing import cast
 
 import torch
-from torch import nn
 
 from ..callbacks import no_progress
 from ..cameras.sets import end_to_end
@@ -34,7 +32,9 @@ from ..files.reading import parse_json
 from ..files.scenes.sdg_writer import clip_name
 from ..files.splats.ply import save_ply
 from ..files.splats.sequence import save_sequence
-from ..gen3c.load import Teacher, load_teacher
+from ..gen3c.generate import GenerateSettings
+from ..gen3c.load import Teacher
+from ..gen3c.modes import SETTINGS, Mode, in_mode, told
 from ..geometry.geometry import Geometry
 from ..pipeline import Estimate, Scene, build_scene, likely_meaning, picture_geometry, refine
 from ..recon.load import load_recon
@@ -42,12 +42,12 @@ from ..recon.model import Recon
 from ..refine.schedule import settings_for
 from ..sources.depth_anything import DepthAnything
 from ..splats.render import render
-from ..tokenizer.model import CosmosTokenizer, load_tokenizer
+from ..tokenizer.model import CosmosTokenizer
 from ..training.data.sdg_memory import SDG_SETTINGS
-from ..training.train_recon import teacher_dtype
 from ..versions import RESULTS
 from ..weights.shipped import shipped_model
 from .exports import PLY, check_forms, export, wanted
+from .models import teacher_on, tokenizer_on
 from .work import Make, missing
 
 PICTURES = (
@@ -59,7 +59,7 @@ PICTURES = (
     ".tiff",
     ".bmp",
 )  # by rank: beside x.jpg x.png is depth
-NOT_HOW = ("folder", "out", "share", "formats")  # fields of a job that do not change splats
+NOT_HOW = ("folder", "out", "share", "formats", "mode")  # fields of a job that do not change splats, or see ``key``
 DEPTH = "_depth"  # ends the name of a file that holds depth
 
 
@@ -127,9 +127,15 @@ class PicturesJob:
     )
     steps: int = field(default=SDG_SETTINGS.steps, metadata={"help": "of the teacher's sampler"})
     guidance: float = field(default=float(SDG_SETTINGS.guidance), metadata={"help": "of the teacher's sampler"})
+    mode: Mode = "as set"
     teacher: str | None = None
     tokenizer: str | None = None
     recon: str | None = None
+
+    @property
+    def settings(self) -> GenerateSettings:
+        """How the teacher samples, as far as the card can."""
+        return in_mode(replace(SDG_SETTINGS, steps=self.steps, guidance=self.guidance), self.mode)
 
     def place(self) -> Place:
         """Where results lie."""
@@ -161,9 +167,11 @@ class PicturesJob:
         return about if isinstance(about, dict) else {}
 
     def key(self, item: Found) -> str:
-        """See Found."""
+        """See Found. A mode counts by what it decides, whatever the card made of that: the record tells."""
         how = {name: value for name, value in asdict(self).items() if name not in NOT_HOW}
-        return item.key(how | {"results": RESULTS})
+        decided = SETTINGS[self.mode]
+        how = {name: value for name, value in how.items() if name not in decided}
+        return item.key(how | ({"mode": decided} if decided else {}) | {"results": RESULTS})
 
     def briefed(self) -> "PicturesJob":
         """It is short enough."""
@@ -184,18 +192,14 @@ class PictureMaker:
         check_forms(job.formats)
 
     @cached_property
-    def teacher(self) -> Teacher:
-        """Of frames along the paths."""
-        file = Path(self.job.teacher) if self.job.teacher else shipped_model("teacher")
-        teacher = load_teacher(file, dtype=teacher_dtype(self.device))
-        cast(nn.Module, teacher.network).to(self.device).requires_grad_(False)
-        return teacher
+    def filming(self) -> tuple[Teacher, GenerateSettings]:
+        """The teacher of frames along the paths, and how it samples here."""
+        return teacher_on(self.device, self.job.teacher, self.job.settings)
 
     @cached_property
     def tokenizer(self) -> CosmosTokenizer:
         """Of their latents."""
-        file = Path(self.job.tokenizer) if self.job.tokenizer else shipped_model("tokenizer")
-        return load_tokenizer(file).float().to(self.device)
+        return tokenizer_on(self.device, self.job.tokenizer)
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -224,10 +228,8 @@ class PictureMaker:
         geometry = self.geometry(item)
         last = len(geometry.frames) - 1
         times = (0, last // 2, last) if last else (0,)
-        scene = build_scene(
-            self.teacher, self.tokenizer, self.recon(bool(last)), geometry,
-            settings=replace(SDG_SETTINGS, steps=self.job.steps, guidance=self.job.guidance), times=times,
-        )  # fmt: skip
+        teacher, settings = self.filming
+        scene = build_scene(teacher, self.tokenizer, self.recon(bool(last)), geometry, settings=settings, times=times)
         scene = self.refined(scene)
         with place.staging(name) as folder:
             about = self.write(scene, name, folder) | {"seconds": round(perf_counter() - start, 1)}
@@ -235,7 +237,7 @@ class PictureMaker:
                 (place / file).remove()  # it shows what was here before
             for file in sorted(file for file in folder.rglob("*") if file.is_file()):
                 (place / file.relative_to(folder).as_posix()).put(file)
-        about = {"picture": item.picture.name, "key": self.job.key(item)} | about
+        about = {"picture": item.picture.name, "key": self.job.key(item), "filmed": told(settings)} | about
         (place / f"{name}.json").write(json.dumps(about, indent=1))
         return about
 
@@ -249,7 +251,7 @@ class PictureMaker:
         meaning = self.job.meaning or ("near-far" if item.depth is None else likely_meaning(item.depth, self.job.unit))
         near, far = (self.job.near, self.job.far) if meaning == "near-far" else (None, None)
         return picture_geometry(
-            item.picture, depth, meaning, fov=self.job.fov, count=self.teacher.config.trained_frames,
+            item.picture, depth, meaning, fov=self.job.fov, count=self.filming[0].config.trained_frames,
             unit=self.job.unit, near=near, far=far,
         )  # fmt: skip
 

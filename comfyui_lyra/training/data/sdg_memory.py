@@ -16,10 +16,10 @@ from ...cameras.moves import still
 from ...cameras.path import CameraTrajectory
 from ...gen3c.cache.flips import flip
 from ...gen3c.cache.warp import Warped
-from ...gen3c.generate import GenerateSettings
+from ...gen3c.generate import GenerateSettings, sample_clips
 from ...gen3c.load import Teacher
-from ...gen3c.sampler import Conditions, compose_warp_latents, condition_noise, initial_noise, sample
-from ...gen3c.text import zero_text
+from ...gen3c.sampler import Conditions, compose_warp_latents, condition_noise, initial_noise
+from ...gen3c.text import said, zero_text
 from ...geometry.fit import condition_frame
 from ...geometry.geometry import Geometry
 from ...tokenizer.model import CosmosTokenizer
@@ -95,10 +95,12 @@ def generate_many(
 ) -> list[Generated]:
     """The teacher's clips of some sources, in one batch. Depth is the cache's, 0 where the teacher had to invent.
 
-    Large clips are made one by one.
+    Large clips are made one by one. So are those with a step cache, which decides for a whole batch: what it skips of
+    a clip would depend on the others.
     """
     config, paths = teacher.config, len(sources[0].paths)
-    if len(sources) * paths > 1 and is_large(config.trained_frames, *config.trained_size):
+    alone = settings.step_cache > 0 or is_large(config.trained_frames, *config.trained_size)
+    if alone and len(sources) * paths > 1:
         return [one_by_one(teacher, tokenizer, source, settings) for source in sources]
     drawn = source_caches(sources, settings)
     device, frames = drawn.image.device, len(sources[0].paths[0])
@@ -114,13 +116,10 @@ def generate_many(
     conditions = Conditions(
         first=first.repeat_interleave(paths, 0),
         warps=warps,
-        text=text.prompt.to(device).expand(len(warps), -1, -1),
-        negative=text.negative.to(device).expand(len(warps), -1, -1),
+        text=said(text.prompt).to(device).expand(len(warps), -1, -1),
+        negative=said(text.negative).to(device).expand(len(warps), -1, -1),
     )
-    latents = sample(
-        partial(teacher.network, fps=config.fps, backend=settings.attention), conditions, *noises,
-        steps=settings.steps, guidance=settings.guidance, solver=settings.solver, dtype=teacher.dtype,
-    )  # fmt: skip
+    latents = sample_clips(teacher, conditions, *noises, settings)
     # truncated as the reference's videos are
     pictures = torch.cat([(to_frames(tokenizer, some) * 255).byte() for some in latents.split(4 * AT_ONCE["cuda"])])
     depth = torch.where(drawn.depth < FARTHEST_KNOWN, drawn.depth, 0).half().unflatten(0, (-1, frames))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from lyra_pack.comfyui_lyra.files.media.images import save_image
 from lyra_pack.comfyui_lyra.files.scenes.geometry import load_geometry
 from lyra_pack.comfyui_lyra.files.scenes.sample import save_sample
 from lyra_pack.comfyui_lyra.files.splats.ply import load_ply
-from lyra_pack.comfyui_lyra.scale.pictures import find_pictures
+from lyra_pack.comfyui_lyra.gen3c.modes import MODES
+from lyra_pack.comfyui_lyra.scale.pictures import NOT_HOW, PicturesJob, find_pictures
+from lyra_pack.comfyui_lyra.versions import RESULTS
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,30 @@ def test_a_folder_becomes_splats_and_a_page(photos, mini, capsys):
     assert batch(photos, "--refine", "0.1") == 1
     assert (out / "picture.ply").stat().st_mtime_ns > before
     assert (out / "clip.html").is_file() and not (out / "picture.html").exists()  # it showed the splats before
+
+
+def test_a_mode_counts_by_what_it_decides_and_without_one_keys_are_as_they_were(photos):
+    job, item = PicturesJob(folder=str(photos), out="out", steps=2), find_pictures(photos)[0]
+    before = {name: value for name, value in asdict(job).items() if name not in (*NOT_HOW, "mode")}
+    assert job.key(item) == item.key(before | {"results": RESULTS})
+    keys = {mode: replace(job, mode=mode).key(item) for mode in MODES}
+    assert len(set(keys.values())) == len(MODES) and keys["as set"] == job.key(item)
+    assert replace(job, mode="fast", steps=3, guidance=2.0).key(item) == keys["fast"]
+    assert replace(job, mode="fast", fov=40.0).key(item) != keys["fast"]
+
+
+@pytest.mark.slow
+def test_splats_are_made_in_a_mode_and_their_record_tells_how(photos, mini, capsys):
+    (photos / "alone & far.png").unlink()
+    for name in ("clip.mp4", "clip_depth.npz"):
+        (photos / name).unlink()
+    assert batch(photos, "--refine", "0", "--mode", "fast") == 0
+    told = "10 steps of dpmpp_2m; no guidance; step cache 0.1; attention auto"
+    assert told in capsys.readouterr().out
+    assert json.loads((photos.with_name("out") / "picture.json").read_text())["filmed"] == told
+    assert batch(photos, "--refine", "0", "--mode", "fast", "--missing") == 0
+    for other in ((), ("--mode", "balanced")):
+        assert batch(photos, "--refine", "0", "--missing", *other) == 1 and capsys.readouterr().out == "picture\n"
 
 
 @pytest.fixture

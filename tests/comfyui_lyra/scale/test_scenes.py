@@ -3,13 +3,18 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from pathlib import Path
 
 import fsspec
 import pytest
 from lyra_pack.comfyui_lyra.cli import main
+from lyra_pack.comfyui_lyra.files.scenes.sdg_manifest import Manifest
+from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
+from lyra_pack.comfyui_lyra.scale import models as of_jobs
 from lyra_pack.comfyui_lyra.scale import ray_worker
 from lyra_pack.comfyui_lyra.scale.on_ray import ROOT
+from lyra_pack.comfyui_lyra.scale.scenes import DECIDED, is_same
 from lyra_pack.comfyui_lyra.scale.shards import Shard
 from lyra_pack.comfyui_lyra.scale.work import make_here
 
@@ -77,8 +82,62 @@ def test_a_url_holds_what_a_folder_holds(whole, job, with_out, contents, as_plai
 def test_other_settings_are_told_before_models_are_loaded(whole, job, with_out, tmp_path):
     other = with_out(job, whole)
     object.__setattr__(other, "steps", 3)
-    with pytest.raises(ValueError, match="holds scenes made with steps 2, and these are to be made with 3"):
+    with pytest.raises(
+        ValueError, match="holds scenes made with steps 2, and these are to be made with steps 3; choose"
+    ):
         other.left()
+
+
+def test_a_number_may_be_written_in_two_ways_and_what_the_card_decides_is_left_to_it():
+    assert is_same("0", "0.0") and is_same(None, None) and is_same("(0.5, 20.0)", "(0.5, 20.0)")
+    assert not is_same("0", "1.0") and not is_same(None, "(0.5, 20.0)") and not is_same("euler", "dpmpp_2m")
+    assert {field.name for field in fields(GenerateSettings)} - {*DECIDED} == {
+        "seed", "foreground_masking", "attention", "late_attention", "late_below", "linears",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory, models):
+    """What one process makes of two seeds in the fast mode."""
+    out = tmp_path_factory.mktemp("fast") / "out"
+    assert main(words(models, out, *FAST)) == 0
+    return out
+
+
+FAST = ("--mode", "fast", "--seeds", "10000,10001")
+
+
+def test_a_mode_makes_the_same_alone_and_in_shards_and_its_manifest_tells_it(fast, models, tmp_path, contents, capsys):
+    out = tmp_path / "out"
+    assert main(words(models, out, *FAST, "--shard", "1/2")) == 0
+    assert "10 steps of dpmpp_2m; no guidance; step cache 0.1" in capsys.readouterr().out
+    assert main(words(models, out, *FAST, "--missing")) == 1 and capsys.readouterr().out == "10000\n"
+    assert main(words(models, out, *FAST, "--shard", "0/2")) == 0
+    capsys.readouterr()
+    assert main(words(models, out, *FAST, "--missing")) == 0 and capsys.readouterr().out == ""
+    assert contents(out) == contents(fast)
+    recipe = Manifest.read(out.with_name("out.lyra") / "10001.json").recipe
+    assert (recipe["steps"], recipe["guidance"], recipe["step_cache"]) == ("10", "0.0", "0.1")
+    assert not recipe.keys() & {"late_attention", "linears"}  # a CPU is exact, and the recipe tells what was done
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ((), "made with steps 10, guidance 0.0, step_cache 0.1, and these are to be made with steps 2, guidance 1.0, step"),
+    (("--mode", "balanced"), "guidance_range (0.5, 20.0), step_cache 0.05 by --mode balanced; choose another folder"),
+    (("--mode", "exact", "--missing"), "solver dpmpp_2m, guidance 0.0, step_cache 0.1, and these are to be made with"),
+])  # fmt: skip
+def test_a_folder_made_in_another_mode_is_refused(more, said, fast, models, capsys):
+    assert main(words(models, fast, "--guidance", "1", *more)) == 1
+    told = capsys.readouterr()
+    assert said in told.err and not told.out
+
+
+def test_a_card_that_can_do_more_is_told_before_it_makes_anything(fast, models, job, with_out, monkeypatch):
+    other = replace(with_out(job, fast), mode="fast")
+    assert other.left() == ["10002"]
+    monkeypatch.setattr(of_jobs, "as_possible", lambda settings, *where: replace(settings, linears="exact"))
+    with pytest.raises(ValueError, match="made with other late_attention and late_below; choose another"):
+        make_here(other, other.left(), "cpu")
 
 
 def test_a_killed_maker_leaves_nothing_in_the_way(job, whole, tmp_path, contents):

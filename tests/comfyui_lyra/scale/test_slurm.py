@@ -37,12 +37,17 @@ def test_every_task_starts_a_command_with_a_shard_of_its_own(tmp_path, monkeypat
         done = run(tmp_path, "/shared/some scenes", "10-29", "/models", **array, SLURM_CPUS_PER_TASK="3")
         assert done.returncode == 0 and done.stderr == "3\n"
         options = parser().parse_args(done.stdout.splitlines())
-        assert options.verb == "sdg" and str(options.out) == "/shared/some scenes" and options.steps == 35
+        assert options.verb == "sdg" and str(options.out) == "/shared/some scenes" and options.mode == "exact"
         with monkeypatch.context() as patch:
             for name, value in array.items():
                 patch.setenv(name, value)
             seen += shard_for(options).of(options.seeds)
     assert sorted(seen) == list(range(10, 30))
+
+
+def test_a_mode_may_be_named(tmp_path):
+    done = run(tmp_path, "/shared/scenes", "10-29", "/models", "fast")
+    assert parser().parse_args(done.stdout.splitlines()).mode == "fast"
 
 
 def test_a_word_that_is_missing_is_asked_for(tmp_path):

@@ -58,6 +58,52 @@ def test_one_of_many_clips_is_what_generate_makes(moving, shape, nano_teacher, n
     assert ((clip.depth.float() - depth).abs() < 0.01 * depth)[known].float().mean() > 0.99
 
 
+STEPS = replace(SETTINGS, steps=4, guidance=3.0)
+
+
+@pytest.mark.parametrize("change", [
+    {"guidance_range": (1.0, 20.0)}, {"step_cache": 10.0}, {"solver": "euler"}, {"guidance": 0.0},
+])  # fmt: skip
+def test_every_setting_counts_as_it_does_in_generate(change, shape, small_teacher, small_tokenizer):
+    (source,), settings = draw_sources([10_000], **shape), replace(STEPS, **change)
+    source = replace(source, paths=source.paths[:2])
+    plain, made = (generate_many(small_teacher, small_tokenizer, [source], some)[0].clips for some in (STEPS, settings))
+    alone = generate(
+        small_teacher, small_tokenizer, source.geometry, source.paths, settings=replace(settings, seed=source.seed)
+    )
+    for one, other, expected in zip(made, plain, alone.latents.values, strict=True):
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(one.latents.float(), expected, atol=3e-3 * scale, rtol=0)
+        assert (one.latents - other.latents).abs().max() > 0.01 * scale
+
+
+def test_attention_changes_with_the_noise_and_products_are_what_is_asked_for(
+    shape, small_teacher, small_tokenizer, monkeypatch
+):
+    (source,), seen, products = draw_sources([10_000], **shape), [], []
+    network = small_teacher.network
+    monkeypatch.setattr(type(network), "use_linears", lambda _, linears: products.append(linears))
+    hook = network.register_forward_pre_hook(lambda _, given, named: seen.append(named["backend"]), with_kwargs=True)
+    settings = replace(STEPS, guidance=0.0, late_attention="torch", late_below=20.0, linears="int8")
+    try:
+        generate_many(small_teacher, small_tokenizer, [source], settings)
+    finally:
+        hook.remove()
+    assert seen == ["auto", "torch", "torch", "torch"] and products == ["int8"]  # noise 80, 19.2, 1.7, 0.0002
+
+
+def test_a_step_cache_decides_for_each_clip_alone(small_teacher, small_tokenizer):
+    def make(*seeds):
+        parts = make_scenes(
+            small_teacher, small_tokenizer, seeds, settings=replace(STEPS, guidance=0.0, step_cache=0.3)
+        )
+        return [scene for part in parts for scene in part]
+
+    alone, others = make(10_003), make(10_001, 10_003)
+    for a, b in zip(alone[0].clips, others[1].clips, strict=True):
+        assert torch.equal(a.latents, b.latents) and torch.equal(a.frames, b.frames)
+
+
 @pytest.mark.parametrize("moving", [False, True])
 def test_large_clips_are_made_one_by_one_from_some_frames_at_a_time(
     moving, shape, nano_teacher, nano_tokenizer, monkeypatch
