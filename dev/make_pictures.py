@@ -49,8 +49,8 @@ def main() -> None:
         with torch.inference_mode(name != "LyraTrainRecon"):
             save(drawn.DRAWN[name](), place(name))
     if shown := [name for name in names if name in editor.NAMES]:
-        with editor.comfyui() as url:
-            sys.exit("\n".join(filter(None, (editor.tried(url, name) for name in shown))) or 0)
+        with editor.comfyui() as server:
+            sys.exit("\n".join(filter(None, (editor.tried(server, name) for name in shown))) or 0)
 
 
 if __name__ == "__main__":

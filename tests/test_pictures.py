@@ -44,9 +44,9 @@ def test_every_name_is_told_once(script):
 
 
 def test_every_template_has_a_card(script):
-    from pictures import cards
+    from pictures import cards, sampled
 
-    assert {*cards.SHOWN, *cards.DRAWN} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    assert {*cards.SHOWN, *cards.DRAWN, *sampled.SAMPLED} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
     for name, shown in cards.SHOWN.items():
         assert shown in {node["id"] for node in template(name)["nodes"]}, name
 

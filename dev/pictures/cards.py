@@ -1,5 +1,6 @@
 """Pictures of the template dialog: what a template makes, since a graph cannot be read at that size."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 
@@ -8,25 +9,24 @@ from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, six_paths
 from lyra_pack.comfyui_lyra.files.scenes.sample import shipped_sample
 from lyra_pack.comfyui_lyra.geometry.geometry import point_cloud
 from lyra_pack.comfyui_lyra.splats.render import depth_view
-from PIL import Image
+from lyra_pack.comfyui_lyra.viewer.state import view_of
+from PIL import Image, ImageDraw
 
-from .sheets import TEMPLATE_WIDTH, page, sheet, whole
+from .scenes import drawn, scene
+from .sheets import INK, MARGIN, PAPER, TEMPLATE_WIDTH, TEMPLATES, font, narrowed, page, sheet, whole
 
 SHOWN = {  # of templates that run here: the node that shows what was made
     "clip_to_4d": 22,
     "depth_picture_to_3d": 10,
     "explore_clip": 8,
     "explore_scene": 3,
-    "film_again": 13,
     "latents_to_3d": 14,
-    "native_easycache": 14,
-    "native_ksampler": 13,
-    "native_two_stages": 15,
     "picture_to_3d": 10,
     "splat_tools": 9,
     "splat_tour": 10,
     "train_decoder": 6,
 }
+KEYFRAMES = 8  # the node of film_again whose view holds them
 PROMPT = "“a cosy reading room …”"  # as the template's begins
 
 
@@ -56,7 +56,33 @@ def prompted() -> Image.Image:
     return found
 
 
+def filmed_again() -> Image.Image:
+    """The refined splats of the shipped picture from the keyframes that film_again has set, in their order."""
+    made = scene("picture")
+    film = json.loads((TEMPLATES / "film_again.json").read_text(encoding="utf-8"))
+    (state,) = (node["widgets_values_named"]["state"] for node in film["nodes"] if node["id"] == KEYFRAMES)
+    cameras = view_of(state, made.cameras[0][:1], 1).keyframes
+    return in_order([whole(frame) for frame in drawn(made.splats.frames[0], cameras, 4)])
+
+
+def in_order(pictures: list[Image.Image]) -> Image.Image:
+    """Numbered pictures: the first one large, all of them in a row below."""
+    width = (TEMPLATE_WIDTH - MARGIN * (len(pictures) + 1)) // len(pictures)
+    large = narrowed(pictures[0], TEMPLATE_WIDTH)
+    small = [narrowed(picture, width) for picture in pictures]
+    found = Image.new("RGB", (TEMPLATE_WIDTH, large.height + small[0].height + 2 * MARGIN), PAPER)
+    found.paste(large)
+    draw, top = ImageDraw.Draw(found), large.height + MARGIN
+    for i, picture in enumerate(small):
+        left = MARGIN + i * (width + MARGIN)
+        found.paste(picture, (left, top))
+        draw.ellipse((left + 5, top + 5, left + 29, top + 29), fill=PAPER)
+        draw.text((left + 17, top + 17), str(i + 1), fill=INK, font=font(15), anchor="mm")
+    return found
+
+
 DRAWN: dict[str, Callable[[], Image.Image]] = {  # of templates that need models which are not here
+    "film_again": filmed_again,
     "da3_clip_to_4d": partial(with_depth, "clip"),
     "moge_to_3d": partial(with_depth, "picture"),
     "released_lyra": partial(paths, "picture"),

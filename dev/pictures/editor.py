@@ -18,7 +18,7 @@ from lyra_pack.comfyui_lyra.files.cameras.load import save_cameras
 from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from PIL import Image
 
-from . import ROOT, cards
+from . import ROOT, cards, sampled
 from .scenes import depth_picture
 from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, narrowed, place, save, whole
 
@@ -172,12 +172,12 @@ PARTS = {  # of templates that cannot run without models: the nodes that a help 
     "LyraGeometryFromDA3": ("da3_clip_to_4d", range(1, 7)),
     "LyraGeometryFromMoGe": ("moge_to_3d", range(1, 5)),
 }
-NAMES = (*GRAPHS, *PARTS, *cards.SHOWN)
+NAMES = (*GRAPHS, *PARTS, *cards.SHOWN, *sampled.SAMPLED)
 
 
 @contextmanager
-def comfyui() -> Iterator[str]:
-    """The address of a ComfyUI of our own, from COMFYUI_DIR, with what the graphs read."""
+def comfyui() -> Iterator[sampled.Server]:
+    """A ComfyUI of our own, from COMFYUI_DIR, with what the graphs read."""
     spec = importlib.util.spec_from_file_location("comfyui_server", ROOT / "tests" / "comfyui" / "conftest.py")
     tests = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tests)
@@ -199,7 +199,7 @@ def comfyui() -> Iterator[str]:
                     file = server.base / "models" / model["directory"] / model["name"]
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.touch()  # so that lists show it
-            yield server.url
+            yield server
         finally:
             server.stop()
 
@@ -265,9 +265,12 @@ def shoot_template(url: str, name: str) -> None:
             save(narrowed(photographed(url, file, "--run", RUN_SECONDS), README_WIDTH), ASSETS / f"{name}.jpg")
 
 
-def shoot(url: str, name: str) -> None:
+def shoot(server: sampled.Server, name: str) -> None:
     """Remake the pictures of a name."""
-    if name in GRAPHS:
+    url = server.url
+    if name in sampled.SAMPLED:
+        save(sampled.SAMPLED[name](server), place(name))
+    elif name in GRAPHS:
         shoot_graph(url, name, GRAPHS[name])
     elif name in PARTS:
         template, ids = PARTS[name]
@@ -277,9 +280,9 @@ def shoot(url: str, name: str) -> None:
         shoot_template(url, name)
 
 
-def tried(url: str, name: str) -> str | None:
+def tried(server: sampled.Server, name: str) -> str | None:
     """Remake the pictures of a name, or say why not; the old ones stay then."""
     try:
-        return shoot(url, name)
+        return shoot(server, name)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         return f"{name}: not remade: {error}"
