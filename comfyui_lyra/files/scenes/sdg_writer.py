@@ -4,7 +4,7 @@
     <root>/<view>/latent/<clip>.pkl           on request: the reference's form, the first chunk only, as there
     <root>/<view>/{pose,intrinsics}/<clip>.npz
     <root>/<view>/rgb/<clip>.mp4              on request
-    <root>/<view>/depth/<clip>.zip            of training data, which writes it (see ``training.data``)
+    <root>/<view>/depth/<clip>.zip            of training data
     <root>.lyra/<clip>.json                   what the clip was made from (see ``sdg_manifest``)
     <root>.lyra/<clip>.unfinished/            files being written; nothing else may lie in the root: it counts as a view
 
@@ -32,6 +32,7 @@ from ..disk import check_disk
 from ..finished import find_finished, key_of
 from ..media.video import THREADS, save_video
 from ..names import clean, fault, fit_name
+from .depth_zip import save_depth_zip
 from .latents import load_latents, save_latents
 from .latents_pkl import save_latent_pkl
 from .sdg_manifest import Manifest, lyra_folder
@@ -44,7 +45,7 @@ SUFFIXES: dict[Kind, str] = {
 }  # fmt: skip
 
 MP4_BYTES = 0.5  # a pixel, at most, at the quality of save_video
-AT_ONCE = max(1, min(4, (os.cpu_count() or 1) // THREADS))  # videos that are encoded at the same time
+AT_ONCE = max(1, min(4, (os.cpu_count() or 1) // THREADS))  # paths whose videos are encoded at the same time
 PKL_BYTES = 6  # a number: float32 as text, where half of all bytes take two
 
 
@@ -122,11 +123,19 @@ class PathStore:
         file = self.file(index, "latent")
         return load_latents(file) if file.is_file() else None
 
-    def save(self, index: int, scene: MultiViewLatents, frames: Callable[[], Tensor], *, beside: bool = False) -> None:
-        """Write what is missing of a path: a scene of one view and, if wanted, its ``frames`` [F, H, W, 3].
+    def save(
+        self,
+        index: int,
+        scene: MultiViewLatents,
+        frames: Callable[[], Tensor],
+        depth: Callable[[], Tensor] | None = None,
+        *,
+        beside: bool = False,
+    ) -> None:
+        """Write what is missing of a path: a scene of one view; if wanted, its frames [F, H, W, 3], depth [F, H, W].
 
-        With ``beside`` the video is encoded while the caller goes on, some videos at a time; a later save, or
-        ``finish``, waits for it and raises what went wrong.
+        With ``beside`` these two are packed while the caller goes on, of some paths at a time; a later save, or
+        ``finish``, waits for them and raises what went wrong.
         """
         path = scene.cameras[0]
         if self.flipped:
@@ -136,15 +145,20 @@ class PathStore:
         if self.reference_format:
             self._write(index, ("pkl",), lambda file: save_latent_pkl(file, scene.chunk(0).latents.values[0]))
         self._write(index, ("latent",), lambda file: save_latents(file, scene))
+        packing = []
         if self.rgb and not self.file(index, "rgb").is_file():
             seen = frames().flip(0) if self.flipped else frames()
-            write = partial(self._write, index, ("rgb",), lambda file: save_video(file, seen, path.fps))
+            packing.append(partial(self._write, index, ("rgb",), lambda file: save_video(file, seen, path.fps)))
+        if depth and not self.file(index, "depth").is_file():
+            far = depth().flip(0) if self.flipped else depth()
+            packing.append(partial(self._write, index, ("depth",), lambda file: save_depth_zip(file, far)))
+        if packing:
             self._wait(AT_ONCE - 1)
             if beside:
                 self._encoder = self._encoder or ThreadPoolExecutor(AT_ONCE)
-                self._encoding.append(self._encoder.submit(write))
+                self._encoding.append(self._encoder.submit(do_all, packing))
             else:
-                write()
+                do_all(packing)
         if not self._encoding:
             shutil.rmtree(self._staging, ignore_errors=True)
 
@@ -278,6 +292,12 @@ class NumberedStore(PathStore):
         if others and self.clip == self.root.name:
             return f"{self.root} holds '{others[0]}'; choose another name or folder"
         return super().obstacle(recipe, paths)
+
+
+def do_all(works: Sequence[Callable[[], None]]) -> None:
+    """One after another."""
+    for work in works:
+        work()
 
 
 def copy(source: Path, target: Path) -> None:

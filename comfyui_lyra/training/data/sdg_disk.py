@@ -6,7 +6,7 @@ half of a file, and makers on many machines need not know of each other.
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import numpy as np
 from ...cameras.moves import SIX_PATHS
 from ...cameras.path import CameraTrajectory
 from ...files.places import Place
-from ...files.scenes.depth_zip import save_depth_zip
 from ...files.scenes.sdg_manifest import Manifest, lyra_folder
 from ...files.scenes.sdg_writer import SUFFIXES, Kind, PathStore, place
 from ...gen3c.generate import GenerateSettings, describe
@@ -24,7 +23,8 @@ from ...gen3c.sampler import initial_noise
 from ...gen3c.text import zero_text
 from ...latents import MultiViewLatents, VideoLatents
 from ...tokenizer.model import CosmosTokenizer
-from .sdg_memory import SDG_SETTINGS, Generated, Source, draw_sources, generate_many
+from .samples import Clip
+from .sdg_memory import SDG_SETTINGS, Source, draw_sources, film_paths
 
 log = logging.getLogger("lyra")
 
@@ -85,9 +85,9 @@ class SceneMaker:
             if not part.is_whole(self.root):
                 raise
 
-    def generated(self, source: Source) -> Generated:
-        """What the teacher makes of a source."""
-        return generate_many(self.teacher, self.tokenizer, [source], self.settings)[0]
+    def generated(self, source: Source) -> Iterator[Clip]:
+        """What the teacher makes of a source, path by path."""
+        return film_paths(self.teacher, self.tokenizer, source, self.settings)
 
     def check(self, seed: int) -> None:
         """ValueError if what is there of a seed's scene was made from other things."""
@@ -160,11 +160,11 @@ class Part:
         """Whether every file that training reads is there."""
         return all((root / file).is_file() for file in self.files())
 
-    def make(self, root: Path, generate: Callable[[Source], Generated]) -> None:
+    def make(self, root: Path, generate: Callable[[Source], Iterable[Clip]]) -> None:
         """Write all its files below a folder."""
         store = self.store(root)
         store.begin(self.recipe, self.paths, latents=self.latents)
-        write_generated(store, generate(self.source), self.family, self.recipe)
+        write_generated(store, self.source, generate(self.source), self.family, self.recipe)
 
     def publish(self, made: Path, root: Place) -> None:
         """Move those of its files that are missing below a root there, the manifest first."""
@@ -174,19 +174,25 @@ class Part:
                 (root / file).put(made / file)
 
 
-def write_generated(store: PathStore, generated: Generated, family: str, recipe: Mapping[str, str]) -> None:
-    """Video, cameras, latents and depth of every path of a scene; those of flipped twins in the clip's own time."""
-    source = generated.source
-    for index, (path, clip) in enumerate(zip(source.paths, generated.clips, strict=True)):
-        scene = MultiViewLatents(
-            latents=VideoLatents(values=clip.latents[None].float().cpu()),
-            cameras=(path,),
-            family=family,
-            dynamic=len(source.geometry.frames) > 1,
-            provenance=dict(recipe),
-        )
-        store.save(index, scene, lambda clip=clip: clip.frames.cpu())
-        save_depth_zip(store.file(index, "depth"), clip.depth.flip(0) if store.flipped else clip.depth)
+def write_generated(
+    store: PathStore, source: Source, clips: Iterable[Clip], family: str, recipe: Mapping[str, str]
+) -> None:
+    """Video, cameras, latents and depth of every path of a scene; those of flipped twins in the clip's own time.
+
+    Video and depth of a path are packed, which takes a core seconds, while the next is filmed.
+    """
+    try:
+        for index, (path, clip) in enumerate(zip(source.paths, clips, strict=True)):
+            scene = MultiViewLatents(
+                latents=VideoLatents(values=clip.latents[None].float().cpu()),
+                cameras=(path,),
+                family=family,
+                dynamic=len(source.geometry.frames) > 1,
+                provenance=dict(recipe),
+            )
+            store.save(index, scene, clip.frames.cpu, clip.depth.cpu, beside=True)
+    finally:
+        store.finish()  # whatever happened, nobody writes here any more
 
 
 def stored_manifest(place: Place) -> Manifest | None:

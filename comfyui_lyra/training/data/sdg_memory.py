@@ -14,6 +14,7 @@ import torch
 from ....kernels_glue.devices import by_device
 from ...cameras.moves import still
 from ...cameras.path import CameraTrajectory
+from ...configs import TeacherConfig
 from ...gen3c.cache.flips import flip
 from ...gen3c.cache.warp import Warped
 from ...gen3c.generate import GenerateSettings, sample_clips
@@ -95,13 +96,12 @@ def generate_many(
 ) -> list[Generated]:
     """The teacher's clips of some sources, in one batch. Depth is the cache's, 0 where the teacher had to invent.
 
-    Large clips are made one by one. So are those with a step cache, which decides for a whole batch: what it skips of
-    a clip would depend on the others.
+    One by one where they have to be (``go_alone``).
     """
     config, paths = teacher.config, len(sources[0].paths)
-    alone = settings.step_cache > 0 or is_large(config.trained_frames, *config.trained_size)
-    if alone and len(sources) * paths > 1:
-        return [one_by_one(teacher, tokenizer, source, settings) for source in sources]
+    if go_alone(config, settings) and len(sources) * paths > 1:
+        alone = (film_paths(teacher, tokenizer, source, settings) for source in sources)
+        return [Generated(source=source, clips=tuple(clips)) for source, clips in zip(sources, alone, strict=True)]
     drawn = source_caches(sources, settings)
     device, frames = drawn.image.device, len(sources[0].paths[0])
     images, masks = (t.unflatten(0, (-1, frames))[:, :, None] for t in (drawn.image, drawn.mask))  # [B F 1 C H W]
@@ -133,11 +133,18 @@ def generate_many(
     ]
 
 
-def one_by_one(teacher: Teacher, tokenizer: CosmosTokenizer, source: Source, settings: GenerateSettings) -> Generated:
-    """The teacher's clips of a source, each alone, as they are in company."""
-    alone = (replace(source, paths=(path,)) for path in source.paths)
-    clips = (generate_many(teacher, tokenizer, [one], settings)[0].clips[0] for one in alone)
-    return Generated(source=source, clips=tuple(clips))
+def film_paths(
+    teacher: Teacher, tokenizer: CosmosTokenizer, source: Source, settings: GenerateSettings
+) -> Iterator[Clip]:
+    """The teacher's clips of a source; those that go alone when they are asked for, as they are in company."""
+    alone = go_alone(teacher.config, settings)
+    for some in [(path,) for path in source.paths] if alone else [source.paths]:
+        yield from generate_many(teacher, tokenizer, [replace(source, paths=some)], settings)[0].clips
+
+
+def go_alone(config: TeacherConfig, settings: GenerateSettings) -> bool:
+    """Whether clips are made one by one: large ones, and those with a step cache, which decides for a whole batch."""
+    return settings.step_cache > 0 or is_large(config.trained_frames, *config.trained_size)
 
 
 def make_scenes(
