@@ -27,7 +27,8 @@ def run_sdg(options: argparse.Namespace) -> int:
     job = ScenesJob(
         out=str(options.out), seeds=shard.of(options.seeds), moving=options.moving, lengths=options.lengths,
         steps=options.steps or SDG_SETTINGS.steps,
-        guidance=SDG_SETTINGS.guidance if options.guidance is None else options.guidance, mode=options.mode,
+        guidance=options.guidance or SDG_SETTINGS.guidance,  # 0, and not the 0.0 that recipes tell from it
+        mode=options.mode,
         teacher=absolute(options.teacher), tokenizer=absolute(options.tokenizer),
     )  # fmt: skip
     if options.missing:

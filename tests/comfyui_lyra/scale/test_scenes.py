@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from lyra_pack.comfyui_lyra.cli import main
 from lyra_pack.comfyui_lyra.files.scenes.sdg_manifest import Manifest
-from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings
+from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, in_recipe
 from lyra_pack.comfyui_lyra.scale import models as of_jobs
 from lyra_pack.comfyui_lyra.scale import ray_worker
 from lyra_pack.comfyui_lyra.scale.on_ray import ROOT
@@ -94,6 +94,14 @@ def test_a_number_may_be_written_in_two_ways_and_what_the_card_decides_is_left_t
     assert {field.name for field in fields(GenerateSettings)} - {*DECIDED} == {
         "seed", "foreground_masking", "attention", "late_attention", "late_below", "linears",
     }  # fmt: skip
+
+
+def test_no_guidance_asked_for_is_no_guidance_by_default(monkeypatch, tmp_path):
+    jobs = []
+    monkeypatch.setattr("lyra_pack.comfyui_lyra.cli.scale.run", lambda options, job, *_: jobs.append(job) or 0)
+    for more in ((), ("--guidance", "0"), ("--guidance", "0.5")):
+        assert main(["sdg", str(tmp_path / "out"), "--seeds", "10000", *more]) == 0
+    assert [in_recipe(job.settings)["guidance"] for job in jobs] == ["0", "0", "0.5"]
 
 
 @pytest.fixture(scope="module")
