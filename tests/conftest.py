@@ -56,6 +56,7 @@ def bound(name: str, file: Path):
 
 pack = bound("lyra_pack", ROOT / "__init__.py")
 packed = bound("packed", ROOT / "tests" / "packed.py")  # as the other test files import it
+bound("wires", ROOT / "tests" / "wires.py")
 
 TOGETHER = ("tests/comfyui/",)  # folders whose files share what is slow to start
 read: set[tuple[str, str | None]] = set()  # (golden, tensor key or None for a keyless file) that tests have used
