@@ -136,6 +136,7 @@ def generate(
     the paths, and needs a store; each of its members gets all of them.
     """
     cameras = tuple(cameras)
+    teacher.network.use_linears(settings.linears)  # with its errors, before anything is made
     config, device = teacher.config, device or teacher.device
     text = text or zero_text(config)
     parts = check_inputs(config, tokenizer, geometry, cameras, text, estimate_depth is not None)
@@ -264,10 +265,9 @@ def sample_clips(
 ) -> Tensor:
     """Latents [B, 16, T, h, w] of clips, sampled in the way that the settings say; their seed is the noise's.
 
-    A step cache decides for all clips at once: film each alone where it shall not depend on the others. Products in 8
-    bits replace the teacher's weights (``GEN3C.use_linears``, with its errors). See ``sample`` for the rest.
+    A step cache decides for all clips at once: film each alone where it shall not depend on the others. Products are
+    what ``GEN3C.use_linears`` was told. See ``sample`` for the rest.
     """
-    teacher.network.use_linears(settings.linears)
     network = partial(teacher.network, fps=teacher.config.fps, on_block=on_block)
     late = settings.late_attention or settings.attention
     with teacher.network.step_cache(settings.step_cache) if settings.step_cache else nullcontext():

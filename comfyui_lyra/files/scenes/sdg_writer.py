@@ -163,12 +163,14 @@ class PathStore:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def finish(self) -> None:
-        """Wait until all videos are written."""
-        self._wait()
-        if self._encoder:
-            self._encoder.shutdown()
-            self._encoder = None
-        shutil.rmtree(self._staging, ignore_errors=True)
+        """Wait until all videos are written, and end what writes them, also where one fails."""
+        try:
+            self._wait()
+        finally:
+            if self._encoder:
+                self._encoder.shutdown()
+                self._encoder = None
+            shutil.rmtree(self._staging, ignore_errors=True)
 
     def _wait(self, most: int = 0) -> None:
         """Let videos be written until at most so many are under way, or raise why one is not, once none is."""
@@ -176,7 +178,8 @@ class PathStore:
             with part("wait for a video"):
                 try:
                     while len(self._encoding) > most:
-                        self._encoding.pop(0).result()
+                        self._encoding[0].result()
+                        self._encoding.pop(0)  # not before: Ctrl-C leaves none that nobody waits for
                 except BaseException:
                     wait(self._encoding)
                     self._encoding.clear()

@@ -98,6 +98,7 @@ def generate_many(
 
     One by one where they have to be (``go_alone``).
     """
+    teacher.network.use_linears(settings.linears)
     config, paths = teacher.config, len(sources[0].paths)
     if go_alone(config, settings) and len(sources) * paths > 1:
         alone = (film_paths(teacher, tokenizer, source, settings) for source in sources)

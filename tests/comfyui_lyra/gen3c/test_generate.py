@@ -7,6 +7,7 @@ from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
 from lyra_pack.comfyui_lyra.configs import TeacherConfig
 from lyra_pack.comfyui_lyra.files.scenes.sdg import load_sdg
 from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import PathStore
+from lyra_pack.comfyui_lyra.gen3c.eight_bit import to_eight_bits
 from lyra_pack.comfyui_lyra.gen3c.generate import GenerateSettings, generate
 from lyra_pack.comfyui_lyra.gen3c.requirements import warn_of_other_starts
 from lyra_pack.comfyui_lyra.gen3c.sampler import initial_noise
@@ -53,6 +54,16 @@ def test_weights_that_stream_make_the_same(make, small_teacher, small_tokenizer,
     streaming = replace(small_teacher, network=deepcopy(small_teacher.network)).streamed(torch.device("cpu"))
     found = generate(streaming, small_tokenizer, picture, two_moves, settings=settings)
     assert same(found, make(picture, two_moves, settings=settings))
+
+
+def test_a_teacher_whose_weights_are_gone_says_so_before_anything_is_made(
+    small_teacher, small_tokenizer, picture, two_moves, tmp_path
+):
+    coarse = replace(small_teacher, network=deepcopy(small_teacher.network))
+    to_eight_bits(coarse.network.transformer_blocks, "int8")
+    with pytest.raises(ValueError, match="linears exact: this teacher's weights have been made int8; load it again"):
+        generate(coarse, small_tokenizer, picture, two_moves, store=PathStore(tmp_path / "out", "clip"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_becomes_latents_of_each_path(make, picture, two_moves, small_tokenizer):

@@ -1,8 +1,10 @@
 import json
 import shutil
+import signal
 import threading
 import time
 from collections import namedtuple
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -182,12 +184,42 @@ def test_a_clip_that_is_begun_again_keeps_the_video_that_is_being_written(tmp_pa
 def test_what_went_wrong_with_a_video_is_raised_at_the_end(tmp_path, scenes, monkeypatch):
     store = PathStore(tmp_path / "out", "clip")
     store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+    before = threading.active_count()
     with monkeypatch.context() as patch:
         patch.setattr(sdg_writer, "save_video", lambda *given: 1 / 0)
         store.save(0, scenes[0], brightening, beside=True)
         with pytest.raises(ZeroDivisionError):
             store.finish()
+    assert threading.active_count() == before
     fill(PathStore(tmp_path / "out", "clip"), scenes)  # goes on with what is missing
+    assert (tmp_path / "out" / "0" / "rgb" / "clip.mp4").is_file()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Ctrl-C is sent by a signal")
+def test_ctrl_c_while_a_video_is_waited_for_leaves_nobody_who_writes(tmp_path, scenes, monkeypatch):
+    real, main, before = sdg_writer.save_video, threading.main_thread(), threading.active_count()
+    waits = threading.Event()
+
+    @contextmanager
+    def part(_):
+        waits.set()
+        yield
+
+    def encode(*given):
+        waits.wait(60)
+        time.sleep(0.1)  # in which the wait begins
+        signal.pthread_kill(main.ident, signal.SIGINT)
+        time.sleep(0.2)  # in which it has ended
+        real(*given)
+
+    monkeypatch.setattr(sdg_writer, "part", part)
+    monkeypatch.setattr(sdg_writer, "save_video", encode)
+    store = PathStore(tmp_path / "out", "clip")
+    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
+    store.save(0, scenes[0], brightening, beside=True)
+    with pytest.raises(KeyboardInterrupt):
+        store.finish()
+    assert threading.active_count() == before and not list((tmp_path / "out.lyra").glob("*.unfinished"))
     assert (tmp_path / "out" / "0" / "rgb" / "clip.mp4").is_file()
 
 
