@@ -11,7 +11,7 @@
 // CHROMIUM_PATH     the browser, /usr/bin/chromium unless it says otherwise
 //
 // Printed: nodes (how many), missing (types that the editor does not know), covered (titles of nodes that lie on
-// another), errors (what the page and its console said since the workflow was opened), refused (requests answered by
+// another), drawing (nodes, groups and the points that wires pass, as they are drawn), errors (what the page and its console said since the workflow was opened), refused (requests answered by
 // 400 or more), prompt (the workflow in API form), run (null, or how a run ended); or templates (size of each picture
 // in a category of the template dialog, by name), errors and refused. The page may speak to URL only.
 
@@ -65,6 +65,23 @@ async function open(browser, reports) {
   )
   await page.waitForTimeout(500) // for the default workflow, which is opened first
   return page
+}
+
+const drawing = () => {
+  const { graph } = window.app
+  const wires = [...graph.links.values()].map((link) => {
+    const points = []
+    for (let { parentId } = link; parentId !== undefined; parentId = graph.reroutes.get(parentId).parentId)
+      points.unshift([...graph.reroutes.get(parentId).pos])
+    const [source, target] = [link.origin_id, link.target_id].map((id) => graph.getNodeById(id))
+    const ends = [source.getOutputPos(link.origin_slot), target.getInputPos(link.target_slot)].map((end) => [...end])
+    return [source.id, target.id, [ends[0], ...points, ends[1]]]
+  })
+  return {
+    nodes: graph.nodes.map(({ id, type, pos, size }) => ({ id, type, pos: [...pos], size: [...size] })),
+    groups: graph.groups.map(({ title, pos: [x, y], size: [w, h] }) => ({ title, bounding: [x, y, w, h] })),
+    wires
+  }
 }
 
 const inspect = () => {
@@ -154,7 +171,7 @@ async function load(page, workflow) {
 
 async function look(page, report, workflow) {
   await load(page, workflow)
-  Object.assign(report, await page.evaluate(inspect), { run: null })
+  Object.assign(report, await page.evaluate(inspect), { drawing: await page.evaluate(drawing), run: null })
   report.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
 }
 

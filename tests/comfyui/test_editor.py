@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from wires import areas_of, crossed
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
@@ -30,8 +31,10 @@ def opened(comfyui, browser: dict[str, str], *words: str | Path) -> list[dict]:
 
 
 def is_well(seen: dict) -> bool:
-    """Whether the editor knew every node, found room for it, and had nothing to complain of."""
+    """Whether the editor knew every node, found room for it and its wires, and had nothing to complain of."""
     found = {kind: seen[kind] for kind in ("missing", "covered", "errors", "refused")}
+    areas = areas_of(seen["drawing"])
+    found["behind"] = [each for wire in seen["drawing"]["wires"] for each in crossed(areas, *wire)]
     assert found == dict.fromkeys(found, [])
     return True
 
