@@ -51,18 +51,6 @@ def test_every_template_has_a_card(script):
         assert shown in {node["id"] for node in template(name)["nodes"]}, name
 
 
-def test_what_is_chosen_for_a_picture_is_in_the_template(script):
-    from pictures import editor
-
-    for name, nodes in editor.CHOSEN.items():
-        was, now = ({node["id"]: node for node in each["nodes"]} for each in (template(name), editor.chosen(name)))
-        for id, widgets in nodes.items():
-            assert was[id]["widgets_values_named"] | widgets == now[id]["widgets_values_named"]
-            assert (
-                list(now[id]["widgets_values_named"].values()) == now[id]["widgets_values"] != was[id]["widgets_values"]
-            )
-
-
 def template(name: str) -> dict:
     """A template as it is shipped."""
     return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))

@@ -12,12 +12,11 @@ from lyra_pack.comfyui_lyra.splats.render import depth_view
 from lyra_pack.comfyui_lyra.viewer.state import view_of
 from PIL import Image, ImageDraw
 
-from .scenes import drawn, scene
+from .scenes import depth_picture, drawn, scene
 from .sheets import INK, MARGIN, PAPER, TEMPLATE_WIDTH, TEMPLATES, font, narrowed, page, sheet, whole
 
 SHOWN = {  # of templates that run here: the node that shows what was made
     "clip_to_4d": 22,
-    "depth_picture_to_3d": 10,
     "explore_clip": 8,
     "explore_scene": 3,
     "latents_to_3d": 14,
@@ -47,12 +46,41 @@ def paths(kind: str) -> Image.Image:
     return whole(draw_paths(around, *point_cloud(sample), TEMPLATE_WIDTH, 240))
 
 
+def below(first: Image.Image, second: Image.Image) -> Image.Image:
+    """Two pictures of the card's width, one above the other."""
+    found = Image.new("RGB", (TEMPLATE_WIDTH, first.height + second.height))
+    found.paste(first)
+    found.paste(second, (0, first.height))
+    return found
+
+
 def prompted() -> Image.Image:
     """A prompt above the paths."""
-    words, below = page((), (), TEMPLATE_WIDTH, PROMPT), paths("picture")
-    found = Image.new("RGB", (TEMPLATE_WIDTH, words.height + below.height))
-    found.paste(words)
-    found.paste(below, (0, words.height))
+    return below(page((), (), TEMPLATE_WIDTH, PROMPT), paths("picture"))
+
+
+def released(kind: str) -> Image.Image:
+    """The picture, or three frames of the clip, above the paths around it."""
+    frames = shipped_sample(kind).frames
+    return below(side_by_side([whole(frame) for frame in frames[:: max(len(frames) // 2, 1)]]), paths(kind))
+
+
+def with_own_depth() -> Image.Image:
+    """A photo and its depth picture above its refined splats, from the left and from the right."""
+    made = scene("picture")
+    grey = depth_picture(1.0, 13.0)[0, ..., None].expand(-1, -1, 3)
+    seen = [drawn(made.splats.frames[0], made.cameras[view][10:11])[0] for view in (0, 1)]
+    return below(side_by_side([whole(made.geometry.frames[0]), whole(grey)]), side_by_side(list(map(whole, seen))))
+
+
+def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures in a row as wide as the card, a single one in its middle."""
+    width = (TEMPLATE_WIDTH - MARGIN * (len(pictures) + 1)) // max(len(pictures), 2)
+    small = [picture.resize((width, round(width * 0.6)), Image.Resampling.BICUBIC) for picture in pictures]
+    found = Image.new("RGB", (TEMPLATE_WIDTH, small[0].height + 2 * MARGIN), PAPER)
+    left = (TEMPLATE_WIDTH - sum(picture.width + MARGIN for picture in small) + MARGIN) // 2
+    for i, picture in enumerate(small):
+        found.paste(picture, (left + i * (width + MARGIN), MARGIN))
     return found
 
 
@@ -81,11 +109,12 @@ def in_order(pictures: list[Image.Image]) -> Image.Image:
     return found
 
 
-DRAWN: dict[str, Callable[[], Image.Image]] = {  # of templates that need models which are not here
+DRAWN: dict[str, Callable[[], Image.Image]] = {  # by the library: what a template is given, or makes
     "film_again": filmed_again,
     "da3_clip_to_4d": partial(with_depth, "clip"),
     "moge_to_3d": partial(with_depth, "picture"),
-    "released_lyra": partial(paths, "picture"),
-    "released_lyra_4d": partial(paths, "clip"),
+    "depth_picture_to_3d": with_own_depth,
+    "released_lyra": partial(released, "picture"),
+    "released_lyra_4d": partial(released, "clip"),
     "text_to_3d": prompted,
 }

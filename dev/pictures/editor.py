@@ -19,12 +19,10 @@ from lyra_pack.comfyui_lyra.weights.shipped import MINI
 from PIL import Image
 
 from . import ROOT, cards, sampled
-from .scenes import depth_picture
-from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, narrowed, place, save, whole
+from .sheets import ASSETS, README_WIDTH, TEMPLATE_WIDTH, TEMPLATES, narrowed, place, save
 
 RUN_SECONDS = 1500
 IN_README = ("picture_to_3d", "clip_to_4d")  # templates whose run is a picture of the README too
-CHOSEN = {"depth_picture_to_3d": {17: {"image": "depth.png"}, 18: {"far": 13.0}}}  # what a user would choose, by node
 HELP_WIDTH = 860  # most pixels
 
 Node = dict[str, object]
@@ -192,8 +190,6 @@ def comfyui() -> Iterator[sampled.Server]:
             save_cameras(server.base / "input" / "orbit" / "transforms.json", orbit)
             shutil.copy(MINI / "clip.mp4", server.base / "input")
             shutil.copy(MINI / "picture.png", server.base / "input" / "example.png")
-            grey = depth_picture(1.0, 13.0)[0, ..., None].expand(-1, -1, 3)
-            whole(grey).save(server.base / "input" / "depth.png")
             for saved in TEMPLATES.glob("*.json"):
                 for model in models_of(json.loads(saved.read_text(encoding="utf-8"))):
                     file = server.base / "models" / model["directory"] / model["name"]
@@ -244,25 +240,15 @@ def numbered(graph: Mapping[str, Node]) -> dict[str, Node]:
     }
 
 
-def chosen(name: str) -> dict:
-    """A template in which all is chosen that its run needs."""
-    workflow = json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
-    for each in workflow["nodes"]:
-        for widget, value in CHOSEN.get(name, {}).get(each["id"], {}).items():
-            each["widgets_values"][list(each["widgets_values_named"]).index(widget)] = value
-            each["widgets_values_named"][widget] = value
-    return workflow
-
-
 def shoot_template(url: str, name: str) -> None:
     """The picture of the template dialog, and the README's, after a run."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, f"{name}.json")
-        file.write_text(json.dumps(chosen(name)), encoding="utf-8")
-        card = photographed(url, file, "--run", RUN_SECONDS, "--crop", cards.SHOWN[name])
-        save(narrowed(card, TEMPLATE_WIDTH), place(name))
-        if name in IN_README:
-            save(narrowed(photographed(url, file, "--run", RUN_SECONDS), README_WIDTH), ASSETS / f"{name}.jpg")
+    file = TEMPLATES / f"{name}.json"
+    save(
+        narrowed(photographed(url, file, "--run", RUN_SECONDS, "--crop", cards.SHOWN[name]), TEMPLATE_WIDTH),
+        place(name),
+    )
+    if name in IN_README:
+        save(narrowed(photographed(url, file, "--run", RUN_SECONDS), README_WIDTH), ASSETS / f"{name}.jpg")
 
 
 def shoot(server: sampled.Server, name: str) -> None:
