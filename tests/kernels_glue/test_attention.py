@@ -92,26 +92,27 @@ def test_the_choice_leaves_the_process_as_it_was():
 
 
 @pytest.mark.parametrize("name", ["int8", *SPARSE, "fa4"])
-def test_what_deviates_is_taken_by_name_only(name):
+def test_kernels_by_name_say_why_they_cannot_run_and_only_an_exact_one_is_for_auto(name):
     assert op.kernels[name].exact == (name == "fa4")
     with pytest.raises(KernelUnavailable, match=f"backend '{name}' cannot run here: needs"):
         op(*inputs(), backend=name)
 
 
 @pytest.mark.parametrize(
-    ("capability", "queries", "keys", "gains"),
+    ("capability", "queries", "keys", "head", "gains"),
     [
-        ((9, 0), LONG, LONG, True),
-        ((9, 0), LONG - 1, LONG - 1, False),
-        ((9, 0), LONG, 512, False),  # of a prompt
-        ((10, 0), LONG, LONG, False),  # nobody timed it there
-        ((8, 9), LONG, LONG, False),
+        ((9, 0), LONG, LONG, 128, True),
+        ((9, 0), LONG - 1, LONG - 1, 128, False),
+        ((9, 0), LONG, 512, 128, False),  # of a prompt
+        ((9, 0), LONG, LONG, 64, False),  # of the splat decoder
+        ((10, 0), LONG, LONG, 128, False),  # nobody timed it there
+        ((8, 9), LONG, LONG, 128, False),
     ],
 )
-def test_auto_takes_flash_attention_4_where_it_was_seen_to_gain(capability, queries, keys, gains, monkeypatch):
+def test_auto_takes_flash_attention_4_where_it_was_seen_to_gain(capability, queries, keys, head, gains, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     with FakeTensorMode(), torch.no_grad():  # no card is needed
-        q, k = (torch.empty(1, 2, n, 128, dtype=torch.bfloat16, device="cuda") for n in (queries, keys))
+        q, k = (torch.empty(1, 2, n, head, dtype=torch.bfloat16, device="cuda") for n in (queries, keys))
         assert op.kernels["fa4"].gains(q, k, k) == gains
         assert op.kernels["fa4"].refuses(q, k, k) is None or capability < (9, 0)
 

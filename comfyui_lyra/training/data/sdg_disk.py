@@ -7,6 +7,7 @@ half of a file, and makers on many machines need not know of each other.
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,8 +192,11 @@ def write_generated(
                 provenance=dict(recipe),
             )
             store.save(index, scene, clip.frames.cpu, clip.depth.cpu, beside=True)
-    finally:
-        store.finish()  # whatever happened, nobody writes here any more
+    except BaseException:
+        with suppress(Exception):  # what came first is told, and nobody writes here any more
+            store.finish()
+        raise
+    store.finish()
 
 
 def stored_manifest(place: Place) -> Manifest | None:

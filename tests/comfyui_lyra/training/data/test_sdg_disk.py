@@ -109,3 +109,15 @@ def test_nothing_is_written_any_more_when_a_scene_has_failed(large, tmp_path):
         large(filmed, packed.append)
     assert sorted(packed) == [0, 1] and threading.active_count() == before
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_ctrl_c_is_not_hidden_by_a_packing_that_fails(large):
+    def filmed(number):
+        if number == 1:
+            raise KeyboardInterrupt
+
+    def packed(number):
+        raise OSError("the disk is full")
+
+    with pytest.raises(KeyboardInterrupt):
+        large(filmed, packed)
