@@ -28,6 +28,12 @@ def compute_device() -> torch.device:
     return comfy.model_management.get_torch_device()
 
 
+def wait() -> None:
+    """Until the compute device has done what it was given."""
+    if (device := compute_device()).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def make_room(size: int) -> None:
     """Ask ComfyUI to unload models until ``size`` bytes are free on the compute device."""
     comfy.model_management.free_memory(size, compute_device())

@@ -11,6 +11,7 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ...comfyui_lyra.callbacks import OnStep
+from . import devices
 
 log = logging.getLogger("lyra")
 
@@ -28,6 +29,7 @@ def steps(label: str) -> OnStep:
         bar.update_absolute(done, total, preview)
         if done == total and not ended:
             ended.append(done)
+            devices.wait()  # a card is behind what it was told
             log.info("%s: %d steps in %.1f s", label, total, time.perf_counter() - start)
 
     return on_step

@@ -1,4 +1,6 @@
+import re
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ pytest.importorskip("comfy_api")
 
 import comfy.model_management  # noqa: E402
 import comfy.utils  # noqa: E402
+import torch  # noqa: E402
 from lyra_pack.nodes.comfy import progress  # noqa: E402
 
 
@@ -20,6 +23,16 @@ def test_progress_moves_the_bar_and_stops_when_the_user_cancels(monkeypatch):
         on_step(2, 3)
     on_step(3, 3)
     assert seen == [(1, 3), (3, 3)]
+
+
+def test_the_time_of_a_node_counts_what_its_card_has_to_do_yet(monkeypatch, caplog):
+    monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: time.sleep(0.3))
+    on_step = progress.steps("test")
+    with caplog.at_level("INFO", "lyra"):
+        on_step(1, 2)
+        on_step(2, 2)
+    assert re.search(r"test: 2 steps in 0\.[3-9] s", caplog.text)
 
 
 class Server:
