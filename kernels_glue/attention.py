@@ -13,7 +13,7 @@ from .proof import Probe, like, shortened
 from .registry import Kernel, KernelUnavailable, Op
 
 KNOWN = ("cpu", "cuda", "meta")  # devices whose fused kernels are known here
-LONG = 16384  # tokens from which FlashAttention 4 gains over cuDNN's kernel on Hopper (dev/benchmarks.md)
+LONG = 16384  # tokens: on Hopper FlashAttention 4 gains over cuDNN at 20 480 and loses at 8192 (dev/benchmarks.md)
 BLOCK = 64  # tokens that sparse attention takes or leaves together
 SCORE_BYTES = 2**31  # the largest [B, heads, L, L] matrix that the unfused path may allocate
 

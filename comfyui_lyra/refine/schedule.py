@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -57,6 +58,9 @@ class RefineSettings:
             )
 
 
+ON_A_CPU: dict[str, Any] = {"batch": 1, "picture_every": 3, "picture_weight": 3.0, "rates": Rates() * 2}
+
+
 def settings_for(
     device: torch.device | str, pixels: int, *, steps: int = 0, seconds: float = 0.0, seed: int = 0
 ) -> RefineSettings:
@@ -69,9 +73,7 @@ def settings_for(
     if torch.device(device).type == "cuda" and not rasterize.absent("gsplat"):
         chosen = RefineSettings(batch=6 if small else 2)
     else:
-        chosen = RefineSettings(
-            steps=100, batch=1, picture_every=3, picture_weight=3.0, rates=Rates() * 2, shrink=1 if small else 2
-        )  # fmt: skip
+        chosen = RefineSettings(steps=100, shrink=1 if small else 2, **ON_A_CPU)
     return replace(chosen, steps=steps or chosen.steps, seconds=seconds, seed=seed)
 
 

@@ -20,7 +20,7 @@ from ...refine.corrections import Corrections
 from ...refine.footage import Target, targets
 from ...refine.leaves import pixel_size
 from ...refine.optimise import optimise
-from ...refine.schedule import Rates, RefineSettings, needs_source, settings_for
+from ...refine.schedule import ON_A_CPU, RefineSettings, needs_source, settings_for
 from ...splats.gaussians import Gaussians
 from ...splats.render import draw_colors
 from ...training.world.draw_scenes import SPLITS
@@ -48,7 +48,7 @@ VARIANTS: Mapping[str, Callable[[RefineSettings], RefineSettings]] = {
     "steps / 3": lambda given: replace(given, steps=max(1, given.steps // 3)),
     "batch x 2": lambda given: replace(given, batch=2 * given.batch),
     "as on a GPU": lambda given: replace(RefineSettings(), steps=given.steps),
-    "as on a CPU": lambda given: replace(given, batch=1, picture_every=3, picture_weight=3.0, rates=Rates() * 2),
+    "as on a CPU": lambda given: replace(given, **ON_A_CPU),
 }
 
 

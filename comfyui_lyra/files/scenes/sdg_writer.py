@@ -45,7 +45,7 @@ SUFFIXES: dict[Kind, str] = {
 }  # fmt: skip
 
 MP4_BYTES = 0.5  # a pixel, at most, at the quality of save_video
-AT_ONCE = max(1, min(4, (os.cpu_count() or 1) // THREADS))  # paths whose videos are encoded at the same time
+AT_ONCE = max(1, min(4, (os.cpu_count() or 1) // THREADS))  # paths that are packed at the same time
 PKL_BYTES = 6  # a number: float32 as text, where half of all bytes take two
 
 
@@ -82,7 +82,7 @@ class PathStore:
         self.search, self.writer = search, writer
         self._first = 0  # number of the first view
         self._encoder: ThreadPoolExecutor | None = None
-        self._encoding: list[Future[None]] = []  # the videos that are being written
+        self._encoding: list[Future[None]] = []  # the paths that are being packed
 
     @property
     def _lyra(self) -> Path:
@@ -163,7 +163,7 @@ class PathStore:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def finish(self) -> None:
-        """Wait until all videos are written, and end what writes them, also where one fails."""
+        """Wait until all videos and depth are written, and end what writes them, also where one fails."""
         try:
             self._wait()
         finally:
@@ -173,7 +173,7 @@ class PathStore:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def _wait(self, most: int = 0) -> None:
-        """Let videos be written until at most so many are under way, or raise why one is not, once none is."""
+        """Let paths be packed until at most so many are under way, or raise why one is not, once none is."""
         if len(self._encoding) > most:
             with part("wait for a video"):
                 try:

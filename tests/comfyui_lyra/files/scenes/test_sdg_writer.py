@@ -1,49 +1,21 @@
 import json
 import shutil
-import signal
-import threading
-import time
 from collections import namedtuple
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
-from lyra_pack.comfyui_lyra.cameras.moves import PathSettings, camera_paths
-from lyra_pack.comfyui_lyra.cameras.path import CameraTrajectory, pinhole_camera
 from lyra_pack.comfyui_lyra.files.cameras.npz import load_cameras_npz
 from lyra_pack.comfyui_lyra.files.media.video import load_video
-from lyra_pack.comfyui_lyra.files.scenes import sdg_manifest, sdg_writer
+from lyra_pack.comfyui_lyra.files.scenes import sdg_manifest
 from lyra_pack.comfyui_lyra.files.scenes.latents_pkl import load_latent_pkl
 from lyra_pack.comfyui_lyra.files.scenes.sdg import find_clips, find_views, load_sdg
 from lyra_pack.comfyui_lyra.files.scenes.sdg_manifest import Manifest
 from lyra_pack.comfyui_lyra.files.scenes.sdg_writer import NumberedStore, PathStore, clip_name
-from lyra_pack.comfyui_lyra.latents import MultiViewLatents, VideoLatents
 from lyra_pack.comfyui_lyra.versions import pack_version
 
 RECIPE = {"teacher": "a", "seed": "1"}
 NUMBERS = 16 * 4 * 2 * 4  # of a path's latents
-
-
-@pytest.fixture
-def paths() -> tuple[CameraTrajectory, ...]:
-    return camera_paths(replace(pinhole_camera(32, 16, 50), fps=12.0), PathSettings("six_paths", 17))[:2]
-
-
-@pytest.fixture
-def scenes(paths) -> tuple[MultiViewLatents, ...]:
-    """Each path as a scene of its own: two chunks of 9 frames."""
-    gen = torch.Generator().manual_seed(0)
-    return tuple(
-        MultiViewLatents(
-            latents=VideoLatents(values=torch.randn(1, 16, 4, 2, 4, generator=gen)),
-            cameras=(path,),
-            family="mini",
-            dynamic=True,
-            provenance=RECIPE,
-        )
-        for path in paths
-    )
 
 
 def brightening() -> torch.Tensor:
@@ -113,114 +85,6 @@ def test_a_stopped_clip_goes_on_where_it_was(tmp_path, scenes, paths):
     fill(again, scenes)
     assert latents.stat().st_mtime_ns == written and again.file(0, "rgb").is_file()
     assert len(load_sdg(tmp_path / "out").cameras) == 2
-
-
-def test_a_video_is_encoded_beside_what_comes_next(tmp_path, scenes, monkeypatch):
-    go, real = threading.Event(), sdg_writer.save_video
-    monkeypatch.setattr(sdg_writer, "save_video", lambda *given: go.wait(60) and real(*given))
-    monkeypatch.setattr(sdg_writer, "AT_ONCE", 1)
-    store, video = PathStore(tmp_path / "out", "clip"), tmp_path / "out" / "0" / "rgb" / "clip.mp4"
-    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
-    store.save(0, scenes[0], brightening, beside=True)
-    assert store.load(0) is not None and not video.exists()
-    go.set()
-    store.save(1, scenes[1], brightening, beside=True)
-    assert len(load_video(video)[0]) == 17  # the next waits for it
-    store.finish()
-    assert (tmp_path / "out" / "1" / "rgb" / "clip.mp4").is_file()
-    assert not list((tmp_path / "out.lyra").glob("*.unfinished"))
-
-
-def test_several_videos_are_encoded_at_the_same_time(tmp_path, scenes, monkeypatch):
-    both, real = threading.Barrier(2, timeout=60), sdg_writer.save_video
-    monkeypatch.setattr(sdg_writer, "save_video", lambda *given: (both.wait(), real(*given)))
-    monkeypatch.setattr(sdg_writer, "AT_ONCE", 2)
-    store = PathStore(tmp_path / "out", "clip")
-    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
-    for index, scene in enumerate(scenes):
-        store.save(index, scene, lambda index=index: brightening().flip(0) if index else brightening(), beside=True)
-    store.finish()
-    first, second = (load_video(tmp_path / "out" / str(i) / "rgb" / "clip.mp4")[0].mean((1, 2, 3)) for i in (0, 1))
-    assert first[0] < first[-1] and second[0] > second[-1]  # each got its own frames
-
-
-def test_a_video_that_fails_is_told_when_no_other_is_being_written(tmp_path, scenes, monkeypatch):
-    real, written = sdg_writer.save_video, []
-
-    def encode(file, *given):
-        if not written:
-            written.append("first")
-            raise ZeroDivisionError
-        time.sleep(0.2)
-        real(file, *given)
-        written.append("second")
-
-    monkeypatch.setattr(sdg_writer, "save_video", encode)
-    monkeypatch.setattr(sdg_writer, "AT_ONCE", 2)
-    store = PathStore(tmp_path / "out", "clip")
-    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
-    for index, scene in enumerate(scenes):
-        store.save(index, scene, brightening, beside=True)
-    with pytest.raises(ZeroDivisionError):
-        store.finish()
-    assert written == ["first", "second"]
-
-
-def test_a_clip_that_is_begun_again_keeps_the_video_that_is_being_written(tmp_path, scenes, monkeypatch):
-    """As where memory ran out in the second path, and the node tries again with less on the device."""
-    go, real = threading.Event(), sdg_writer.save_video
-    monkeypatch.setattr(sdg_writer, "save_video", lambda *given: go.wait(60) and real(*given))
-    store, paths = PathStore(tmp_path / "out", "clip"), [scene.cameras[0] for scene in scenes]
-    store.begin(RECIPE, paths, NUMBERS)
-    store.save(0, scenes[0], brightening, beside=True)
-    threading.Timer(0.2, go.set).start()
-    store.begin(RECIPE, paths, NUMBERS)
-    store.save(0, scenes[0], never, beside=True)
-    store.save(1, scenes[1], brightening, beside=True)
-    store.finish()
-    assert len(load_video(tmp_path / "out" / "0" / "rgb" / "clip.mp4")[0]) == 17
-
-
-def test_what_went_wrong_with_a_video_is_raised_at_the_end(tmp_path, scenes, monkeypatch):
-    store = PathStore(tmp_path / "out", "clip")
-    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
-    before = threading.active_count()
-    with monkeypatch.context() as patch:
-        patch.setattr(sdg_writer, "save_video", lambda *given: 1 / 0)
-        store.save(0, scenes[0], brightening, beside=True)
-        with pytest.raises(ZeroDivisionError):
-            store.finish()
-    assert threading.active_count() == before
-    fill(PathStore(tmp_path / "out", "clip"), scenes)  # goes on with what is missing
-    assert (tmp_path / "out" / "0" / "rgb" / "clip.mp4").is_file()
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Ctrl-C is sent by a signal")
-def test_ctrl_c_while_a_video_is_waited_for_leaves_nobody_who_writes(tmp_path, scenes, monkeypatch):
-    real, main, before = sdg_writer.save_video, threading.main_thread(), threading.active_count()
-    waits = threading.Event()
-
-    @contextmanager
-    def part(_):
-        waits.set()
-        yield
-
-    def encode(*given):
-        waits.wait(60)
-        time.sleep(0.1)  # in which the wait begins
-        signal.pthread_kill(main.ident, signal.SIGINT)
-        time.sleep(0.2)  # in which it has ended
-        real(*given)
-
-    monkeypatch.setattr(sdg_writer, "part", part)
-    monkeypatch.setattr(sdg_writer, "save_video", encode)
-    store = PathStore(tmp_path / "out", "clip")
-    store.begin(RECIPE, [scene.cameras[0] for scene in scenes], NUMBERS)
-    store.save(0, scenes[0], brightening, beside=True)
-    with pytest.raises(KeyboardInterrupt):
-        store.finish()
-    assert threading.active_count() == before and not list((tmp_path / "out.lyra").glob("*.unfinished"))
-    assert (tmp_path / "out" / "0" / "rgb" / "clip.mp4").is_file()
 
 
 def test_a_clip_of_other_making_is_refused(tmp_path, scenes):
